@@ -1,0 +1,1 @@
+"""The daemon that executes: link, journal, policy, worker, deployer."""

@@ -1,0 +1,1 @@
+"""What things are and how they may change; pure, standard library only."""

@@ -1,0 +1,93 @@
+"""Descriptions of containers: how they are resolved, hashed and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from keepflow.core.flows import Container, Health, Strategy, Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """The only things an environment may set: env, args, stop_timeout, strategy."""
+
+    env: dict[str, str] = field(default_factory=dict)
+    args: tuple[str, ...] | None = None
+    stop_timeout: float | None = None
+    strategy: Strategy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting that differs between what serves and what would serve; a value of None means not set."""
+
+    setting: str
+    before: str | None
+    after: str | None
+
+
+def resolve(container: Container, overrides: Overrides) -> Container:
+    """Lay an environment's settings over a release's default description."""
+    return replace(
+        container,
+        env={**container.env, **overrides.env},
+        args=container.args if overrides.args is None else overrides.args,
+        stop_timeout=container.stop_timeout if overrides.stop_timeout is None else overrides.stop_timeout,
+        strategy=container.strategy if overrides.strategy is None else overrides.strategy,
+    )
+
+
+def to_json(container: Container) -> dict[str, Any]:
+    """Return a description as plain data."""
+    return asdict(container)
+
+
+def from_json(data: dict[str, Any]) -> Container:
+    """Read a description back from plain data; raises KeyError, TypeError or ValueError when it is none."""
+    return Container(
+        port=int(data["port"]),
+        health=Health(**data["health"]),
+        env=dict(data["env"]),
+        secrets=tuple(data["secrets"]),
+        volumes=tuple(Volume(**volume) for volume in data["volumes"]),
+        args=tuple(data["args"]),
+        strategy=Strategy(data["strategy"]),
+        stop_timeout=float(data["stop_timeout"]),
+    )
+
+
+def canonical(data: Any) -> bytes:
+    """Serialise plain data so that equal data gives equal bytes: sorted keys, no spaces, UTF-8."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def description_hash(container: Container) -> str:
+    """Return `sha256:<hex>` of the canonical description."""
+    return "sha256:" + hashlib.sha256(canonical(to_json(container))).hexdigest()
+
+
+def changes(before: Container | None, after: Container) -> list[Change]:
+    """List the settings that would change, in a fixed order; against nothing, every setting is new."""
+    old = _flat(before) if before else {}
+    new = _flat(after)
+    return [
+        Change(key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(container: Container) -> dict[str, str]:
+    data = to_json(container)
+    flat = {f"env.{name}": value for name, value in data.pop("env").items()}
+    flat |= {f"health.{name}": str(value) for name, value in data.pop("health").items()}
+    flat |= {
+        f"volumes.{item['name']}": f"{item['at']}{' (shared)' if item['shared'] else ''}"
+        for item in data.pop("volumes")
+    }
+    flat |= {f"secrets.{name}": "by name" for name in data.pop("secrets")}
+    flat["args"] = " ".join(data.pop("args"))
+    return flat | {key: str(value) for key, value in data.items()}

@@ -1,0 +1,68 @@
+"""What happened at a repository or a desk, in keepflow's own words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class EventKind(StrEnum):
+    """The kinds of events a flow can be started by."""
+
+    PUSH = "push"
+    TAG = "tag"
+    PULL_REQUEST = "pull_request"
+    MANUAL = "manual"
+    SCHEDULE = "schedule"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, with ref, commit and who; every text field came from outside and is never trusted.
+
+    `ref` is a full ref name (`refs/heads/dev`), `sha` the commit to build (40 or 64 hex), `before` the commit the ref
+    pointed to earlier (None when new). `actor` is the verified sender the forge names, never the commit's author.
+    """
+
+    kind: EventKind
+    ref: str
+    sha: str
+    before: str | None = None
+    forced: bool = False
+    message: str = ""
+    author: str = ""
+    actor: str = ""
+    url: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def branch(self) -> str | None:
+        """The branch name, when the ref is a branch."""
+        return self.ref.removeprefix("refs/heads/") if self.ref.startswith("refs/heads/") else None
+
+    @property
+    def tag(self) -> str | None:
+        """The tag name, when the ref is a tag."""
+        return self.ref.removeprefix("refs/tags/") if self.ref.startswith("refs/tags/") else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as plain data for the store."""
+        return {**asdict(self), "kind": self.kind.value}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Event:
+        """Read an event back from the store."""
+        return cls(**{**data, "kind": EventKind(data["kind"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a delivery turned out to be: an event to send to flows, or a final word that no flow file can change.
+
+    Exactly one of `event` and `word` is set. `word` is a code: ping, deleted, no-commit, unknown-event, ignored.
+    """
+
+    event: Event | None = None
+    word: str = ""
+    sentence: str = ""

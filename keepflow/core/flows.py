@@ -1,0 +1,139 @@
+"""What a flow file says, as frozen data; `config.flow_file` reads the file, `core.planning` turns it into jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class JobKind(StrEnum):
+    """The kinds of jobs: what is handed out as one."""
+
+    SCRIPT = "script"  #: steps, carried out by an agent
+    DEPLOY = "deploy"  #: a release made to serve, carried out by an agent's deployer
+    APPROVE = "approve"  #: a gate; holds nobody
+    NOTIFY = "notify"  #: carried out by the master
+
+
+#: Keys of the flow file that are jobs of their own, never step files.
+JOB_KEYS = frozenset({JobKind.DEPLOY.value, JobKind.APPROVE.value, JobKind.NOTIFY.value})
+
+
+class Strategy(StrEnum):
+    """How a new container follows the old one."""
+
+    OVERLAP = "overlap"  #: new beside old, switch, then stop old
+    STOP_FIRST = "stop-first"  #: maintenance page, stop old, start new
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """When a new container counts as healthy: `successes` HTTP passes in a row on `path` within `within` seconds."""
+
+    path: str = "/"
+    within: float = 60.0
+    successes: int = 3
+    timeout: float = 2.0  #: seconds for one try
+    interval: float = 0.1  #: seconds between two tries
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A named volume mounted at `at`; `shared` says that two containers may write it at once."""
+
+    name: str
+    at: str
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Default description of one container; frozen into every release."""
+
+    port: int = 8080
+    health: Health = field(default_factory=Health)
+    env: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    args: tuple[str, ...] = ()
+    strategy: Strategy = Strategy.OVERLAP
+    stop_timeout: float = 30.0  #: seconds between SIGTERM and SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Which events start a flow: branch patterns, tag patterns, and the plain switches."""
+
+    push: tuple[str, ...] = ()
+    tag: tuple[str, ...] = ()
+    pull_request: bool = False
+    manual: bool = False
+    cron: str = ""
+    tz: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of a script job: its kind (a file in `steps/`), a name for people, and the kind's own settings."""
+
+    kind: str
+    name: str
+    spec: dict[str, Any]
+    line: int = 0  #: line in the flow file, for messages
+
+
+@dataclass(frozen=True, slots=True)
+class JobPart:
+    """One entry of a flow as written: a step, or a job of its own (`deploy: dev`)."""
+
+    kind: JobKind
+    step: Step | None = None  #: for SCRIPT
+    target: str = ""  #: DEPLOY: environment name; NOTIFY: address; APPROVE: text
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A named list of parts, what starts it, and how two runs of it meet."""
+
+    name: str
+    on: Trigger
+    parts: tuple[JobPart, ...]
+    concurrency: str = "queue"  #: queue | latest | cancel
+    inputs: dict[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFile:
+    """A whole flow file at one commit."""
+
+    flows: dict[str, Flow]
+    image: str | None = None
+    container: Container | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """One job of a plan: what is handed out as one, and which jobs must have succeeded before."""
+
+    key: str
+    kind: JobKind
+    needs: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    target: str = ""
+    when: str = "success"  #: success | failure | always
+    allow_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one run will do, frozen into its row; `container` and `image` are what its releases will carry."""
+
+    flow: str
+    jobs: tuple[PlannedJob, ...]
+    concurrency: str = "queue"
+    image: str | None = None
+    container: Container | None = None

@@ -1,0 +1,67 @@
+"""Names that reach hosts, files and URLs: what is legal, and how they are built."""
+
+from __future__ import annotations
+
+import re
+
+#: One DNS-like label: safe as container name, directory, upstream name and label value alike.
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+SLOTS = ("blue", "green")
+
+
+def is_name(text: str) -> bool:
+    """Say whether a text is a legal name of a project, environment, service, instance, agent, flow or group."""
+    return NAME.fullmatch(text) is not None
+
+
+def is_sha(text: str) -> bool:
+    """Say whether a text is a full commit id."""
+    return SHA.fullmatch(text) is not None
+
+
+def prefix(service: str, instance: str) -> str:
+    """Return the start of every name on a host that belongs to one (service, instance)."""
+    return f"kf-{service}-{instance}"
+
+
+def container(service: str, instance: str, slot: str) -> str:
+    """Return the exact container name of a slot."""
+    return f"{prefix(service, instance)}-{slot}"
+
+
+def network(service: str, instance: str) -> str:
+    """Return the exact name of the slot network."""
+    return f"{prefix(service, instance)}-net"
+
+
+def volume(service: str, instance: str, name: str) -> str:
+    """Return the exact name of a named volume."""
+    return f"{prefix(service, instance)}-{name}"
+
+
+def keep_tag(service: str, instance: str, identity: str) -> str:
+    """Return the local tag that keeps an image from being pruned; `identity` is `sha256:<hex>`."""
+    return f"{prefix(service, instance)}-keep:{identity.removeprefix('sha256:')[:20]}"
+
+
+def other_slot(slot: str) -> str:
+    """Return the slot that is not this one."""
+    return SLOTS[1] if slot == SLOTS[0] else SLOTS[0]
+
+
+def slug(text: str, limit: int = 40) -> str:
+    """Turn any text into a legal name, for directories and tags made from branch names (not unique by itself)."""
+    cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].strip("-")
+    return cleaned or "x"
+
+
+#: Labels on every container keepflow makes.
+LABEL_SERVICE = "keepflow.service"
+LABEL_INSTANCE = "keepflow.instance"
+LABEL_SLOT = "keepflow.slot"
+LABEL_OWNER = "keepflow.owner"  # "agent:<name>" or "script"
+LABEL_ENVIRONMENT = "keepflow.environment"
+LABEL_DEPLOYMENT = "keepflow.deployment"
+LABEL_FENCE = "keepflow.fence"
+LABEL_IDENTITY = "keepflow.identity"  # the digest (registry origin) or image id (local origin) of the release

@@ -1,0 +1,1 @@
+"""Signed envelopes, keys, and sealing at rest."""

@@ -1,0 +1,1 @@
+"""The master's mind: intake, dispatch, reports, commands, promote, clock, mirrors, logs."""

@@ -1,0 +1,1 @@
+"""One file per forge: verify and parse a webhook."""

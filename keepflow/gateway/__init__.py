@@ -1,0 +1,1 @@
+"""The machine-facing side of the master: hooks, agents, git, live streams."""

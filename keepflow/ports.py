@@ -1,0 +1,285 @@
+"""The ports: what steps, executors, targets, proxies, forges and notifiers must be able to do, and how they are found.
+
+Each plugin is one file whose name is its name in YAML; it holds exactly one class that fits the port (or, for steps and
+forges, the module itself holds the named functions). Adding one is one new file, no other edit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO, Protocol
+
+from keepflow.core.events import Parsed
+from keepflow.core.flows import Container
+
+
+def discover(package: str) -> dict[str, ModuleType]:
+    """Import every module of a package and return them by file name; the name in the YAML is the name of the file."""
+    home = importlib.import_module(package)
+    names = (info.name for info in pkgutil.iter_modules(home.__path__) if not info.name.startswith("_"))
+    return {name.replace("_", "-"): importlib.import_module(f"{package}.{name}") for name in names}
+
+
+# --- executors: where a command runs -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command as data. `argv` is a list, `env` is the whole environment, `cwd` an existing directory."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    timeout: float | None = None  #: seconds; None = the job's own limit only
+
+
+class Running(Protocol):
+    """A command that was started; it outlives the object, and `kill` ends its whole process group."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Return the exit code (128+n for signal n), or None when it still runs after `timeout` seconds."""
+
+    def kill(self, grace: float) -> None:
+        """Send SIGTERM to the whole group, SIGKILL after `grace` seconds; returns when the group is gone."""
+
+
+class Executor(Protocol):
+    """Runs commands whose output goes, unbuffered and in order, to the end of one file."""
+
+    def start(self, command: Command, output: BinaryIO, result: Path) -> Running:
+        """Start the command; its exit code is also written, atomically, to the file `result` when it ends.
+
+        Raises ProgramMissing or Unavailable; nothing runs then.
+        """
+
+
+# --- steps: the kinds of script jobs --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class StepContext:
+    """What a step may use. Text the step writes with `say` goes to the job's log."""
+
+    workspace: Path
+    env: dict[str, str]
+    output_file: Path  #: KEEPFLOW_OUTPUT
+    say: Callable[[str], None]
+    sh: Callable[
+        [Sequence[str], Mapping[str, str]], int
+    ]  #: runs argv with extra env, in the workspace; returns exit code
+    registries: Mapping[str, RegistryLogin] = field(default_factory=dict)  #: lent to this job, by address
+
+
+class StepKind(Protocol):
+    """A module in `steps/`: `Spec` (a pydantic model, `extra='forbid'`), `perform`, and how a shorthand is read.
+
+    `shorthand(value) -> dict` turns `run: make` into `{"script": "make"}`; `title(spec) -> str` is the name people see.
+    """
+
+    Spec: type[Any]
+    shorthand: Callable[[Any], dict[str, Any]]
+    title: Callable[[Any], str]
+    perform: Callable[[Any, StepContext], int]  #: (spec, context) -> exit code
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """A login lent to one job or held by an agent; never logged, never in argv."""
+
+    address: str
+    username: str
+    password: str = field(repr=False)
+    ca_pem: str = field(default="", repr=False)
+    repositories: tuple[str, ...] = ()  #: allowed names without the address; empty = none
+
+
+# --- targets: where a release serves --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSpec:
+    """Everything needed to create one container in one slot. Lists are exact; nothing is interpreted."""
+
+    service: str
+    instance: str
+    slot: str
+    address: str  #: fixed IPv4 in the slot network
+    subnet: str  #: /28 of the slot network
+    image_id: str  #: started by image id, so no registry and no tag is asked
+    container: Container
+    env: Mapping[str, str]  #: final environment, secrets and env_file included
+    labels: Mapping[str, str]
+    restart: str = "unless-stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """An image on the engine: its id and the `repository@sha256:…` names it is known by."""
+
+    image_id: str
+    repo_digests: tuple[str, ...] = ()
+    size: int = 0  #: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """A container as the engine sees it now."""
+
+    id: str
+    name: str
+    image_id: str
+    running: bool
+    restarts: int
+    exit_code: int | None
+    oom_killed: bool
+    started_at: str
+    address: str | None
+    labels: Mapping[str, str]
+    pid: int = 0
+
+
+class Target(Protocol):
+    """A place where containers serve. Every name is exact; errors are DeployFailed or Unavailable with a reason code."""
+
+    def ping(self) -> None:
+        """Raise Unavailable when the engine does not answer (never read that as "container gone")."""
+
+    def image(self, reference: str) -> ImageFacts | None:
+        """Return the facts of an image on disk (by id, `repo@digest` or tag), or None."""
+
+    def pull(self, repository: str, digest: str, login: RegistryLogin | None, say: Callable[[str], None]) -> ImageFacts:
+        """Pull exactly this digest; read every line of the stream for errors; return the facts read back."""
+
+    def keep(self, image_id: str, tag: str) -> None:
+        """Tag an image locally so that no prune removes it."""
+
+    def kept(self, repository: str) -> list[tuple[str, str]]:
+        """List (tag, image id) of the keep-tags of one repository name."""
+
+    def drop(self, reference: str) -> None:
+        """Remove one keep-tag (and the image, when nothing else names it)."""
+
+    def network(self, name: str, subnet: str, labels: Mapping[str, str]) -> None:
+        """Make sure the slot network exists with this subnet; raises DeployFailed `network-overlap`."""
+
+    def create(self, spec: SlotSpec) -> str:
+        """Create (not start) the slot's container under its exact name and return its id; raises DeployFailed."""
+
+    def start(self, container_id: str) -> None:
+        """Start a created container; raises DeployFailed `start-failed` with the engine's words."""
+
+    def inspect(self, name: str) -> ContainerFacts | None:
+        """Return the facts of the container with exactly this name, running or not."""
+
+    def tail(self, container_id: str, lines: int) -> str:
+        """Return the last lines of the container's own output."""
+
+    def stop(self, container_id: str, grace: float) -> None:
+        """Set restart policy `no`, send SIGTERM, SIGKILL after `grace` seconds; a stopped one is left in place."""
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container; gone already is fine."""
+
+    def mine(self, labels: Mapping[str, str]) -> list[ContainerFacts]:
+        """List containers, running or not, that carry all these labels exactly."""
+
+
+# --- proxies: who sends traffic to the slot -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One instance's front: what the proxy must know once, at enrolment; a deploy never changes it."""
+
+    service: str
+    instance: str
+    server_name: str
+    listen: str  #: "80" or "127.0.0.1:8900"
+    port: int  #: the application's port inside the slots
+    blue: str  #: address of the blue slot
+    green: str
+    probe_token: str = field(repr=False)
+    bypass_token: str = field(repr=False)
+    certificate: str = ""  #: path, when this proxy ends TLS
+    certificate_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Who gets traffic: exactly one slot, or none (`slot=None` with `maintenance`).
+
+    `net`: the other slot is a backup for the watch window. `maintenance`: visitors see the page.
+    """
+
+    slot: str | None
+    net: bool = False
+    maintenance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back through the front door. `slot`/`address` are who really answered, None when the proxy did not say."""
+
+    status: int
+    slot: str | None
+    address: str | None
+    body: bytes = field(default=b"", repr=False)
+
+
+class Proxy(Protocol):
+    """Sends traffic to slots. `switch` is all or nothing: moved, or raised with the old state still in force."""
+
+    def ensure(self, site: Site) -> None:
+        """Make the front of an instance exist and run (first state included); idempotent; raises DeployFailed `proxy-…`."""
+
+    def state(self, site: Site) -> Traffic | None:
+        """Read the state in force from disk, or None when nothing was ever switched."""
+
+    def switch(self, site: Site, traffic: Traffic) -> None:
+        """Put a state in force, durably and atomically; raises DeployFailed `switch-failed` with the old one in force."""
+
+    def probe(self, site: Site, path: str, timeout: float) -> Answer:
+        """Ask the front door as a visitor would, with the probe token; raises DeployFailed `proxy-down` when nobody answers."""
+
+    def sees_flags(self, site: Site) -> bool:
+        """Say whether the running proxy really obeys the flag directory."""
+
+    def remove(self, site: Site) -> None:
+        """Take the front of an instance away; gone already is fine."""
+
+
+# --- forges: who calls the hook -------------------------------------------------------------------------------------
+
+
+class Forge(Protocol):
+    """A module in `forges/`: pure functions from (headers, raw body) to facts. Header names are lower case.
+
+    `delivery_id(headers) -> str | None`, `event_name(headers) -> str`,
+    `verify(headers, body, secret) -> None` raises BadSignature, compares bytes in constant time,
+    `parse(headers, body) -> Parsed` never raises but UsageError for a body that cannot be read.
+    """
+
+    delivery_id: Callable[[Mapping[str, str]], str | None]
+    event_name: Callable[[Mapping[str, str]], str]
+    verify: Callable[[Mapping[str, str], bytes, bytes], None]
+    parse: Callable[[Mapping[str, str], bytes], Parsed]
+
+
+# --- notifiers ------------------------------------------------------------------------------------------------------
+
+
+class Notifier(Protocol):
+    """Tells somebody something that is already committed."""
+
+    def send(self, address: str, subject: str, text: str, html: str) -> None:
+        """Deliver one message; raises RemoteError, which never changes a run."""
+
+    def fits(self, addresses: Iterable[str]) -> bool:
+        """Say whether this channel can reach these addresses."""

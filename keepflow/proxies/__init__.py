@@ -1,0 +1,1 @@
+"""Who sends traffic to the slot."""

@@ -1,0 +1,1 @@
+"""The one argv runner, the git wrapper, the registry client."""

@@ -1,0 +1,1 @@
+"""The people-facing side of the master: pages, REST API, login."""

@@ -1,0 +1,1 @@
+"""Versioned messages between master and agents, orders, and API models."""
