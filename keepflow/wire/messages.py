@@ -1,0 +1,376 @@
+"""What master and agent say to each other over the agent's one outbound WebSocket.
+
+Text frames are JSON objects with a `type`; unknown keys are ignored (an N-1 peer must be able to talk). Log bytes travel
+as binary frames: `LOG_HEADER` (fence, offset) followed by the bytes. The order of a session:
+
+    master: challenge → agent: hello → master: welcome | refused → both: the rest, until one says farewell
+
+Downwards, everything with effect is a `send` (a row of the `outgoing` table): it is repeated on every session until the
+agent has it on disk and says `received`. Upwards, everything with effect is a `report` with a number the agent's disk
+gave it: repeated until `reported` comes back. Both sides must take repeats as said once. Times are UTC microseconds.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+PROTOCOL = (1, 1)  #: [lowest, highest] version this build speaks
+LOG_HEADER = struct.Struct(">QQ")  #: fence, offset of the first byte in the attempt's log
+LOG_FRAME_LIMIT = 256 * 1024  #: bytes of log in one frame
+FRAME_LIMIT = 1024 * 1024
+HEARTBEAT_SECONDS = 10.0
+
+
+class Message(BaseModel):
+    """Base of all messages: immutable, unknown keys ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# --- handshake -------------------------------------------------------------------------------------------------------
+
+
+class Challenge(Message):
+    """Master: prove your key on this nonce."""
+
+    type: Literal["challenge"] = "challenge"
+    nonce: str
+    master_time: int
+    protocol: tuple[int, int] = PROTOCOL
+
+
+class Hello(Message):
+    """Agent: who I am is my key alone; `signature` covers `hello_bytes(nonce, …)`."""
+
+    type: Literal["hello"] = "hello"
+    key_id: str
+    signature: str  #: base64 over hello_bytes()
+    nonce: str  #: the agent's own, for the master to sign in `welcome`
+    protocol: tuple[int, int] = PROTOCOL
+    version: str
+    capabilities: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    slots: int = 1  #: script jobs it runs at once
+    step_kinds: tuple[str, ...] = ()
+    highest_fence: int = 0
+    running: tuple[int, ...] = ()  #: fences of jobs and deployments it holds
+    machine_id: str = ""
+    warnings: tuple[str, ...] = ()  #: what this host knows to be weak, for people
+
+
+class Welcome(Message):
+    """Master: taken; `proof` is the master's order key over `welcome_bytes(agent nonce)`."""
+
+    type: Literal["welcome"] = "welcome"
+    agent: str
+    protocol: int
+    proof: str
+    master_time: int
+    heartbeat: float = HEARTBEAT_SECONDS
+    acked_logs: dict[int, int] = Field(default_factory=dict)  #: fence → bytes the master holds safely
+
+
+class Refused(Message):
+    """Master: not taken, and why; the agent keeps its identity and tries again later."""
+
+    type: Literal["refused"] = "refused"
+    code: str
+    sentence: str
+
+
+class Farewell(Message):
+    """Either side: closing on purpose; come back after `retry` seconds."""
+
+    type: Literal["farewell"] = "farewell"
+    sentence: str = ""
+    retry: float = 0.5
+
+
+def hello_bytes(challenge_nonce: str, key_id: str, own_nonce: str) -> bytes:
+    """Return what an agent signs: bound to the challenge, the key and the agent's own nonce."""
+    return f"keepflow-agent-hello-v1\n{challenge_nonce}\n{key_id}\n{own_nonce}".encode()
+
+
+def welcome_bytes(agent_nonce: str, agent: str) -> bytes:
+    """Return what the master signs in `welcome`."""
+    return f"keepflow-master-welcome-v1\n{agent_nonce}\n{agent}".encode()
+
+
+# --- downwards -------------------------------------------------------------------------------------------------------
+
+
+class StepOrder(Message):
+    """One step as the flow file said it."""
+
+    kind: str
+    name: str
+    spec: dict[str, Any]
+
+
+class Login(Message):
+    """A registry login lent to one job."""
+
+    address: str
+    username: str
+    password: str = Field(repr=False)
+    ca_pem: str = Field(default="", repr=False)
+    repositories: tuple[str, ...] = ()
+
+
+class RunJob(Message):
+    """Run one script job. `fence` names this attempt in everything that follows."""
+
+    type: Literal["run-job"] = "run-job"
+    fence: int
+    project: str
+    run: int
+    flow: str
+    job: str
+    attempt: int
+    sha: str
+    ref: str
+    trust: Literal["protected", "other", "fork"]
+    code_path: str  #: path on the master of the project's git, for smart HTTP
+    token: str = Field(repr=False)  #: job token: good for this job's code only, dead when the attempt ends
+    env: dict[str, str]
+    steps: tuple[StepOrder, ...]
+    logins: tuple[Login, ...] = ()
+    mask: tuple[str, ...] = Field(default=(), repr=False)  #: secret values to mask in the log
+    images: tuple[str, ...] = ()  #: image names this project may release
+    timeout: float = 7200.0  #: seconds for the whole job
+
+
+class StopJob(Message):
+    """Stop a script job: SIGTERM to its whole group, SIGKILL after `grace` seconds."""
+
+    type: Literal["stop-job"] = "stop-job"
+    fence: int
+    code: str
+    sentence: str
+    grace: float = 10.0
+
+
+class Deploy(Message):
+    """Carry out the signed order inside; `fence` repeats the order's for log frames, never as authority."""
+
+    type: Literal["deploy"] = "deploy"
+    fence: int
+    deployment: str
+    envelope: dict[str, Any]
+
+
+Body = Annotated[RunJob | StopJob | Deploy, Field(discriminator="type")]
+
+
+class Send(Message):
+    """One row of the master's `outgoing` table."""
+
+    type: Literal["send"] = "send"
+    id: int
+    body: Body
+
+
+class Reported(Message):
+    """Master: reports up to this number are committed."""
+
+    type: Literal["reported"] = "reported"
+    number: int
+
+
+class LogAck(Message):
+    """Master: log bytes of this attempt up to `offset` are masked and fsynced."""
+
+    type: Literal["log-ack"] = "log-ack"
+    fence: int
+    offset: int
+
+
+# --- upwards ---------------------------------------------------------------------------------------------------------
+
+
+class Received(Message):
+    """Agent: these `send` ids are on my disk."""
+
+    type: Literal["received"] = "received"
+    ids: tuple[int, ...]
+
+
+class JobStarted(Message):
+    """The job's lane is ready and its first step is about to start."""
+
+    type: Literal["job-started"] = "job-started"
+    fence: int
+    at: int
+    node: str = ""
+
+
+class JobRefused(Message):
+    """The agent will not run this job at all (capability, step kind, policy)."""
+
+    type: Literal["job-refused"] = "job-refused"
+    fence: int
+    at: int
+    code: str
+    sentence: str
+
+
+class StepStarted(Message):
+    """A step began; its log begins at `offset`."""
+
+    type: Literal["step-started"] = "step-started"
+    fence: int
+    index: int
+    name: str
+    at: int
+    offset: int
+
+
+class StepFinished(Message):
+    """A step ended; its log ends before `offset`."""
+
+    type: Literal["step-finished"] = "step-finished"
+    fence: int
+    index: int
+    at: int
+    exit_code: int
+    offset: int
+
+
+class BuiltImage(Message):
+    """An image the job said it built or pushed, as the engine and the registry themselves describe it."""
+
+    origin: Literal["local", "registry"]
+    reference: str  #: what the script wrote
+    repository: str
+    image_id: str
+    digest: str | None = None
+
+
+class JobFinished(Message):
+    """A script job ended. `state` is succeeded, failed, cancelled or lost."""
+
+    type: Literal["job-finished"] = "job-finished"
+    fence: int
+    at: int
+    state: Literal["succeeded", "failed", "cancelled", "lost"]
+    code: str = ""
+    sentence: str = ""
+    exit_code: int | None = None
+    images: tuple[BuiltImage, ...] = ()
+    log_bytes: int = 0
+
+
+class DeployAnswer(Message):
+    """The agent took an order, or refused it with the name of the check that failed."""
+
+    type: Literal["deploy-answer"] = "deploy-answer"
+    fence: int
+    deployment: str
+    at: int
+    accepted: bool
+    code: str = ""
+    sentence: str = ""
+
+
+class DeployPhase(Message):
+    """A deployment entered a phase (or says more about the one it is in)."""
+
+    type: Literal["deploy-phase"] = "deploy-phase"
+    fence: int
+    deployment: str
+    at: int
+    phase: str
+    detail: str = ""
+
+
+class DeployFinished(Message):
+    """A deployment ended: done, failed, reverted or unknown, with its receipt."""
+
+    type: Literal["deploy-finished"] = "deploy-finished"
+    fence: int
+    deployment: str
+    at: int
+    outcome: Literal["done", "failed", "reverted", "unknown"]
+    code: str = ""
+    sentence: str = ""
+    serving: str | None = None  #: identity that serves now
+    receipt: dict[str, Any] = Field(default_factory=dict)
+    log_tail: str = ""  #: last lines of a new container that did not make it
+
+
+ReportBody = Annotated[
+    JobStarted | JobRefused | StepStarted | StepFinished | JobFinished | DeployAnswer | DeployPhase | DeployFinished,
+    Field(discriminator="type"),
+]
+
+
+class Report(Message):
+    """One numbered report from the agent's disk; numbers rise by one per agent state directory."""
+
+    type: Literal["report"] = "report"
+    number: int
+    body: ReportBody
+
+
+class ServiceState(Message):
+    """What one service on the host serves right now."""
+
+    service: str
+    instance: str
+    environment: str
+    slot: str | None = None
+    identity: str | None = None
+    deployment: str | None = None
+    since: int | None = None
+    healthy: bool | None = None
+    note: str = ""
+
+
+class Heartbeat(Message):
+    """Agent: alive, on this clock, holding these attempts, serving this."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+    at: int
+    running: tuple[int, ...] = ()
+    services: tuple[ServiceState, ...] = ()
+    free_bytes: int | None = None
+
+
+class Beat(Message):
+    """Master: answer to a heartbeat, with its own clock."""
+
+    type: Literal["beat"] = "beat"
+    master_time: int
+
+
+FromMaster = Annotated[
+    Challenge | Welcome | Refused | Farewell | Send | Reported | LogAck | Beat, Field(discriminator="type")
+]
+FromAgent = Annotated[Hello | Received | Report | Heartbeat | Farewell, Field(discriminator="type")]
+
+from_master: TypeAdapter[FromMaster] = TypeAdapter(FromMaster)
+from_agent: TypeAdapter[FromAgent] = TypeAdapter(FromAgent)
+
+
+# --- enrolment, over HTTPS ------------------------------------------------------------------------------------------
+
+
+class Enrol(Message):
+    """`POST /agents/enrol`: a join token is burnt for a key. The token's text ends with the master's key fingerprint."""
+
+    token: str = Field(repr=False)
+    public_key: str
+    proof: str  #: base64 signature of the token by the new key
+    version: str
+    machine_id: str = ""
+
+
+class Enrolled(Message):
+    """Answer to `Enrol`: the agent's name and the master's public order key, to be pinned."""
+
+    agent: str
+    order_key: str
+    url: str

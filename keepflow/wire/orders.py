@@ -1,0 +1,78 @@
+"""The order of a deploy: what the master signs and the agent obeys, field by field.
+
+An order travels as a DSSE envelope (`crypto.dsse`) with payload type `PAYLOAD_TYPE`, signed by the master's order key.
+The agent ignores unknown fields only when `critical` does not name them; a critical field it does not know = refuse.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PAYLOAD_TYPE = "application/vnd.keepflow.deploy-order.v1+json"
+
+#: Fields of version 1 that every agent must understand.
+CRITICAL = (
+    "action",
+    "agent",
+    "agent_key",
+    "approver",
+    "critical",
+    "deployment",
+    "description",
+    "description_hash",
+    "environment",
+    "expect_current",
+    "expires_at",
+    "fence",
+    "image",
+    "instance",
+    "issued_at",
+    "nonce",
+    "receipts",
+    "service",
+    "version",
+)
+
+
+class OrderImage(BaseModel):
+    """Which image: by digest in a repository (registry origin), or by id on this engine (local origin)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    origin: Literal["registry", "local"]
+    repository: str
+    image_id: str
+    digest: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """The digest of a registry release, else the image id."""
+        return self.digest or self.image_id
+
+
+class DeployOrder(BaseModel):
+    """One deploy or rollback of one release to one service on one agent. Times are UTC microseconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    critical: tuple[str, ...] = CRITICAL
+    action: Literal["deploy", "rollback"]
+    deployment: str  #: id made by the asker; asking again returns the status, never runs twice
+    agent: str
+    agent_key: str  #: key id of the agent this order is for
+    environment: str  #: "project/name"
+    service: str
+    instance: str = "main"
+    image: OrderImage
+    description: dict[str, Any]  #: the resolved container description (`core.deploys.to_json`)
+    description_hash: str
+    receipts: tuple[dict[str, Any], ...] = ()
+    fence: int = Field(ge=1)
+    expect_current: str | None = None  #: identity that must serve now; None = not checked
+    issued_at: int
+    expires_at: int
+    nonce: str
+    approver: str
