@@ -1,0 +1,423 @@
+"""Every table, in the order the data flows. Each has one owning module of queries beside this file.
+
+Times are UTC microseconds (integers), made by the master. JSON columns hold plain data that `core` or `wire` types wrote.
+Rows of releases, receipts, deployments, approvals and the runs they cite are never deleted.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: 64-bit row id that SQLite still treats as its rowid.
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _id() -> Column[int]:
+    return Column("id", Id, primary_key=True, autoincrement=True)
+
+
+def _at(name: str, nullable: bool = True) -> Column[int]:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+# One row per name: `fence` (one ever-rising number for attempts), `restore_skips`, and so on. Owner: counters.py
+counters = Table(
+    "counters", metadata, Column("name", String(40), primary_key=True), Column("value", BigInteger, nullable=False)
+)
+
+# Master settings that belong to the database (public url, managed-by-file hash). Owner: settings.py
+settings = Table(
+    "settings", metadata, Column("key", String(80), primary_key=True), Column("value", JSON, nullable=False)
+)
+
+# Owner: projects.py
+projects = Table(
+    "projects",
+    metadata,
+    _id(),
+    Column("name", String(40), nullable=False, unique=True),
+    Column("repo", Text, nullable=False),
+    Column("forge", String(20), nullable=False),
+    Column("flow_file", String(200), nullable=False, default=".keepflow.yml"),
+    Column("images", JSON, nullable=False, default=list),
+    Column("hook_secret", LargeBinary),  # sealed, place `project/<name>/hook-secret`
+    Column("git_token", LargeBinary),  # sealed, place `project/<name>/git-token`
+    Column("git_ssh_key_file", Text),
+    Column("git_known_hosts_file", Text),
+    Column("next_number", Integer, nullable=False, default=1),  # of runs; rises only
+    Column("managed", Boolean, nullable=False, default=False),  # named by the server file: read-only on pages
+    Column("removed_at", BigInteger),
+    _at("created_at", nullable=False),
+)
+
+# One row per webhook call that proved its signature. Owner: deliveries.py
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _id(),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("delivery", String(200), nullable=False),  # the forge's id, unique per project
+    Column("forge", String(20), nullable=False),
+    Column("event_name", String(60), nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("event", JSON),  # core.events.Event, None for a final word
+    Column("word", String(40), nullable=False, default=""),  # ping, deleted, no-commit, unknown-event, ignored
+    Column("handled", Boolean, nullable=False, default=False),
+    Column("decision", JSON),  # {"runs": [{"flow", "run", "why"}], "not": {flow: why}, "sentence": …}
+    _at("received_at", nullable=False),
+    _at("handled_at"),
+    UniqueConstraint("project_id", "delivery"),
+    Index("ix_deliveries_unhandled", "handled", "id"),
+    Index("ix_deliveries_project", "project_id", "id"),
+)
+
+# Heads the reconcile sweep has seen handled: what was built last per branch. Owner: heads.py
+heads = Table(
+    "heads",
+    metadata,
+    Column("project_id", Id, ForeignKey("projects.id"), primary_key=True),
+    Column("ref", String(255), primary_key=True),
+    Column("sha", String(64), nullable=False),
+    _at("seen_at", nullable=False),
+)
+
+# Owner: runs.py
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("flow", String(40), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("reason_code", String(40), nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    Column("event", JSON, nullable=False),
+    Column("ref", String(255), nullable=False),
+    Column("sha", String(64), nullable=False),
+    Column("message", Text, nullable=False, default=""),
+    Column("actor", String(200), nullable=False, default=""),
+    Column("why", Text, nullable=False, default=""),  # why this flow was started
+    Column("plan", JSON, nullable=False),  # core.planning.plan_to_json; frozen
+    Column("trust", String(12), nullable=False),  # protected | other | fork
+    Column("delivery_id", Id, ForeignKey("deliveries.id")),
+    Column("agent_id", Id, ForeignKey("agents.id")),  # a run stays on one agent
+    Column("superseded_by", Id, ForeignKey("runs.id")),
+    _at("created_at", nullable=False),
+    _at("started_at"),
+    _at("finished_at"),
+    UniqueConstraint("project_id", "number"),
+    Index("ix_runs_state", "state", "id"),
+    Index("ix_runs_project_flow", "project_id", "flow", "id"),
+)
+
+# Owner: jobs.py
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    Column("run_id", Id, ForeignKey("runs.id"), nullable=False),
+    Column("key", String(60), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("kind", String(10), nullable=False),  # script | deploy | approve | notify
+    Column("needs", JSON, nullable=False, default=list),
+    Column("spec", JSON, nullable=False),  # the PlannedJob
+    Column("state", String(12), nullable=False),
+    Column("reason_code", String(40), nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    _at("created_at", nullable=False),
+    _at("started_at"),
+    _at("finished_at"),
+    UniqueConstraint("run_id", "key"),
+    Index("ix_jobs_state", "state", "id"),
+)
+
+# Attempts are added, never overwritten; `fence` names this attempt in every later write. Owner: jobs.py
+attempts = Table(
+    "attempts",
+    metadata,
+    _id(),
+    Column("job_id", Id, ForeignKey("jobs.id"), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False, unique=True),
+    Column("agent_id", Id, ForeignKey("agents.id")),
+    Column("state", String(12), nullable=False),
+    Column("reason_code", String(40), nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    Column("exit_code", Integer),
+    Column("token_hash", String(64)),  # job token, None once the attempt ended
+    Column("log_path", Text, nullable=False),  # below KEEPFLOW_HOME/logs
+    Column("log_bytes", BigInteger, nullable=False, default=0),
+    _at("created_at", nullable=False),
+    _at("started_at"),
+    _at("finished_at"),
+    UniqueConstraint("job_id", "n"),
+    Index("ix_attempts_agent_state", "agent_id", "state"),
+    Index("ix_attempts_token", "token_hash"),
+)
+
+# Owner: jobs.py
+steps = Table(
+    "steps",
+    metadata,
+    _id(),
+    Column("attempt_id", Id, ForeignKey("attempts.id"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("exit_code", Integer),
+    Column("log_from", BigInteger, nullable=False),
+    Column("log_to", BigInteger),
+    _at("started_at", nullable=False),
+    _at("finished_at"),
+    UniqueConstraint("attempt_id", "ordinal"),
+)
+
+# Owner: releases.py
+releases = Table(
+    "releases",
+    metadata,
+    _id(),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("run_id", Id, ForeignKey("runs.id"), nullable=False),
+    Column("origin", String(60), nullable=False),  # registry | local:<agent>
+    Column("image_id", String(80), nullable=False),
+    Column("repository", String(255), nullable=False),
+    Column("digest", String(80)),
+    Column("reference", Text, nullable=False),
+    Column("sha", String(64), nullable=False),
+    Column("container", JSON, nullable=False),  # core.deploys.to_json of the default description
+    _at("created_at", nullable=False),
+    UniqueConstraint("run_id", "origin", "image_id", "repository"),
+    Index("ix_releases_digest", "digest"),
+    Index("ix_releases_project", "project_id", "id"),
+)
+
+# Owner: environments.py
+environments = Table(
+    "environments",
+    metadata,
+    _id(),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("name", String(40), nullable=False),
+    Column("position", Integer, nullable=False),  # order on the board
+    Column("agent", String(40), nullable=False),  # by name; the agent may join later
+    Column("service", String(40), nullable=False),
+    Column("branches", JSON, nullable=False, default=list),
+    Column("overrides", JSON, nullable=False, default=dict),  # env, args, stop_timeout, strategy
+    Column("promote_from", String(40)),
+    Column("verified_by", JSON, nullable=False, default=list),
+    Column("approved_by", JSON, nullable=False, default=list),
+    Column("rules", JSON, nullable=False, default=dict),  # four_eyes, max_age, … of later versions
+    Column("url", Text, nullable=False, default=""),
+    Column("current_id", String(40), ForeignKey("deployments.id", use_alter=True)),  # last done deployment
+    Column("observed", JSON),  # last wire ServiceState of the service
+    Column("locked_by", Text),
+    Column("locked_why", Text),
+    Column("managed", Boolean, nullable=False, default=False),
+    Column("removed_at", BigInteger),
+    _at("created_at", nullable=False),
+    UniqueConstraint("project_id", "name"),
+)
+
+# One try to make an environment serve a release. Owner: deployments.py
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("id", String(40), primary_key=True),  # made by the asker; the idempotency key of a promote
+    Column("environment_id", Id, ForeignKey("environments.id"), nullable=False),
+    Column("release_id", Id, ForeignKey("releases.id"), nullable=False),
+    Column("job_id", Id, ForeignKey("jobs.id"), nullable=False),
+    Column("kind", String(10), nullable=False),  # deploy | promote | rollback
+    Column("phase", String(12), nullable=False),
+    Column("reason_code", String(40), nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    Column("requested_by", String(200), nullable=False),
+    Column("note", Text, nullable=False, default=""),
+    Column("agent_id", Id, ForeignKey("agents.id")),
+    Column("fence", BigInteger, unique=True),
+    Column("description", JSON, nullable=False),
+    Column("description_hash", String(80), nullable=False),
+    Column("changes", JSON, nullable=False, default=list),  # settings that change, frozen
+    Column("order", JSON),  # the signed envelope as sent
+    Column("identity", String(80), nullable=False),
+    Column("identity_before", String(80)),
+    Column("phases", JSON, nullable=False, default=list),  # [{"phase", "at", "detail"}] as reported
+    Column("receipt", JSON),
+    Column("log_tail", Text, nullable=False, default=""),
+    _at("requested_at", nullable=False),
+    _at("accepted_at"),
+    _at("finished_at"),
+    Index("ix_deployments_environment", "environment_id", "requested_at"),
+    Index("ix_deployments_release", "release_id"),
+)
+
+# Owner: agents.py
+agents = Table(
+    "agents",
+    metadata,
+    _id(),
+    Column("name", String(40), nullable=False, unique=True),
+    Column("public_key", Text, nullable=False),
+    Column("key_id", String(80), nullable=False, unique=True),
+    Column("capabilities", JSON, nullable=False, default=list),
+    Column("labels", JSON, nullable=False, default=list),
+    Column("slots", Integer, nullable=False, default=1),
+    Column("hello", JSON),
+    Column("connected", Boolean, nullable=False, default=False),
+    Column("offline_why", Text, nullable=False, default=""),
+    Column("last_report", BigInteger, nullable=False, default=0),  # highest report number taken
+    Column("revoked_at", BigInteger),
+    _at("last_seen_at"),
+    _at("created_at", nullable=False),
+)
+
+# Owner: agents.py
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("agent", String(40), nullable=False),
+    Column("created_by", String(200), nullable=False),
+    _at("created_at", nullable=False),
+    _at("expires_at", nullable=False),
+    _at("used_at"),
+)
+
+# What an agent must be told; a row stays until the agent has it on disk. Owner: outgoing.py
+outgoing = Table(
+    "outgoing",
+    metadata,
+    _id(),
+    Column("agent_id", Id, ForeignKey("agents.id"), nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("body", JSON, nullable=False),  # wire.messages.Body
+    _at("created_at", nullable=False),
+    _at("received_at"),
+    Index("ix_outgoing_waiting", "agent_id", "received_at", "id"),
+)
+
+# Append-only: audit log, feed of live pages, outbox of notifications. Hash-chained. Owner: events.py
+events = Table(
+    "events",
+    metadata,
+    _id(),
+    _at("at", nullable=False),
+    Column("kind", String(60), nullable=False),
+    Column("actor", String(200), nullable=False, default=""),
+    Column("project_id", Id),
+    Column("run_id", Id),
+    Column("environment_id", Id),
+    Column("deployment_id", String(40)),
+    Column("agent_id", Id),
+    Column("data", JSON, nullable=False, default=dict),
+    Column("chain", String(64), nullable=False),  # sha256 over the previous chain value and this row
+    Index("ix_events_run", "run_id", "id"),
+    Index("ix_events_project", "project_id", "id"),
+)
+
+# --- people ----------------------------------------------------------------------------------------------------------
+
+# Owner: people.py
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("name", String(60), nullable=False, unique=True),
+    Column("email", String(200), nullable=False, default=""),
+    Column("password_hash", Text),
+    Column("admin", Boolean, nullable=False, default=False),
+    Column("disabled_at", BigInteger),
+    _at("created_at", nullable=False),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    _id(),
+    Column("name", String(40), nullable=False, unique=True),
+    Column("managed", Boolean, nullable=False, default=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", Id, ForeignKey("groups.id"), primary_key=True),
+    Column("user_name", String(60), primary_key=True),  # by name: a file may name people before they exist
+)
+
+# viewer < developer < tester < release-manager < admin, per project; given to a user or a group.
+roles = Table(
+    "roles",
+    metadata,
+    _id(),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("user_id", Id, ForeignKey("users.id")),
+    Column("group_id", Id, ForeignKey("groups.id")),
+    Column("role", String(20), nullable=False),
+    CheckConstraint("(user_id IS NULL) <> (group_id IS NULL)", name="one_holder"),
+    UniqueConstraint("project_id", "user_id", "group_id"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),  # sha256 of the cookie's random value
+    Column("user_id", Id, ForeignKey("users.id"), nullable=False),
+    Column("csrf", String(64), nullable=False),
+    _at("created_at", nullable=False),
+    _at("used_at", nullable=False),
+    Index("ix_sessions_user", "user_id"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    _id(),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("user_id", Id, ForeignKey("users.id"), nullable=False),
+    Column("name", String(60), nullable=False),
+    Column("scopes", JSON, nullable=False, default=list),
+    _at("created_at", nullable=False),
+    _at("expires_at"),
+    _at("used_at"),
+    _at("revoked_at"),
+)
+
+# One-time links: first admin, password reset. Owner: people.py
+links = Table(
+    "links",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("purpose", String(20), nullable=False),  # setup
+    Column("user_id", Id, ForeignKey("users.id")),
+    _at("created_at", nullable=False),
+    _at("expires_at", nullable=False),
+    _at("used_at"),
+)
