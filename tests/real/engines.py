@@ -1,0 +1,150 @@
+"""Docker engines started by hand, without systemd: on this host, or inside a second host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+from tests.real.images import base_image
+from tests.real.waiting import Hopeless, wait_until
+
+SYSTEM_SOCKET = Path("/var/run/docker.sock")
+START_SECONDS = 60.0
+
+
+class Engine:
+    """One engine, reached by its socket; `start()` runs an own daemon, `Engine.primary()` finds or starts this host's.
+
+    `directory` holds the daemon's data, socket and log. It must be short (a Unix socket path has 107 characters) and on
+    a disk, not a tmpfs. `prefix` is put before the daemon's argv, to start it in other namespaces.
+    """
+
+    def __init__(self, directory: Path, *, bridge: str = "10.223.0.1/24", prefix: tuple[str, ...] = ()) -> None:
+        self.directory = directory
+        self.bridge = bridge
+        self.prefix = prefix
+        self.socket = directory / "docker.sock"
+        self.log = directory / "dockerd.log"
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def primary(cls, directory: Path) -> Engine:
+        """Return this host's running engine, or start one of its own in `directory`."""
+        engine = cls(directory)
+        if answers(SYSTEM_SOCKET):
+            engine.socket = SYSTEM_SOCKET
+        else:
+            engine.start()
+        return engine
+
+    @property
+    def host(self) -> str:
+        """The address as DOCKER_HOST and docker clients want it."""
+        return f"unix://{self.socket}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """This process's environment with DOCKER_HOST set, for programs that shall speak to this engine."""
+        return {**os.environ, "DOCKER_HOST": self.host}
+
+    @property
+    def own(self) -> bool:
+        """Whether this object started the daemon, and so will stop it."""
+        return self._daemon is not None
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers. Raises Hopeless with the end of its log when it ends instead."""
+        missing = [program for program in ("dockerd", "iptables") if shutil.which(program) is None]
+        if missing:
+            raise RuntimeError(f"{' and '.join(missing)} missing: run scripts/install-parts.sh engine")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._daemon = subprocess.Popen(
+                [*self.prefix, *self._argv()], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_until(self._started, START_SECONDS, f"the engine in {self.directory} answering")
+
+    def _argv(self) -> list[str]:
+        """Return the daemon's command: everything it keeps lies in the directory, its networks in its own ranges."""
+        pool = self.bridge.rsplit(".", 2)[0] + ".128.0/17"
+        return [
+            "dockerd",
+            f"--data-root={self.directory}/data",
+            f"--exec-root={self.directory}/exec",
+            f"--pidfile={self.directory}/dockerd.pid",
+            f"--host={self.host}",
+            f"--bip={self.bridge}",
+            f"--default-address-pool=base={pool},size=24",
+        ]
+
+    def _started(self) -> bool:
+        """Say whether the daemon answers; a daemon that ended will never answer."""
+        if self._daemon is not None and self._daemon.poll() is not None:
+            tail = self.log.read_text(errors="replace")[-2000:]
+            raise Hopeless(f"dockerd ended with status {self._daemon.returncode}:\n{tail}")
+        return answers(self.socket)
+
+    def stop(self) -> None:
+        """Stop a daemon that this object started, and with it its containers. An engine found running is left alone."""
+        if self._daemon is None:
+            return
+        if self._daemon.poll() is None:
+            self._daemon.send_signal(signal.SIGTERM)
+            try:
+                self._daemon.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self._daemon.kill()
+                self._daemon.wait(timeout=10)
+        self._daemon = None
+
+    def docker(self, *argv: str, seconds: float = 120) -> str:
+        """Run `docker ARGV…` against this engine and return its trimmed output; RuntimeError tells what it said."""
+        done = self.attempt(*argv, seconds=seconds)
+        if done.returncode:
+            raise RuntimeError(f"docker {' '.join(argv)} ended with {done.returncode}:\n{done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def attempt(self, *argv: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run `docker ARGV…` against this engine and return the outcome, good or bad."""
+        return subprocess.run(
+            ["docker", *argv], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
+        )
+
+    def base_image(self, kind: str) -> str:
+        """Make sure that this engine has a base image (`busybox`, `app`, `compress`) and return its name."""
+        return base_image(self, kind)
+
+    def remove_labelled(self, label: str) -> None:
+        """Remove every container, network and volume that carries a label (`key` or `key=value`), running or not."""
+        for noun, listing, removal in (
+            ("container", ("ls", "--all", "--quiet"), ("rm", "--force", "--volumes")),
+            ("network", ("ls", "--quiet"), ("rm",)),
+            ("volume", ("ls", "--quiet"), ("rm", "--force")),
+        ):
+            for found in self.docker(noun, *listing, "--filter", f"label={label}").split():
+                self.docker(noun, *removal, found)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def answers(path: Path) -> bool:
+    """Say whether an engine answers `GET /_ping` on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(2)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            return b" 200 " in connection.recv(256)
+        except OSError:
+            return False
