@@ -243,10 +243,10 @@ class Proxy(Protocol):
         """Read the state in force from disk, or None when nothing was ever switched."""
 
     def switch(self, site: Site, traffic: Traffic) -> None:
-        """Put a state in force, durably and atomically; raises DeployFailed `switch-failed` with the old one in force."""
+        """Put a state in force durably and atomically; raises DeployFailed `switch-failed`, the old one in force."""
 
     def probe(self, site: Site, path: str, timeout: float) -> Answer:
-        """Ask the front door as a visitor would, with the probe token; raises DeployFailed `proxy-down` when nobody answers."""
+        """Ask the front door as a visitor would, with the probe token; raises DeployFailed `proxy-down`."""
 
     def sees_flags(self, site: Site) -> bool:
         """Say whether the running proxy really obeys the flag directory."""

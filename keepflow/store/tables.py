@@ -1,6 +1,6 @@
 """Every table, in the order the data flows. Each has one owning module of queries beside this file.
 
-Times are UTC microseconds (integers), made by the master. JSON columns hold plain data that `core` or `wire` types wrote.
+Times are UTC microseconds (integers), made by the master. JSON columns hold plain data of `core` or `wire` types.
 Rows of releases, receipts, deployments, approvals and the runs they cite are never deleted.
 """
 

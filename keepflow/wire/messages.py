@@ -1,7 +1,7 @@
 """What master and agent say to each other over the agent's one outbound WebSocket.
 
-Text frames are JSON objects with a `type`; unknown keys are ignored (an N-1 peer must be able to talk). Log bytes travel
-as binary frames: `LOG_HEADER` (fence, offset) followed by the bytes. The order of a session:
+Text frames are JSON objects with a `type`; unknown keys are ignored (an N-1 peer must be able to talk). Log bytes
+travel as binary frames: `LOG_HEADER` (fence, offset) followed by the bytes. The order of a session:
 
     master: challenge → agent: hello → master: welcome | refused → both: the rest, until one says farewell
 
@@ -359,7 +359,7 @@ from_agent: TypeAdapter[FromAgent] = TypeAdapter(FromAgent)
 
 
 class Enrol(Message):
-    """`POST /agents/enrol`: a join token is burnt for a key. The token's text ends with the master's key fingerprint."""
+    """`POST /agents/enrol`: a join token is burnt for a key; its text ends with the master's key fingerprint."""
 
     token: str = Field(repr=False)
     public_key: str

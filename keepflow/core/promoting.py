@@ -1,0 +1,95 @@
+"""Whether a release may go to an environment: one guard per rule, each met or not, each with its sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keepflow.core.releases import Release
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One rule of an environment, whether it is met, and the sentence that pages and refusals show."""
+
+    code: str
+    met: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything the rules look at, read in one transaction."""
+
+    release: Release
+    release_name: str  #: how people call it, "keepwork#12"
+    environment: str
+    agent: str
+    agent_joined: bool
+    agent_connected: bool
+    promote_from: str | None
+    done_in_source: bool  #: a `done` deployment of this identity in `promote_from`
+    approvers: tuple[str, ...]  #: groups of `approved_by`; empty = the role alone decides
+    person: str
+    person_has_role: bool
+    person_in_group: bool
+    underway: str | None  #: sentence naming a deployment that is not finished
+    lock: str | None  #: sentence naming who locked it and why
+
+
+def guards(facts: Facts) -> tuple[Guard, ...]:
+    """Check every rule, so that a page can show them all at once."""
+    return (
+        _origin(facts),
+        _tested_elsewhere(facts),
+        _person(facts),
+        _agent(facts),
+        Guard("underway", facts.underway is None, facts.underway or "no other deployment is under way"),
+        Guard("locked", facts.lock is None, facts.lock or "not locked"),
+    )
+
+
+def unmet(found: tuple[Guard, ...]) -> tuple[Guard, ...]:
+    """Return the guards that stand in the way."""
+    return tuple(guard for guard in found if not guard.met)
+
+
+def _origin(facts: Facts) -> Guard:
+    if facts.release.promotable:
+        return Guard("origin", True, "the registry holds this digest")
+    return Guard(
+        "origin",
+        False,
+        f"{facts.release_name} was built but never pushed to a registry; only a pushed image can go to another machine",
+    )
+
+
+def _tested_elsewhere(facts: Facts) -> Guard:
+    if facts.promote_from is None:
+        return Guard(
+            "promote-from",
+            False,
+            f"{facts.environment} names no `promote_from`, so nothing is promoted to it; its flows deploy to it",
+        )
+    if facts.done_in_source:
+        return Guard("promote-from", True, f"this digest was deployed to {facts.promote_from} and served there")
+    return Guard(
+        "promote-from",
+        False,
+        f"this digest has no finished deployment in {facts.promote_from}; deploy it there first",
+    )
+
+
+def _person(facts: Facts) -> Guard:
+    if not facts.person_has_role:
+        return Guard("role", False, f"{facts.person} needs the role release-manager on this project")
+    if facts.approvers and not facts.person_in_group:
+        return Guard("approved-by", False, f"only members of {', '.join(facts.approvers)} may promote here")
+    return Guard("approved-by", True, f"{facts.person} may promote here")
+
+
+def _agent(facts: Facts) -> Guard:
+    if not facts.agent_joined:
+        return Guard("agent", False, f"agent {facts.agent} has not joined yet: keepflow agent join")
+    if not facts.agent_connected:
+        return Guard("agent", False, f"agent {facts.agent} is not connected")
+    return Guard("agent", True, f"agent {facts.agent} is connected")

@@ -1,0 +1,117 @@
+"""Queries of deployments: tries to make an environment serve a release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from keepflow.core.states import OUTCOMES, Phase
+from keepflow.store.tables import deployments, releases
+
+#: A deployment in one of these keeps every other one of its environment waiting.
+HOLDING = tuple(phase.value for phase in Phase if phase not in OUTCOMES or phase is Phase.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One try; `phases` is what the agent reported, in order, `order` the envelope as it was sent."""
+
+    id: str
+    environment_id: int
+    release_id: int
+    job_id: int
+    kind: str
+    phase: Phase
+    reason_code: str
+    reason: str
+    requested_by: str
+    note: str
+    agent_id: int | None
+    fence: int | None
+    description: dict[str, Any]
+    description_hash: str
+    changes: list[dict[str, Any]]
+    order: dict[str, Any] | None
+    identity: str
+    identity_before: str | None
+    phases: list[dict[str, Any]]
+    receipt: dict[str, Any] | None
+    log_tail: str
+    requested_at: int
+    accepted_at: int | None
+    finished_at: int | None
+
+
+def add(conn: Connection, values: dict[str, Any]) -> None:
+    """Add a deployment; its id is made by the asker, so a second add of the same id fails on the key."""
+    conn.execute(insert(deployments).values(**values))
+
+
+def by_id(conn: Connection, deployment_id: str) -> Deployment | None:
+    """Return one deployment, or None."""
+    return _one(conn, deployments.c.id == deployment_id)
+
+
+def of_job(conn: Connection, job_id: int) -> Deployment | None:
+    """Return the deployment a job carries out, or None."""
+    return _one(conn, deployments.c.job_id == job_id)
+
+
+def by_fence(conn: Connection, fence: int) -> Deployment | None:
+    """Return the deployment an attempt number stands for, or None."""
+    return _one(conn, deployments.c.fence == fence)
+
+
+def of_environment(conn: Connection, environment_id: int, limit: int, before: int | None = None) -> list[Deployment]:
+    """List deployments of an environment, newest first, older than `before` (its `requested_at`) when given."""
+    query = select(deployments).where(deployments.c.environment_id == environment_id)
+    if before is not None:
+        query = query.where(deployments.c.requested_at < before)
+    rows = conn.execute(query.order_by(deployments.c.requested_at.desc()).limit(limit)).mappings()
+    return [_deployment(row) for row in rows]
+
+
+def holding(conn: Connection, environment_id: int) -> list[Deployment]:
+    """List the deployments of an environment that are not finished, or whose outcome is unknown; oldest first."""
+    query = select(deployments).where(deployments.c.environment_id == environment_id, deployments.c.phase.in_(HOLDING))
+    rows = conn.execute(query.order_by(deployments.c.requested_at, deployments.c.id)).mappings()
+    return [_deployment(row) for row in rows]
+
+
+def unsent(conn: Connection) -> list[Deployment]:
+    """List the deployments whose order no agent has accepted yet, oldest first."""
+    phases = (Phase.QUEUED.value, Phase.OFFERED.value)
+    query = select(deployments).where(deployments.c.phase.in_(phases)).order_by(deployments.c.requested_at)
+    return [_deployment(row) for row in conn.execute(query).mappings()]
+
+
+def was_done(conn: Connection, environment_id: int, digest: str) -> bool:
+    """Say whether an environment ever finished a deployment of this registry digest."""
+    query = (
+        select(deployments.c.id)
+        .join(releases, releases.c.id == deployments.c.release_id)
+        .where(
+            deployments.c.environment_id == environment_id,
+            deployments.c.phase == Phase.DONE.value,
+            releases.c.digest == digest,
+        )
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def move(conn: Connection, deployment: Deployment, phase: Phase, values: dict[str, Any]) -> bool:
+    """Change a deployment only if it still is in the phase it was read in; say whether it was."""
+    key = (deployments.c.id == deployment.id) & (deployments.c.phase == deployment.phase.value)
+    return conn.execute(update(deployments).where(key).values(phase=phase.value, **values)).rowcount == 1
+
+
+def _one(conn: Connection, condition: Any) -> Deployment | None:
+    row = conn.execute(select(deployments).where(condition)).mappings().first()
+    return _deployment(row) if row else None
+
+
+def _deployment(row: RowMapping) -> Deployment:
+    values = {field.name: row[field.name] for field in fields(Deployment)}
+    return Deployment(**{**values, "phase": Phase(row["phase"])})
