@@ -25,12 +25,14 @@ from types import TracebackType
 from tests.real.engines import Engine
 from tests.real.images import base_image, cache_dir
 from tests.real.leftovers import STATE, ip, remove, sweep, write_record
+from tests.real.load_process import Load
 from tests.real.waiting import Hopeless, free_port, wait_until
 
 __all__ = [
     "Engine",
     "Hopeless",
     "Listener",
+    "Load",
     "SecondHost",
     "base_image",
     "cache_dir",
