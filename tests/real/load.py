@@ -1,6 +1,6 @@
 """A load of keep-alive clients, and the outside oracle for "no request was lost".
 
-`python -m tests.real.load URL --out FILE` is a process of its own; `load_process.Load` starts and ends that from a test.
+`python -m tests.real.load URL --out FILE` is a process of its own; `load_process.Load` starts and ends it in tests.
 Each client keeps one connection and sends GET and POST in turn; nothing is ever sent again. A request has failed when
 it was sent and got no complete 2xx answer, or a wrong one: a POST must return the bytes that were posted. A server may
 close a connection between two requests, as HTTP allows: an idle close seen before the next request is no failure.
@@ -25,7 +25,7 @@ from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 REQUEST_SECONDS = 10.0  #: an answer that takes longer is a failure
-MARK = r"marker: (\S+)"
+MARK = r"marker: ([^<\s]+)"
 MOST_SECONDS = 1800.0
 MOST_REQUESTS = 2_000_000
 
