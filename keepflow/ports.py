@@ -146,7 +146,7 @@ class ContainerFacts:
 
 
 class Target(Protocol):
-    """A place where containers serve. Every name is exact; errors are DeployFailed or Unavailable with a reason code."""
+    """A place where containers serve. Names are exact; errors are DeployFailed or Unavailable with a code."""
 
     def ping(self) -> None:
         """Raise Unavailable when the engine does not answer (never read that as "container gone")."""
@@ -202,8 +202,7 @@ class Site:
     instance: str
     server_name: str
     listen: str  #: "80" or "127.0.0.1:8900"
-    port: int  #: the application's port inside the slots
-    blue: str  #: address of the blue slot
+    blue: str  #: "address:port" of the blue slot; each slot has its own port, so that a release may change it
     green: str
     probe_token: str = field(repr=False)
     bypass_token: str = field(repr=False)
@@ -225,7 +224,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back through the front door. `slot`/`address` are who really answered, None when the proxy did not say."""
+    """What came back through the front door. `slot` and `address` are who really answered, if said."""
 
     status: int
     slot: str | None
@@ -237,7 +236,7 @@ class Proxy(Protocol):
     """Sends traffic to slots. `switch` is all or nothing: moved, or raised with the old state still in force."""
 
     def ensure(self, site: Site) -> None:
-        """Make the front of an instance exist and run (first state included); idempotent; raises DeployFailed `proxy-…`."""
+        """Make the front of an instance exist and run, first state included; idempotent; raises DeployFailed."""
 
     def state(self, site: Site) -> Traffic | None:
         """Read the state in force from disk, or None when nothing was ever switched."""

@@ -1,0 +1,35 @@
+"""Named places in the code where a test can make the process die, wait or fail.
+
+`KEEPFLOW_FAILPOINTS=name=kill,other=raise,third=sleep:0.5` arms them; unarmed, a failpoint costs one look at a dictionary.
+Each place before and after an act that changes the world has one, so that "killed at any moment" is a test.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+VARIABLE = "KEEPFLOW_FAILPOINTS"
+
+
+class Injected(RuntimeError):
+    """The failure that a test asked for by `name=raise`."""
+
+
+def fail(name: str) -> None:
+    """Do what the environment armed for this name: nothing, SIGKILL to itself, a wait, or `Injected`."""
+    armed = os.environ.get(VARIABLE)
+    if not armed:
+        return
+    action = dict(pair.partition("=")[::2] for pair in armed.split(",")).get(name)
+    if action is None:
+        return
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action.startswith("sleep:"):
+        time.sleep(float(action.removeprefix("sleep:")))
+    elif action == "raise":
+        raise Injected(f"failpoint {name}")
+    else:
+        raise ValueError(f"{VARIABLE}: {name}={action}: only kill, raise and sleep:SECONDS are known")
