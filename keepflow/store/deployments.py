@@ -87,6 +87,15 @@ def unsent(conn: Connection) -> list[Deployment]:
     return [_deployment(row) for row in conn.execute(query).mappings()]
 
 
+def done(conn: Connection, environment_id: int, limit: int) -> list[Deployment]:
+    """List the deployments that ended `done` in an environment, newest first."""
+    query = select(deployments).where(
+        deployments.c.environment_id == environment_id, deployments.c.phase == Phase.DONE.value
+    )
+    rows = conn.execute(query.order_by(deployments.c.requested_at.desc()).limit(limit)).mappings()
+    return [_deployment(row) for row in rows]
+
+
 def was_done(conn: Connection, environment_id: int, digest: str) -> bool:
     """Say whether an environment ever finished a deployment of this registry digest."""
     query = (
