@@ -1,0 +1,321 @@
+"""Deployments as the master sees them: a job becomes one, an order is signed and sent, the agent's reports move it on.
+
+The master decides nothing about a deployment once the agent accepted it: it only writes down what the agent says.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keepflow.core import deploys
+from keepflow.core.patterns import branch_allowed
+from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
+from keepflow.crypto import dsse
+from keepflow.engine import dispatch
+from keepflow.engine.context import Master
+from keepflow.store import agents, deployments, environments, events, jobs, outgoing, projects, releases, runs
+from keepflow.store.deployments import Deployment
+from keepflow.store.environments import Environment
+from keepflow.store.jobs import Job
+from keepflow.store.releases import StoredRelease
+from keepflow.store.runs import Run
+from keepflow.store.writer import Tx
+from keepflow.wire import messages, orders
+
+#: An order not accepted within this time is void; a fresh one is made when the agent is back.
+ORDER_LIFE = 10 * 60 * 1_000_000
+
+
+def start(tx: Tx, master: Master, job: Job, now: int) -> None:
+    """Turn a ready deploy job into a deployment and offer it, or fail the job with the rule that forbids it."""
+    run = runs.by_id(tx.conn, job.run_id)
+    if deployments.of_job(tx.conn, job.id) is None:
+        found = _admit(tx.conn, run, job)
+        if isinstance(found, Reason):
+            jobs.finish(tx.conn, job.id, State.FAILED, found, now)
+            tx.after_commit(lambda: master.wakes.fire(f"run:{run.id}"))
+            return
+        environment, release = found
+        add(tx, environment, release, job.id, kind="deploy", by=run.actor or "keepflow", now=now)
+    offer_waiting(tx, master, now)
+
+
+def add(
+    tx: Tx,
+    environment: Environment,
+    release: StoredRelease,
+    job_id: int,
+    *,
+    kind: str,
+    by: str,
+    now: int,
+    note: str = "",
+    key: str | None = None,
+) -> str:
+    """Write a deployment down, with its resolved description and what that changes; nothing is sent yet.
+
+    `key` is the asker's idempotency key and becomes the deployment's id.
+    """
+    description = deploys.resolve(release.container, environment.overrides)
+    current = deployments.by_id(tx.conn, environment.current_id) if environment.current_id else None
+    before = deploys.from_json(current.description) if current else None
+    deployment = key or secrets.token_hex(16)
+    deployments.add(
+        tx.conn,
+        {
+            "id": deployment,
+            "environment_id": environment.id,
+            "release_id": release.id,
+            "job_id": job_id,
+            "kind": kind,
+            "phase": Phase.QUEUED.value,
+            "requested_by": by,
+            "note": note,
+            "description": deploys.to_json(description),
+            "description_hash": deploys.description_hash(description),
+            "changes": [asdict(change) for change in deploys.changes(before, description)],
+            "identity": release.release.identity,
+            "identity_before": current.identity if current else None,
+            "requested_at": now,
+        },
+    )
+    _event(tx, now, "deployment-requested", environment, deployment, actor=by, data={"kind": kind, "note": note})
+    return deployment
+
+
+def offer_waiting(tx: Tx, master: Master, now: int) -> None:
+    """Offer every deployment that may go now; the others get the sentence they wait by."""
+    for deployment in deployments.unsent(tx.conn):
+        environment = environments.by_id(tx.conn, deployment.environment_id)
+        reason = _waits(tx.conn, deployment, environment)
+        if reason is not None:
+            jobs.wait(tx.conn, deployment.job_id, reason)
+        elif deployment.phase == Phase.QUEUED or _order_died_on_the_way(tx.conn, deployment, now):
+            _offer(tx, master, deployment, environment, now)
+
+
+def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: int) -> None:
+    """Write down what an agent says of a deployment; what a stale owner says changes nothing."""
+    if not isinstance(body, messages.DeployAnswer | messages.DeployPhase | messages.DeployFinished):
+        raise TypeError(f"no deployment report: {type(body).__name__}")
+    deployment = deployments.by_id(tx.conn, body.deployment)
+    if deployment is None or deployment.agent_id != agent_id or deployment.fence != body.fence:
+        data = {"deployment": body.deployment, "fence": body.fence, "type": body.type}
+        events.add(tx, now, "stale-report", agent_id=agent_id, data=data)
+        return
+    if isinstance(body, messages.DeployAnswer):
+        _answered(tx, master, deployment, body, now)
+    elif isinstance(body, messages.DeployPhase):
+        _entered(tx, master, deployment, body)
+    else:
+        _finished(tx, master, deployment, body, now)
+    run_id = jobs.by_id(tx.conn, deployment.job_id).run_id
+    tx.after_commit(lambda: master.wakes.fire(f"run:{run_id}"))
+
+
+def _admit(conn: Connection, run: Run, job: Job) -> tuple[Environment, StoredRelease] | Reason:
+    project = projects.by_id(conn, run.project_id)
+    target = job.spec["target"]
+    environment = environments.by_name(conn, run.project_id, target)
+    if environment is None:
+        names = ", ".join(found.name for found in environments.of_project(conn, run.project_id)) or "none"
+        return Reason("no-environment", f"{project.name} has no environment {target}; there are: {names}")
+    if environment.promote_from is not None:
+        sentence = f"nothing deploys to {target} but a promote from {environment.promote_from}"
+        return Reason("promote-only", f"{sentence}: keepflow promote --run {run.number} --to {target}")
+    branch = run.ref.removeprefix("refs/heads/")
+    if not (run.ref.startswith("refs/heads/") and branch_allowed(environment.branches, branch)):
+        allowed = ", ".join(environment.branches) or "no branch"
+        return Reason("branch-not-allowed", f"{target} takes {allowed}, and this run is of {run.ref}")
+    release = releases.choose(releases.of_run(conn, run.id), environment.agent)
+    if release is None:
+        return Reason(
+            "no-release",
+            f"no step of this run named an image that agent {environment.agent} can deploy: "
+            "a script must write image=NAME or pushed=NAME to the file $KEEPFLOW_OUTPUT",
+        )
+    return environment, release
+
+
+def _waits(conn: Connection, deployment: Deployment, environment: Environment) -> Reason | None:
+    first = deployments.holding(conn, environment.id)[0]
+    if first.id != deployment.id:
+        owner = runs.by_id(conn, jobs.by_id(conn, first.job_id).run_id)
+        name = f"{projects.by_id(conn, owner.project_id).name}#{owner.number}"
+        if first.phase == Phase.UNKNOWN:
+            sentence = f"{environment.name} is locked: the outcome of {name} is not known yet ({first.reason})"
+            return Reason("outcome-unknown", sentence)
+        return Reason("deploy-under-way", f"waits for {name}, which is deploying to {environment.name}")
+    agent = agents.by_name(conn, environment.agent)
+    if agent is None or agent.revoked_at is not None:
+        return Reason(
+            "agent-missing", f"agent {environment.agent} has not joined: keepflow agent token {environment.agent}"
+        )
+    if not agent.connected:
+        return Reason("agent-offline", f"agent {environment.agent} is not connected")
+    if "deploy" not in agent.capabilities:
+        return Reason("agent-cannot", f"agent {environment.agent} does not have the capability deploy")
+    return None
+
+
+def _order_died_on_the_way(conn: Connection, deployment: Deployment, now: int) -> bool:
+    if deployment.fence is None or not outgoing.is_waiting(conn, deployment.fence):
+        return False
+    sent = next((phase["at"] for phase in reversed(deployment.phases) if phase["phase"] == Phase.OFFERED.value), now)
+    return bool(now - sent > ORDER_LIFE * 9 // 10)
+
+
+def _offer(tx: Tx, master: Master, deployment: Deployment, environment: Environment, now: int) -> None:
+    agent = agents.by_name(tx.conn, environment.agent)
+    if agent is None:
+        raise LookupError(f"agent {environment.agent} vanished between two reads of one transaction")
+    if deployment.fence is not None:
+        outgoing.withdraw(tx.conn, deployment.fence)
+        jobs.finish_attempt(
+            tx.conn, deployment.fence, State.LOST, Reason("order-expired", "the order was never taken"), now
+        )
+    attempt = jobs.add_attempt(tx.conn, deployment.job_id, agent.id, now)
+    order = _order(tx.conn, deployment, environment, agent, attempt.fence, now)
+    payload = deploys.canonical(order.model_dump(mode="json"))
+    envelope = dsse.seal(payload, orders.PAYLOAD_TYPE, master.order_key)
+    body = messages.Deploy(fence=attempt.fence, deployment=deployment.id, envelope=envelope)
+    outgoing.add(tx, master, agent.id, attempt.fence, body.model_dump(mode="json"), now)
+    phases = [*deployment.phases, {"phase": Phase.OFFERED.value, "at": now, "detail": f"order sent to {agent.name}"}]
+    values = {"agent_id": agent.id, "fence": attempt.fence, "order": envelope, "phases": phases}
+    deployments.move(tx.conn, deployment, Phase.OFFERED, values)
+    jobs.wait(tx.conn, deployment.job_id, Reason("offered", f"the order is on its way to agent {agent.name}"))
+
+
+def _order(
+    conn: Connection, deployment: Deployment, environment: Environment, agent: agents.Agent, fence: int, now: int
+) -> orders.DeployOrder:
+    stored = releases.by_id(conn, deployment.release_id)
+    project = projects.by_id(conn, environment.project_id)
+    release = stored.release
+    promoted = deployment.kind != "deploy"
+    return orders.DeployOrder(
+        action="rollback" if deployment.kind == "rollback" else "deploy",
+        deployment=deployment.id,
+        agent=agent.name,
+        agent_key=agent.key_id,
+        environment=f"{project.name}/{environment.name}",
+        service=environment.service,
+        image=orders.OrderImage(
+            origin="registry" if release.promotable else "local",
+            repository=release.repository,
+            image_id=release.image_id,
+            digest=release.digest,
+        ),
+        description=deployment.description,
+        description_hash=deployment.description_hash,
+        fence=fence,
+        expect_current=(environment.observed or {}).get("identity") if promoted else None,
+        issued_at=now,
+        expires_at=now + ORDER_LIFE,
+        nonce=secrets.token_hex(16),
+        approver=deployment.requested_by,
+    )
+
+
+def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployAnswer, now: int) -> None:
+    if not body.accepted:
+        finished = messages.DeployFinished(
+            fence=body.fence,
+            deployment=body.deployment,
+            at=body.at,
+            outcome="failed",
+            code=body.code,
+            sentence=f"the agent refused the order: {body.sentence}",
+            serving=deployment.identity_before,
+        )
+        _finished(tx, master, deployment, finished, now)
+        return
+    if phase_may_move(deployment.phase, Phase.ACCEPTED):
+        phases = [*deployment.phases, {"phase": Phase.ACCEPTED.value, "at": body.at, "detail": ""}]
+        deployments.move(tx.conn, deployment, Phase.ACCEPTED, {"phases": phases, "accepted_at": now})
+        jobs.run(tx.conn, deployment.job_id, body.fence, now)
+        environment = environments.by_id(tx.conn, deployment.environment_id)
+        _event(tx, now, "deployment-accepted", environment, deployment.id)
+
+
+def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployPhase) -> None:
+    phase = Phase(body.phase) if body.phase in Phase else deployment.phase
+    said = {"phase": body.phase, "at": body.at, "detail": body.detail}
+    forward = phase not in OUTCOMES and phase_may_move(deployment.phase, phase)
+    moved = phase if forward else deployment.phase
+    deployments.move(tx.conn, deployment, moved, {"phases": [*deployment.phases, said]})
+    tx.after_commit(lambda: master.wakes.fire("events"))
+
+
+def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployFinished, now: int) -> None:
+    outcome = Phase(body.outcome)
+    if not phase_may_move(deployment.phase, outcome):
+        return
+    environment = environments.by_id(tx.conn, deployment.environment_id)
+    phases = [*deployment.phases, {"phase": outcome.value, "at": body.at, "detail": body.sentence}]
+    values: dict[str, Any] = {
+        "phases": phases,
+        "reason_code": body.code,
+        "reason": body.sentence,
+        "receipt": body.receipt or None,
+        "log_tail": body.log_tail,
+        "finished_at": now,
+    }
+    deployments.move(tx.conn, deployment, outcome, values)
+    if outcome == Phase.DONE:
+        environments.set_current(tx.conn, environment.id, deployment.id)
+    if body.serving is not None:
+        _observe(tx.conn, environment, deployment, body, now)
+    state = job_state_of(outcome)
+    reason = Reason("outcome-unknown" if outcome == Phase.UNKNOWN else body.code, body.sentence)
+    if outcome == Phase.UNKNOWN:
+        jobs.wait(tx.conn, deployment.job_id, reason)
+    else:
+        jobs.finish_attempt(tx.conn, body.fence, state, reason, now)
+        jobs.finish(tx.conn, deployment.job_id, state, reason, now)
+    data = {"outcome": body.outcome, "code": body.code, "identity": deployment.identity}
+    _event(tx, now, f"deployment-{outcome.value}", environment, deployment.id, actor=deployment.requested_by, data=data)
+    dispatch.advance(tx, master, jobs.by_id(tx.conn, deployment.job_id).run_id, now)
+    offer_waiting(tx, master, now)
+
+
+def _observe(
+    conn: Connection, environment: Environment, deployment: Deployment, body: messages.DeployFinished, now: int
+) -> None:
+    seen = messages.ServiceState(
+        service=environment.service,
+        instance="main",
+        environment=environment.name,
+        slot=body.receipt.get("slot"),
+        identity=body.serving,
+        deployment=deployment.id if body.outcome == "done" else None,
+        since=now,
+        healthy=True,
+    )
+    environments.observe(conn, environment.id, seen.model_dump(mode="json"))
+
+
+def _event(
+    tx: Tx,
+    now: int,
+    kind: str,
+    environment: Environment,
+    deployment: str,
+    *,
+    actor: str = "",
+    data: dict[str, Any] | None = None,
+) -> None:
+    events.add(
+        tx,
+        now,
+        kind,
+        actor=actor,
+        project_id=environment.project_id,
+        environment_id=environment.id,
+        deployment_id=deployment,
+        data=data or {},
+    )

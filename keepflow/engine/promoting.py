@@ -1,0 +1,307 @@
+"""Promotes: which releases may go to an environment, what would change, and the press of the button itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keepflow.core import deploys, promoting
+from keepflow.core.deploys import Change
+from keepflow.core.events import Event, EventKind
+from keepflow.core.flows import JobKind, Plan, PlannedJob
+from keepflow.core.names import is_name
+from keepflow.core.promoting import Guard
+from keepflow.core.releases import is_digest
+from keepflow.engine import deploying, dispatch
+from keepflow.engine import runs as engine_runs
+from keepflow.engine.context import Master
+from keepflow.errors import NotFound, Refused, UsageError
+from keepflow.store import agents, deployments, environments, jobs, projects, releases, runs
+from keepflow.store.deployments import Deployment
+from keepflow.store.environments import Environment
+from keepflow.store.projects import Project
+from keepflow.store.releases import StoredRelease
+from keepflow.store.runs import Run
+from keepflow.store.writer import Tx
+from keepflow.tools.git import Commit
+
+#: Name of the flow that carries out promotes; no flow file can define it.
+FLOW = "promote"
+COMMITS_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Presser:
+    """Who presses, and what the master knows they may: their role on the project and the groups they are in."""
+
+    name: str
+    has_role: bool
+    groups: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One environment on the board: what was deployed last, what the agent sees serving, and what goes on."""
+
+    environment: Environment
+    agent_online: bool
+    current: Deployment | None
+    release: StoredRelease | None
+    run: Run | None  #: the run that built what serves
+    drift: str | None  #: sentence, when what serves is not what was deployed
+    underway: Deployment | None
+    failed: Deployment | None  #: the last try, when it came after `current` and did not end well
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A release that may be offered for an environment, and whether it already serves there."""
+
+    stored: StoredRelease
+    run: Run
+    since: int
+    serves: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All environments of a project side by side, and per environment what could be promoted to it."""
+
+    project: Project
+    cards: list[Card]
+    candidates: dict[str, list[Candidate]]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a promote would do: every guard, the commits that would go live or away, and the settings that change."""
+
+    project: Project
+    environment: Environment
+    stored: StoredRelease
+    run: Run
+    current: Deployment | None
+    serving: StoredRelease | None
+    guards: tuple[Guard, ...]
+    commits: list[Commit]
+    leaving: list[Commit]
+    changes: list[Change]
+    stop_first: bool
+
+    @property
+    def allowed(self) -> bool:
+        """Whether every guard is met."""
+        return not promoting.unmet(self.guards)
+
+
+def board(conn: Connection, project: Project) -> Board:
+    """Read the whole board of a project in one transaction."""
+    found = environments.of_project(conn, project.id)
+    cards = [_card(conn, environment) for environment in found]
+    offered = {environment.name: candidates(conn, environment) for environment in found if environment.promote_from}
+    return Board(project, cards, offered)
+
+
+def candidates(conn: Connection, environment: Environment, limit: int = 10) -> list[Candidate]:
+    """List the releases whose digest was `done` in the environment this one is promoted from, newest first."""
+    source = environments.by_name(conn, environment.project_id, environment.promote_from or "")
+    if source is None:
+        return []
+    current = deployments.by_id(conn, environment.current_id) if environment.current_id else None
+    seen: dict[str, Candidate] = {}
+    for deployment in deployments.done(conn, source.id, limit * 2):
+        stored = releases.by_id(conn, deployment.release_id)
+        if stored.release.digest is None or stored.release.digest in seen:
+            continue
+        serves = current is not None and current.identity == stored.release.digest
+        since = deployment.finished_at or deployment.requested_at
+        seen[stored.release.digest] = Candidate(stored, runs.by_id(conn, stored.run_id), since, serves)
+    return list(seen.values())[:limit]
+
+
+def preview(master: Master, project: str, to: str, source: str, presser: Presser) -> Preview:
+    """Say what a promote would do, without doing it.
+
+    `source` is a run number or a digest. Raises NotFound for a project, environment or release that is not there.
+    """
+    with master.database.read() as conn:
+        found = _project(conn, project)
+        environment = _environment(conn, found, to)
+        stored = find_release(conn, found, source)
+        guards = _guards(conn, found, environment, stored, presser)
+        current = deployments.by_id(conn, environment.current_id) if environment.current_id else None
+        serving = releases.by_id(conn, current.release_id) if current else None
+        run = runs.by_id(conn, stored.run_id)
+    description = deploys.resolve(stored.container, environment.overrides)
+    before = deploys.from_json(current.description) if current else None
+    base = serving.sha if serving else None
+    return Preview(
+        found,
+        environment,
+        stored,
+        run,
+        current,
+        serving,
+        guards,
+        master.mirrors.commits(found, base, stored.sha, COMMITS_SHOWN),
+        master.mirrors.commits(found, stored.sha, base, COMMITS_SHOWN) if base else [],
+        deploys.changes(before, description),
+        description.strategy.value == "stop-first",
+    )
+
+
+def promote(
+    tx: Tx,
+    master: Master,
+    *,
+    project: str,
+    to: str,
+    source: str,
+    presser: Presser,
+    note: str,
+    key: str | None,
+    now: int,
+) -> str:
+    """Start the promote of a release and return its deployment id.
+
+    `key` makes a repeated press the same press: 8 to 40 letters, digits or dashes. Raises NotFound, UsageError, or
+    Refused with the code of the first guard that is not met.
+    """
+    found = _project(tx.conn, project)
+    environment = _environment(tx.conn, found, to)
+    stored = find_release(tx.conn, found, source)
+    if key is not None:
+        known = _known(tx.conn, key, environment, stored)
+        if known is not None:
+            return known
+    missing = promoting.unmet(_guards(tx.conn, found, environment, stored, presser))
+    if missing:
+        raise Refused("; ".join(guard.sentence for guard in missing), code=missing[0].code)
+    built = runs.by_id(tx.conn, stored.run_id)
+    run_id = _run(tx, master, found, environment, built, presser, now)
+    job = jobs.of_run(tx.conn, run_id)[0]
+    deployment = deploying.add(
+        tx, environment, stored, job.id, kind="promote", by=presser.name, now=now, note=note, key=key
+    )
+    dispatch.advance(tx, master, run_id, now)
+    return deployment
+
+
+def find_release(conn: Connection, project: Project, source: str) -> StoredRelease:
+    """Return the release a person means by a run number (`12`, `#12`, `keepwork#12`) or a digest."""
+    if is_digest(source):
+        stored = releases.by_digest(conn, project.id, source)
+        if stored is None:
+            raise NotFound(f"{project.name} has no pushed release with digest {source}")
+        return stored
+    number = source.removeprefix(project.name).removeprefix("#")
+    if not (number.isascii() and number.isdigit()):
+        raise UsageError(f"{source[:80]!r} is neither a run number nor a digest (sha256:…)")
+    run = runs.by_number(conn, project.id, int(number))
+    if run is None:
+        raise NotFound(f"there is no run {project.name}#{number}")
+    found = releases.of_run(conn, run.id)
+    if not found:
+        raise NotFound(f"run {project.name}#{number} made no release (state {run.state})")
+    return next((stored for stored in found if stored.release.promotable), found[0])
+
+
+def _project(conn: Connection, name: str) -> Project:
+    project = projects.by_name(conn, name) if is_name(name) else None
+    if project is None:
+        raise NotFound(f"there is no project {name[:80]!r}")
+    return project
+
+
+def _environment(conn: Connection, project: Project, name: str) -> Environment:
+    environment = environments.by_name(conn, project.id, name)
+    if environment is None:
+        names = ", ".join(found.name for found in environments.of_project(conn, project.id)) or "none"
+        raise NotFound(f"{project.name} has no environment {name[:80]!r}; there are: {names}")
+    return environment
+
+
+def _guards(
+    conn: Connection, project: Project, environment: Environment, stored: StoredRelease, presser: Presser
+) -> tuple[Guard, ...]:
+    source = environments.by_name(conn, project.id, environment.promote_from or "")
+    digest = stored.release.digest
+    agent = agents.by_name(conn, environment.agent)
+    holding = deployments.holding(conn, environment.id)
+    return promoting.guards(
+        promoting.Facts(
+            release=stored.release,
+            release_name=f"{project.name}#{runs.by_id(conn, stored.run_id).number}",
+            environment=environment.name,
+            agent=environment.agent,
+            agent_joined=agent is not None and agent.revoked_at is None,
+            agent_connected=agent is not None and agent.connected,
+            promote_from=environment.promote_from,
+            done_in_source=source is not None and digest is not None and deployments.was_done(conn, source.id, digest),
+            approvers=environment.approved_by,
+            person=presser.name,
+            person_has_role=presser.has_role,
+            person_in_group=bool(presser.groups & set(environment.approved_by)),
+            underway=_underway(environment, holding),
+            lock=f"locked by {environment.locked_by}: {environment.locked_why}" if environment.locked_by else None,
+        )
+    )
+
+
+def _underway(environment: Environment, holding: list[Deployment]) -> str | None:
+    if not holding:
+        return None
+    first = holding[0]
+    return f"a deployment to {environment.name} by {first.requested_by} is not finished (phase {first.phase})"
+
+
+def _known(conn: Connection, key: str, environment: Environment, stored: StoredRelease) -> str | None:
+    if not (8 <= len(key) <= 40 and key.isascii() and key.replace("-", "").isalnum()):
+        raise UsageError("an idempotency key is 8 to 40 letters, digits or dashes")
+    known = deployments.by_id(conn, key)
+    if known is None:
+        return None
+    if known.environment_id != environment.id or known.release_id != stored.id:
+        raise Refused("this idempotency key was used for another promote; press again", code="key-reused")
+    return known.id
+
+
+def _run(
+    tx: Tx, master: Master, project: Project, environment: Environment, built: Run, presser: Presser, now: int
+) -> int:
+    event = Event(kind=EventKind.MANUAL, ref=built.ref, sha=built.sha, message=built.message, actor=presser.name)
+    job = PlannedJob(key=f"deploy-{environment.name}", kind=JobKind.DEPLOY, target=environment.name)
+    why = f"{presser.name} promoted {project.name}#{built.number} to {environment.name}"
+    return engine_runs.add(
+        tx, master, project, event, Plan(flow=FLOW, jobs=(job,)), trust=built.trust, why=why, now=now
+    )
+
+
+def _card(conn: Connection, environment: Environment) -> Card:
+    agent = agents.by_name(conn, environment.agent)
+    current = deployments.by_id(conn, environment.current_id) if environment.current_id else None
+    stored = releases.by_id(conn, current.release_id) if current else None
+    holding = deployments.holding(conn, environment.id)
+    last = deployments.of_environment(conn, environment.id, 1)
+    ended_badly = bool(last) and last[0].phase in (deploying.Phase.FAILED, deploying.Phase.REVERTED)
+    return Card(
+        environment,
+        agent is not None and agent.connected,
+        current,
+        stored,
+        runs.by_id(conn, stored.run_id) if stored else None,
+        drift(environment.observed, current),
+        holding[0] if holding else None,
+        last[0] if ended_badly else None,
+    )
+
+
+def drift(observed: dict[str, Any] | None, current: Deployment | None) -> str | None:
+    """Say how what serves differs from what was deployed last; None when it fits or nothing was seen yet."""
+    if observed is None or current is None or observed.get("identity") == current.identity:
+        return None
+    if observed.get("identity") is None:
+        return f"nothing serves; {current.identity} was deployed"
+    return f"{observed['identity']} serves; {current.identity} was deployed"
