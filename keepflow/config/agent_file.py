@@ -1,0 +1,164 @@
+"""The agent's own file, `agent.yml`: what this host allows the master to do here; nothing sent later can widen it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from keepflow.config.fields import (
+    Count,
+    Duration,
+    FilePath,
+    HostName,
+    Listen,
+    Model,
+    Name,
+    Names,
+    PlainPath,
+    Program,
+    ProjectPath,
+    RegistryAddress,
+    Repository,
+    SystemUser,
+    Url,
+    bad,
+    one_or_many,
+)
+from keepflow.config.validation import check, finish
+from keepflow.config.yaml_loader import Document, load
+from keepflow.errors import Problem
+
+
+def _network(value: Any) -> IPv4Network:
+    try:
+        network = IPv4Network(value if isinstance(value, str) else "")
+    except ValueError:
+        raise bad("bad-network", "a network like 10.213.0.0/16, with the host part zero") from None
+    if network.prefixlen > 28 or network.is_multicast or network.is_loopback:
+        raise bad("bad-network", "the pool must hold at least one /28 of ordinary addresses")
+    return network
+
+
+def _engine_address(text: str) -> str:
+    if not text.startswith("unix:///") or not text.isprintable():
+        raise bad("bad-address", "the engine is a unix socket, like unix:///var/run/docker.sock")
+    return text
+
+
+Network = Annotated[IPv4Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})]
+
+
+class AgentRegistry(Model):
+    """How this host logs in at a registry: pull only. Without a user name it pulls as anybody."""
+
+    username: str = ""
+    password_file: FilePath | None = None
+    ca_file: FilePath | None = None
+
+
+class Nginx(Model):
+    """Which nginx stands in front: the agent's `own`, the `host`'s (a generated include), or `none`."""
+
+    mode: Literal["own", "host", "none"] = "own"
+    include_dir: PlainPath = Path("/etc/nginx/conf.d")
+    binary: Program = "nginx"
+
+
+class Docker(Model):
+    """Where the engine listens."""
+
+    host: Annotated[str, BeforeValidator(lambda value: _engine_address(value if isinstance(value, str) else ""))] = (
+        "unix:///var/run/docker.sock"
+    )
+
+
+class Tls(Model):
+    """Certificate and key, when this nginx ends TLS."""
+
+    certificate: PlainPath
+    key: PlainPath
+
+
+class Front(Model):
+    """The front door of a service."""
+
+    server_name: HostName
+    listen: Listen = "80"
+    tls: Tls | None = None
+
+
+class Service(Model):
+    """What the master may put on this host under one name. Times are seconds."""
+
+    environment: ProjectPath
+    instance: Name = "main"
+    images: Annotated[tuple[Repository, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+    front: Front | None = None
+    volumes: Names = ()
+    env_file: FilePath | None = None
+    keep: Count = 5  #: images kept for rollback
+    drain: Duration = 30.0  #: longest wait for open connections of the old slot
+    watch: Duration = 5.0  #: how long the new slot is watched, with the old one as net
+    hot: Duration = 600.0  #: how long the old slot is kept running for a rollback in no time
+
+
+class AgentFile(Model):
+    """A whole agent file. `KEEPFLOW_AGENT_STATE`, not this file, says where state lives."""
+
+    master: Url
+    capabilities: Annotated[tuple[Literal["run", "deploy"], ...], BeforeValidator(one_or_many), Field(min_length=1)]
+    labels: Names = ()
+    jobs: Count = 1  #: script jobs at once
+    jobs_user: SystemUser | None = None  #: system user that script jobs run as
+    docker: Docker = Docker()
+    docker_for: Annotated[tuple[ProjectPath, ...], BeforeValidator(one_or_many)] = ()  #: flows that get the engine
+    registries: dict[RegistryAddress, AgentRegistry] = Field(default_factory=dict)
+    networks: Network = IPv4Network("10.213.0.0/16")  #: pool of slot networks, one /28 per instance
+    address: Literal["container", "loopback"] = "container"
+    nginx: Nginx = Nginx()
+    services: dict[Name, Service] = Field(default_factory=dict)
+
+
+def load_agent(text: str | bytes, file: str = "agent.yml") -> AgentFile:
+    """Read an agent file; paths in it are relative to its own folder. Raises ConfigError with every problem."""
+    document = load(text, file)
+    agent, problems = check(AgentFile, document.value, document, context={"base": Path(file).absolute().parent})
+    if agent is None:
+        finish(document, problems)
+        raise AssertionError("a refused file has problems")
+    finish(document, [*_registry_problems(agent, document), *_service_problems(agent, document)])
+    return agent
+
+
+def _registry_problems(agent: AgentFile, document: Document) -> list[Problem]:
+    return [
+        document.problem(
+            ("registries", address), "missing", f"registries.{address}: username and password_file belong together"
+        )
+        for address, login in agent.registries.items()
+        if bool(login.username) != bool(login.password_file)
+    ]
+
+
+def _service_problems(agent: AgentFile, document: Document) -> list[Problem]:
+    problems: list[Problem] = []
+    fronts: dict[tuple[str, str], str] = {}
+    if agent.services and "deploy" not in agent.capabilities:
+        sentence = "services need the capability 'deploy' in capabilities"
+        problems.append(document.problem(("services",), "needs-deploy", sentence, key=True))
+    for name, service in agent.services.items():
+        path = ("services", name)
+        if service.front is None:
+            if agent.nginx.mode != "none":
+                sentence = f"services.{name}: 'front' is missing; without a front write nginx: {{mode: none}}"
+                problems.append(document.problem(path, "missing", sentence))
+            continue
+        door = (service.front.server_name, service.front.listen)
+        if door in fronts:
+            sentence = f"services.{name}: {door[0]} on {door[1]} is already the front of {fronts[door]!r}"
+            problems.append(document.problem((*path, "front"), "duplicate-front", sentence))
+        fronts.setdefault(door, name)
+    return problems

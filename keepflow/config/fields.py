@@ -1,0 +1,247 @@
+"""The types of fields that several files share, each with its own rule and its own words when it is broken."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, LiteralString
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from keepflow.core.interpolation import problem_of
+from keepflow.core.names import NAME, is_name
+from keepflow.core.releases import ImageRef
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_PERSON = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_DURATION = re.compile(
+    r"(?:(?P<days>\d{1,4})d)?(?:(?P<hours>\d{1,6})h)?(?:(?P<minutes>\d{1,6})m)?"
+    r"(?:(?P<seconds>\d{1,8}(?:\.\d{1,3})?)s)?(?:(?P<milliseconds>\d{1,8})ms)?"
+)
+_SECONDS = {"days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0, "milliseconds": 0.001}
+_HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._@+-]+)+")
+_URL_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
+_PROGRAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_SYSTEM_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_REGISTRY = re.compile(rf"(?:{_HOST_LABEL}(?:\.{_HOST_LABEL})*|\[[0-9a-f:]+\])(?::[0-9]{{1,5}})?")
+
+
+class Model(BaseModel):
+    """Base of every file's models: immutable, unknown keys refused, numbers taken as text where text is wanted."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, hide_input_in_errors=True, validate_default=False
+    )
+
+
+def bad(code: LiteralString, sentence: str) -> PydanticCustomError:
+    """Return the error a validator raises: a stable code with a hyphen in it, and a sentence."""
+    return PydanticCustomError(code, "{sentence}", {"sentence": sentence})
+
+
+def one_or_many(value: Any) -> Any:
+    """Take a single value for a list of one."""
+    return [value] if isinstance(value, str | int | float) and not isinstance(value, bool) else value
+
+
+def _rule(code: LiteralString, test: Callable[[str], bool], sentence: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not test(text):
+            raise bad(code, sentence)
+        return text
+
+    return AfterValidator(check)
+
+
+def _duration(value: Any) -> Any:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    if match is None or not value:
+        raise bad("bad-duration", "a time is written with its unit, like 30s, 1m30s, 2h or 500ms")
+    seconds = sum(float(match[unit] or 0) * worth for unit, worth in _SECONDS.items())
+    if seconds > 366 * 86400:
+        raise bad("bad-duration", "a time longer than a year")
+    return seconds
+
+
+def _is_plain_path(text: str) -> bool:
+    return _PLAIN_PATH.fullmatch(text) is not None and not {".", ".."} & set(text.split("/"))
+
+
+def _is_relative_path(text: str) -> bool:
+    parts = text.split("/")
+    return (
+        text.isprintable() and len(text) <= 1024 and not text.startswith("-") and "" not in parts and ".." not in parts
+    )
+
+
+def _is_repository(text: str) -> bool:
+    try:
+        reference = ImageRef.parse(text)
+    except ValueError:
+        return False
+    return reference.tag is None and reference.digest is None
+
+
+def _is_image_name(text: str) -> bool:
+    return _is_repository(text) and not ImageRef.parse(text).domain
+
+
+def _is_project_path(text: str) -> bool:
+    project, slash, name = text.partition("/")
+    return bool(slash) and is_name(project) and is_name(name)
+
+
+def _is_host(text: str) -> bool:
+    return len(text) <= 253 and _HOST.fullmatch(text) is not None
+
+
+def _interpolated(text: str) -> str:
+    if sentence := problem_of(text):
+        raise bad("unknown-variable", sentence)
+    return text
+
+
+def _listen(text: str) -> str:
+    address, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        raise bad("bad-listen", "write a port (80) or address:port (127.0.0.1:8900)")
+    if address:
+        try:
+            ipaddress.ip_address(address[1:-1] if address.startswith("[") and address.endswith("]") else address)
+        except ValueError:
+            raise bad("bad-listen", "the part before the port must be an IP address; IPv6 in [ ]") from None
+        if (":" in address) != address.startswith("["):
+            raise bad("bad-listen", "an IPv6 address is written in [ ]")
+    return text
+
+
+def _address_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname or "", parts.port  # reading the port is its check
+    except ValueError:
+        raise bad("bad-url", "not an address") from None
+    if "@" in parts.netloc:
+        raise bad("inline-secret", "no user or password in an address")
+    strange = not text.isprintable() or " " in text or parts.query or parts.fragment
+    if strange or parts.scheme not in ("http", "https") or not (_is_host(host) or _is_ipv6(host)):
+        raise bad("bad-url", "write http://host or https://host, with :port when it is not the usual one")
+    return text.rstrip("/")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise bad("bad-path", "must be the path of a file")
+    base: Path = (info.context or {}).get("base", Path())
+    return base / value
+
+
+def _plain_path(path: Path) -> Path:
+    if not _is_plain_path(str(path)):
+        raise bad("bad-path", "an absolute path of letters, digits and . _ @ + -, without '..'")
+    return path
+
+
+Text = Annotated[str, Field(max_length=16_384), _rule("bad-text", lambda text: "\0" not in text, "no NUL in text")]
+Line = Annotated[
+    str,
+    Field(min_length=1, max_length=200),
+    _rule("bad-text", lambda text: text.isprintable(), "one line of printable text"),
+]
+Flag = Annotated[bool, Strict()]
+Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
+Count = Annotated[int, Strict(), Field(ge=1, le=1000)]
+Name = Annotated[
+    str,
+    _rule("bad-name", is_name, "a name has 1 to 40 of a-z, 0-9 and '-', and neither begins nor ends with '-'"),
+    WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"}),
+]
+Names = Annotated[tuple[Name, ...], BeforeValidator(one_or_many)]
+ProjectPath = Annotated[str, _rule("bad-name", _is_project_path, "written as project/name, like 'shop/production'")]
+Person = Annotated[
+    str, _rule("bad-name", lambda text: _PERSON.fullmatch(text) is not None, "a user name is like 'ann' or 'bo.li'")
+]
+EnvName = Annotated[
+    str,
+    _rule(
+        "bad-name",
+        lambda text: _ENV_NAME.fullmatch(text) is not None,
+        "a variable's name has letters, digits and '_', and does not begin with a digit",
+    ),
+]
+Env = dict[EnvName, Text]
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?(\d+ms)?$"}),
+]  #: seconds
+ContainerPath = Annotated[
+    str, _rule("bad-path", _is_plain_path, "an absolute path of letters, digits and . _ @ + -, without '..'")
+]
+RelativePath = Annotated[
+    str, _rule("bad-path", _is_relative_path, "a path inside the repository: not absolute, without '..'")
+]
+UrlPath = Annotated[
+    str,
+    Field(max_length=1024),
+    _rule("bad-path", lambda text: _URL_PATH.fullmatch(text) is not None, "a URL path that begins with '/'"),
+]
+ImageName = Annotated[
+    str,
+    _rule(
+        "bad-image", _is_image_name, "a repository name like 'shop' or 'team/shop': no registry address, tag or digest"
+    ),
+]
+Repository = Annotated[
+    str,
+    _rule("bad-image", _is_repository, "a repository like 'registry.example.org:5000/shop', without tag and digest"),
+]
+RegistryAddress = Annotated[
+    str,
+    _rule(
+        "bad-address",
+        lambda text: _REGISTRY.fullmatch(text) is not None,
+        "a registry is host or host:port, without https://",
+    ),
+]
+HostName = Annotated[str, _rule("bad-host", _is_host, "a host name in small letters, like 'shop.example.org'")]
+Listen = Annotated[str, AfterValidator(_listen), WithJsonSchema({"type": ["string", "integer"]})]
+Url = Annotated[str, AfterValidator(_address_url)]
+Interpolated = Annotated[Text, AfterValidator(_interpolated)]  #: `${NAME}` is replaced here
+FilePath = Annotated[Path, BeforeValidator(_beside_the_file)]  #: relative to the folder of the file that names it
+Program = Annotated[
+    str,
+    _rule(
+        "bad-path",
+        lambda text: _PROGRAM.fullmatch(text) is not None or _is_plain_path(text),
+        "the name of a program, or its absolute path",
+    ),
+]
+SystemUser = Annotated[
+    str, _rule("bad-name", lambda text: _SYSTEM_USER.fullmatch(text) is not None, "a system user like 'keepflow-jobs'")
+]
+PlainPath = Annotated[FilePath, AfterValidator(_plain_path)]  #: goes into another program's configuration

@@ -1,0 +1,224 @@
+"""The master's file, `keepflow.yml`: projects, environments, registries, groups; what no repository may decide."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from keepflow.config.fields import (
+    Duration,
+    Env,
+    FilePath,
+    Flag,
+    ImageName,
+    Line,
+    Model,
+    Name,
+    Names,
+    Person,
+    ProjectPath,
+    RegistryAddress,
+    RelativePath,
+    Text,
+    Url,
+    bad,
+    one_or_many,
+)
+from keepflow.config.validation import check, finish
+from keepflow.config.yaml_loader import Document, load
+from keepflow.core.deploys import Overrides
+from keepflow.core.flows import Strategy
+from keepflow.core.patterns import pattern_problem
+from keepflow.core.text import did_you_mean
+from keepflow.errors import Problem
+
+_LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@]*:[^/@]*@")
+
+
+def _remote(text: str) -> str:
+    if _LOGIN_IN_URL.match(text):
+        raise bad("inline-secret", "no password in the address; name a file under git: token_file")
+    if not text or text.startswith("-") or not text.isprintable() or " " in text:
+        raise bad("bad-remote", "the address of a git repository")
+    return text
+
+
+def _pattern(text: str) -> str:
+    if sentence := pattern_problem(text):
+        raise bad("bad-pattern", sentence)
+    return text
+
+
+Patterns = Annotated[
+    tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(one_or_many), Field(min_length=1)
+]
+
+
+class RegistryUser(Model):
+    """A login at a registry; the password is in a file, never here."""
+
+    username: Line
+    password_file: FilePath
+
+
+class Registry(Model):
+    """A registry the master lends logins for: `push` to build jobs, `pull` shown to whoever sets up an agent."""
+
+    address: RegistryAddress
+    ca_file: FilePath | None = None
+    push: RegistryUser | None = None
+    pull: RegistryUser | None = None
+
+
+class Git(Model):
+    """How the master reads a repository; neither token nor key ever leaves it."""
+
+    token_file: FilePath | None = None
+    ssh_key_file: FilePath | None = None
+    known_hosts: FilePath | None = None
+
+
+class Project(Model):
+    """One git repository the master knows."""
+
+    repo: Annotated[str, AfterValidator(_remote)]
+    git: Git = Git()
+    forge: Name = "github"
+    hook_secret_file: FilePath | None = None
+    flow_file: RelativePath = ".keepflow.yml"
+    images: Annotated[tuple[ImageName, ...], BeforeValidator(one_or_many)] = ()  #: repositories its runs may release
+
+
+class Environment(Model):
+    """Where one release serves, what reaches it, and the only settings it may change."""
+
+    agent: Name
+    service: Name
+    instance: Name = "main"
+    branches: Patterns = ()
+    env: Env = Field(default_factory=dict)
+    args: tuple[Text, ...] | None = None
+    stop_timeout: Duration | None = None
+    strategy: Strategy | None = None
+    promote_from: Name | None = None
+    max_age: Duration | None = None  #: seconds a deployment in `promote_from` counts as tested
+    verified_by: Names = ()
+    approved_by: Names = ()
+    four_eyes: Flag = False
+
+    @property
+    def overrides(self) -> Overrides:
+        """The settings this environment lays over a release's description."""
+        return Overrides(dict(self.env), self.args, self.stop_timeout, self.strategy)
+
+
+class ServerFile(Model):
+    """A whole server file. Environments are named `project/name`."""
+
+    url: Url | None = None
+    registries: dict[Name, Registry] = Field(default_factory=dict)
+    groups: dict[Name, Annotated[tuple[Person, ...], BeforeValidator(one_or_many)]] = Field(default_factory=dict)
+    projects: dict[Name, Project] = Field(default_factory=dict)
+    environments: dict[ProjectPath, Environment] = Field(default_factory=dict)
+
+
+def load_server(text: str | bytes, file: str = "keepflow.yml", base_dir: Path | None = None) -> ServerFile:
+    """Read a server file; `*_file` paths are relative to `base_dir` (default: the file's own folder).
+
+    Raises ConfigError with every problem, those between the parts (unknown project, cycle of promotions) included.
+    """
+    document = load(text, file)
+    base = base_dir if base_dir is not None else Path(file).absolute().parent
+    server, problems = check(ServerFile, document.value, document, context={"base": base})
+    if server is None:
+        finish(document, problems)
+        raise AssertionError("a refused file has problems")
+    finish(document, [*_project_problems(server, document), *_environment_problems(server, document)])
+    return server
+
+
+def _project_problems(server: ServerFile, document: Document) -> Iterator[Problem]:
+    for name, project in server.projects.items():
+        git, path = project.git, ("projects", name, "git")
+        if git.token_file and git.ssh_key_file:
+            yield document.problem(path, "conflict", f"projects.{name}.git: token_file or ssh_key_file, not both")
+        if bool(git.ssh_key_file) != bool(git.known_hosts):
+            sentence = f"projects.{name}.git: ssh_key_file and known_hosts belong together"
+            yield document.problem(path, "missing", sentence)
+    addresses: dict[str, str] = {}
+    for name, registry in server.registries.items():
+        if registry.address in addresses:
+            sentence = f"registries.{name}: {registry.address} is already the registry {addresses[registry.address]!r}"
+            yield document.problem(("registries", name, "address"), "duplicate-registry", sentence)
+        addresses.setdefault(registry.address, name)
+
+
+def _environment_problems(server: ServerFile, document: Document) -> Iterator[Problem]:
+    services: dict[tuple[str, str, str], str] = {}
+    for key, environment in server.environments.items():
+        path = ("environments", key)
+        project = key.partition("/")[0]
+        if project not in server.projects:
+            hint = did_you_mean(project, server.projects)
+            sentence = f"environments.{key}: no project {project!r} under projects{hint}"
+            yield document.problem(path, "unknown-project", sentence, key=True)
+        place = (environment.agent, environment.service, environment.instance)
+        if place in services:
+            sentence = (
+                f"environments.{key}: service {place[1]!r} on {place[0]!r} already belongs to {services[place]!r}"
+            )
+            yield document.problem((*path, "service"), "duplicate-service", sentence)
+        services.setdefault(place, key)
+        yield from _reach_problems(server, document, key, environment)
+        yield from _group_problems(server, document, key, environment)
+
+
+def _reach_problems(server: ServerFile, document: Document, key: str, environment: Environment) -> Iterator[Problem]:
+    """Find what is wrong with the way releases reach an environment."""
+    path = ("environments", key)
+    source = environment.promote_from
+    if source is None:
+        if not environment.branches:
+            sentence = f"environments.{key}: nothing reaches it; write branches or promote_from"
+            yield document.problem(path, "unreachable", sentence)
+        for setting in ("verified_by", "approved_by", "four_eyes", "max_age"):
+            if getattr(environment, setting):
+                sentence = f"environments.{key}: {setting} means nothing without promote_from"
+                yield document.problem((*path, setting), "needs-promote-from", sentence, key=True)
+        return
+    if environment.branches:
+        sentence = f"environments.{key}: a branch would pass by promote_from; write one of the two"
+        yield document.problem((*path, "branches"), "conflict", sentence, key=True)
+    project = key.partition("/")[0]
+    siblings = {name.partition("/")[2] for name in server.environments if name.partition("/")[0] == project}
+    if source not in siblings:
+        sentence = f"environments.{key}: no environment '{project}/{source}'{did_you_mean(source, siblings)}"
+        yield document.problem((*path, "promote_from"), "unknown-environment", sentence)
+    elif _promotes_from_itself(server, key):
+        sentence = f"environments.{key}: promote_from leads back to this environment, so nothing ever reaches it"
+        yield document.problem((*path, "promote_from"), "cycle", sentence)
+
+
+def _promotes_from_itself(server: ServerFile, key: str) -> bool:
+    project, seen, current = key.partition("/")[0], set[str](), key
+    while current not in seen:
+        seen.add(current)
+        environment = server.environments.get(current)
+        if environment is None or environment.promote_from is None:
+            return False
+        current = f"{project}/{environment.promote_from}"
+    return current == key
+
+
+def _group_problems(server: ServerFile, document: Document, key: str, environment: Environment) -> Iterator[Problem]:
+    for setting in ("verified_by", "approved_by"):
+        for index, group in enumerate(getattr(environment, setting)):
+            if group not in server.groups:
+                sentence = (
+                    f"environments.{key}.{setting}: no group {group!r} under groups{did_you_mean(group, server.groups)}"
+                )
+                yield document.problem(("environments", key, setting, index), "unknown-group", sentence)

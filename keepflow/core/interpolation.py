@@ -1,0 +1,44 @@
+"""`${NAME}` in the few fields that say so: replaced by values a job has; anything unknown is an error, never empty."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_HOLE = re.compile(r"\$\{([^}]*)\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+#: Variables every script job has; `interface` of the flow file: fields with `${NAME}` may use exactly these.
+VARIABLES: tuple[str, ...] = (
+    *(
+        f"KEEPFLOW_{name}"
+        for name in (
+            *("PROJECT", "FLOW", "RUN", "RUN_URL", "JOB", "STEP", "ATTEMPT", "EVENT", "REF", "BRANCH", "TAG", "SHA"),
+            *("MESSAGE", "ACTOR", "WORKSPACE", "REGISTRY", "IMAGE", "ENVIRONMENT"),
+        )
+    ),
+    *("BUILD_NUMBER", "BUILD_ID", "BUILD_URL", "BUILD_TAG", "JOB_NAME", "NODE_NAME", "WORKSPACE", "GIT_COMMIT"),
+    *("GIT_URL", "JENKINS_URL", "JENKINS_HOME", "GIT_BRANCH", "BRANCH_NAME"),
+)
+
+
+def problem_of(text: str) -> str | None:
+    """Return a sentence about the first `${…}` that names no known variable or is not closed, or None."""
+    for name in _HOLE.findall(text):
+        if name not in VARIABLES and not _is_input(name):
+            return f"${{{name}}} is not a variable of a job"
+    if "${" in _HOLE.sub("", text):
+        return "'${' is not closed with '}'"
+    return None
+
+
+def interpolate(text: str, values: Mapping[str, str]) -> str:
+    """Replace every `${NAME}` once; what a value contains is never looked at again.
+
+    Raises KeyError, carrying the name, for a variable that has no value.
+    """
+    return _HOLE.sub(lambda hole: values[hole[1]], text)
+
+
+def _is_input(name: str) -> bool:
+    return name.startswith("KEEPFLOW_INPUT_") and _NAME.fullmatch(name) is not None

@@ -1,0 +1,186 @@
+"""From an event to flows, and from a flow to jobs: which flows start and why, which do not and why not, in what order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from keepflow.core import deploys
+from keepflow.core.events import Event, EventKind
+from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step, Trigger
+from keepflow.core.patterns import Verdict, branch_allowed, decide
+from keepflow.core.states import Reason
+from keepflow.core.text import one_line, quoted
+
+__all__ = [
+    "Decision",
+    "Match",
+    "branch_allowed",
+    "broken_flow_file",
+    "match",
+    "no_flow_file",
+    "plan",
+    "plan_from_json",
+    "plan_to_json",
+    "skip_word",
+]
+
+_SKIP = re.compile(r"\[(skip ci|ci skip|no ci|skip-ci|ci-skip)\]", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A flow that an event starts, and the sentence that says why."""
+
+    flow: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an event comes to: flows that start, and a sentence for every flow that does not.
+
+    `reason` is set when nothing starts: `no-match`, `no-flow-file` or `broken-flow-file`. The last two must become a
+    visible failed run: never a silent green.
+    """
+
+    matches: tuple[Match, ...] = ()
+    why_not: dict[str, str] = field(default_factory=dict)
+    reason: Reason | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether this decision is a fault of the repository that people must see."""
+        return self.reason is not None and self.reason.code != "no-match"
+
+
+def match(event: Event, flow_file: FlowFile) -> Decision:
+    """Send an event to the flows it matches; every flow gets its sentence."""
+    matches: list[Match] = []
+    why_not: dict[str, str] = {}
+    for flow in flow_file.flows.values():
+        starts, why = _answer(event, flow.on)
+        if starts:
+            matches.append(Match(flow.name, why))
+        else:
+            why_not[flow.name] = why
+    reason = None if matches else Reason("no-match", f"no flow starts for {_happening(event)}")
+    return Decision(tuple(matches), why_not, reason)
+
+
+def no_flow_file(file: str, sha: str) -> Decision:
+    """Return the decision about a commit that has no flow file."""
+    return Decision(reason=Reason("no-flow-file", f"there is no {one_line(file)} at commit {one_line(sha[:12])}"))
+
+
+def broken_flow_file(problems: Sequence[str]) -> Decision:
+    """Return the decision about a commit whose flow file cannot be used; `problems` are its lines, first one shown."""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    first = one_line(problems[0], 400) if problems else "the flow file cannot be read"
+    return Decision(reason=Reason("broken-flow-file", first + more))
+
+
+def skip_word(message: str) -> str | None:
+    """Return the word that asks to skip (`[skip ci]` and its kin, any case), or None."""
+    found = _SKIP.search(message)
+    return found[0].lower() if found else None
+
+
+def _answer(event: Event, on: Trigger) -> tuple[bool, str]:
+    match event.kind:
+        case EventKind.PUSH:
+            return _by_name("branch", event.branch, "push", on.push)
+        case EventKind.TAG:
+            return _by_name("tag", event.tag, "tag", on.tag)
+        case EventKind.PULL_REQUEST:
+            return _by_switch("pull request", "pull_request", on.pull_request)
+        case EventKind.MANUAL:
+            return _by_switch("start by hand", "manual", on.manual)
+        case EventKind.SCHEDULE:
+            return _by_switch("schedule", "schedule", bool(on.cron))
+
+
+def _by_name(noun: str, name: str | None, key: str, patterns: tuple[str, ...]) -> tuple[bool, str]:
+    if name is None:
+        return False, f"the {key} names no {noun}"
+    if not patterns:
+        return False, f"it does not listen to {key} events"
+    verdict: Verdict = decide(patterns, name)
+    if verdict.by is None:
+        return False, f"{noun} {quoted(name)} fits none of {key}: {', '.join(patterns)}"
+    if not verdict.selected:
+        return False, f"{noun} {quoted(name)} is taken out by {key}: {verdict.by}"
+    return True, f"{noun} {quoted(name)} fits {key}: {verdict.by}"
+
+
+def _by_switch(what: str, key: str, on: bool) -> tuple[bool, str]:
+    return (True, f"{key} is on") if on else (False, f"it does not start on a {what}")
+
+
+def _happening(event: Event) -> str:
+    if event.branch is not None and event.kind == EventKind.PUSH:
+        return f"a push to branch {quoted(event.branch)}"
+    if event.tag is not None and event.kind == EventKind.TAG:
+        return f"tag {quoted(event.tag)}"
+    return f"{event.kind.value.replace('_', ' ')} at {quoted(event.ref)}"
+
+
+def plan(flow: Flow, flow_file: FlowFile) -> Plan:
+    """Turn a flow into jobs, one after the other: neighbouring steps are one job, everything else is a job of its own."""
+    jobs: list[PlannedJob] = []
+    steps: list[Step] = []
+
+    def close_steps() -> None:
+        if steps:
+            jobs.append(PlannedJob(_free_key("steps", jobs), JobKind.SCRIPT, _needs(jobs), tuple(steps)))
+            steps.clear()
+
+    for part in flow.parts:
+        if part.step is not None:
+            steps.append(part.step)
+            continue
+        close_steps()
+        key = f"deploy-{part.target}" if part.kind == JobKind.DEPLOY else part.kind.value
+        jobs.append(PlannedJob(_free_key(key, jobs), part.kind, _needs(jobs), target=part.target))
+    close_steps()
+    return Plan(flow.name, tuple(jobs), flow.concurrency, flow_file.image, flow_file.container)
+
+
+def _needs(jobs: list[PlannedJob]) -> tuple[str, ...]:
+    return (jobs[-1].key,) if jobs else ()
+
+
+def _free_key(wanted: str, jobs: list[PlannedJob]) -> str:
+    taken = {job.key for job in jobs}
+    key, number = wanted, 1
+    while key in taken:
+        number += 1
+        key = f"{wanted}-{number}"
+    return key
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as plain data for the store."""
+    return {**asdict(plan), "container": deploys.to_json(plan.container) if plan.container else None}
+
+
+def plan_from_json(data: dict[str, Any]) -> Plan:
+    """Read a plan back, equal to what was stored; raises KeyError, TypeError or ValueError when it is none."""
+    return Plan(
+        flow=data["flow"],
+        jobs=tuple(_job_from_json(job) for job in data["jobs"]),
+        concurrency=data["concurrency"],
+        image=data["image"],
+        container=deploys.from_json(data["container"]) if data["container"] else None,
+    )
+
+
+def _job_from_json(data: dict[str, Any]) -> PlannedJob:
+    plain = {
+        "kind": JobKind(data["kind"]),
+        "needs": tuple(data["needs"]),
+        "steps": tuple(Step(**step) for step in data["steps"]),
+    }
+    return PlannedJob(**{**data, **plain})

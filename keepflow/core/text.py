@@ -1,0 +1,24 @@
+"""Text from outside, made fit to be shown: one line, no control characters, bounded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Return a text without control characters, line breaks and surrogates, cut with an ellipsis after `limit`."""
+    cleaned = "".join(character if character.isprintable() else " " for character in text[: limit * 2])
+    squeezed = " ".join(cleaned.split())
+    return squeezed if len(squeezed) <= limit else squeezed[: limit - 1] + "…"
+
+
+def quoted(text: str, limit: int = 80) -> str:
+    """Return a text in single quotes for a sentence, made one line first."""
+    return f"'{one_line(text, limit)}'"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` when a known word is close to this one, else the empty text."""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
