@@ -20,6 +20,28 @@ class Overrides:
     strategy: Strategy | None = None
 
 
+def overrides_to_json(overrides: Overrides) -> dict[str, Any]:
+    """Return an environment's settings as plain data, only those that are set."""
+    data: dict[str, Any] = {"env": dict(overrides.env)} if overrides.env else {}
+    if overrides.args is not None:
+        data["args"] = list(overrides.args)
+    if overrides.stop_timeout is not None:
+        data["stop_timeout"] = overrides.stop_timeout
+    if overrides.strategy is not None:
+        data["strategy"] = overrides.strategy.value
+    return data
+
+
+def overrides_from_json(data: dict[str, Any]) -> Overrides:
+    """Read an environment's settings back from plain data."""
+    return Overrides(
+        env=dict(data.get("env", {})),
+        args=tuple(data["args"]) if "args" in data else None,
+        stop_timeout=data.get("stop_timeout"),
+        strategy=Strategy(data["strategy"]) if "strategy" in data else None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One setting that differs between what serves and what would serve; a value of None means not set."""

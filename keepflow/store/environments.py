@@ -7,8 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from keepflow.core.deploys import Overrides
-from keepflow.core.flows import Strategy
+from keepflow.core.deploys import Overrides, overrides_from_json
 from keepflow.store.tables import environments
 
 
@@ -88,28 +87,7 @@ def observe(conn: Connection, environment_id: int, seen: dict[str, Any]) -> None
     conn.execute(update(environments).where(environments.c.id == environment_id).values(observed=seen))
 
 
-def overrides_to_json(overrides: Overrides) -> dict[str, Any]:
-    """Return an environment's settings as plain data, only those that are set."""
-    data: dict[str, Any] = {"env": overrides.env} if overrides.env else {}
-    if overrides.args is not None:
-        data["args"] = list(overrides.args)
-    if overrides.stop_timeout is not None:
-        data["stop_timeout"] = overrides.stop_timeout
-    if overrides.strategy is not None:
-        data["strategy"] = overrides.strategy.value
-    return data
-
-
-def _overrides(data: dict[str, Any]) -> Overrides:
-    return Overrides(
-        env=dict(data.get("env", {})),
-        args=tuple(data["args"]) if "args" in data else None,
-        stop_timeout=data.get("stop_timeout"),
-        strategy=Strategy(data["strategy"]) if "strategy" in data else None,
-    )
-
-
 def _environment(row: RowMapping) -> Environment:
     values = {field.name: row[field.name] for field in fields(Environment)}
     lists = {name: tuple(row[name]) for name in ("branches", "verified_by", "approved_by")}
-    return Environment(**{**values, **lists, "overrides": _overrides(row["overrides"])})
+    return Environment(**{**values, **lists, "overrides": overrides_from_json(row["overrides"])})

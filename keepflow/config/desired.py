@@ -1,0 +1,92 @@
+"""A server file with every file it names read: what `keepflow apply` sends to the master."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keepflow.config.server_file import Environment, Project, Registry, RegistryUser, ServerFile
+from keepflow.core.deploys import overrides_to_json
+from keepflow.errors import UsageError
+from keepflow.wire.desired import Desired, DesiredEnvironment, DesiredLogin, DesiredProject, DesiredRegistry
+
+
+def desired(server: ServerFile) -> Desired:
+    """Read every file a server file names; raises UsageError naming the setting and the file that cannot be read."""
+    _only_what_is_kept(server)
+    return Desired(
+        url=server.url,
+        registries={name: _registry(f"registries.{name}", found) for name, found in server.registries.items()},
+        groups=dict(server.groups),
+        projects={name: _project(f"projects.{name}", found) for name, found in server.projects.items()},
+        environments={name: _environment(found) for name, found in server.environments.items()},
+    )
+
+
+def _only_what_is_kept(server: ServerFile) -> None:
+    """Refuse rules this version cannot enforce: a rule that is written down but not kept is worse than none."""
+    for name, environment in server.environments.items():
+        for rule in ("verified_by", "max_age", "four_eyes"):
+            if getattr(environment, rule):
+                raise UsageError(
+                    f"environments.{name}.{rule}: this version does not enforce {rule} yet; leave it out, or wait for "
+                    "the version that does",
+                    code="not-yet",
+                )
+        if environment.instance != "main":
+            sentence = f"environments.{name}.instance: this version knows the instance `main` only"
+            raise UsageError(sentence, code="not-yet")
+
+
+def _read(setting: str, path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{setting}: cannot read {path}: {error}", code="unreadable-file") from None
+    if not text:
+        raise UsageError(f"{setting}: {path} is empty", code="unreadable-file")
+    return text
+
+
+def _login(setting: str, user: RegistryUser | None) -> DesiredLogin | None:
+    if user is None:
+        return None
+    password = _read(f"{setting}.password_file", user.password_file)
+    return DesiredLogin(username=user.username, password=password or "")
+
+
+def _registry(setting: str, registry: Registry) -> DesiredRegistry:
+    return DesiredRegistry(
+        address=registry.address,
+        ca_pem=_read(f"{setting}.ca_file", registry.ca_file) or "",
+        push=_login(f"{setting}.push", registry.push),
+        pull=_login(f"{setting}.pull", registry.pull),
+    )
+
+
+def _project(setting: str, project: Project) -> DesiredProject:
+    for name, path in (("ssh_key_file", project.git.ssh_key_file), ("known_hosts", project.git.known_hosts)):
+        if path is not None:
+            _read(f"{setting}.git.{name}", path)
+    return DesiredProject(
+        repo=project.repo,
+        forge=project.forge,
+        flow_file=project.flow_file,
+        images=project.images,
+        hook_secret=_read(f"{setting}.hook_secret_file", project.hook_secret_file),
+        git_token=_read(f"{setting}.git.token_file", project.git.token_file),
+        git_ssh_key_file=str(project.git.ssh_key_file) if project.git.ssh_key_file else None,
+        git_known_hosts_file=str(project.git.known_hosts) if project.git.known_hosts else None,
+    )
+
+
+def _environment(environment: Environment) -> DesiredEnvironment:
+    return DesiredEnvironment(
+        agent=environment.agent,
+        service=environment.service,
+        branches=environment.branches or (),
+        overrides=overrides_to_json(environment.overrides),
+        promote_from=environment.promote_from,
+        approved_by=environment.approved_by,
+    )

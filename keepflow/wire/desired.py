@@ -1,0 +1,72 @@
+"""What a server file asks for, with the files it names already read: the body of `POST /api/v1/apply`.
+
+Secrets are in it, so it is never logged, echoed or stored as it is; the engine seals each at its place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DesiredLogin(_Model):
+    """A user at a registry."""
+
+    username: str
+    password: str = Field(repr=False)
+
+
+class DesiredRegistry(_Model):
+    """A registry, its CA certificate as PEM text ("" for a public one), and the logins the master may lend."""
+
+    address: str
+    ca_pem: str = ""
+    push: DesiredLogin | None = None
+    pull: DesiredLogin | None = None
+
+
+class DesiredProject(_Model):
+    """A project; the ssh key and known hosts stay files of the master's machine, only their paths are kept."""
+
+    repo: str
+    forge: str
+    flow_file: str
+    images: tuple[str, ...] = ()
+    hook_secret: str | None = Field(default=None, repr=False)
+    git_token: str | None = Field(default=None, repr=False)
+    git_ssh_key_file: str | None = None
+    git_known_hosts_file: str | None = None
+
+
+class DesiredEnvironment(_Model):
+    """An environment; `overrides` is what `core.deploys.overrides_to_json` makes."""
+
+    agent: str
+    service: str
+    branches: tuple[str, ...] = ()
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    promote_from: str | None = None
+    approved_by: tuple[str, ...] = ()
+
+
+class Desired(_Model):
+    """A whole server file. Environments are named `project/name`, in the order of the board."""
+
+    url: str | None = None
+    registries: dict[str, DesiredRegistry] = Field(default_factory=dict)
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    projects: dict[str, DesiredProject] = Field(default_factory=dict)
+    environments: dict[str, DesiredEnvironment] = Field(default_factory=dict)
+
+
+class PlanLine(_Model):
+    """One thing an apply does: `add`, `change` or `remove`, of what, and what exactly changes (never a secret)."""
+
+    action: str
+    what: str
+    detail: str = ""
