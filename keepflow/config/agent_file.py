@@ -17,6 +17,7 @@ from keepflow.config.fields import (
     Model,
     Name,
     Names,
+    OneOrMany,
     PlainPath,
     Program,
     ProjectPath,
@@ -25,7 +26,6 @@ from keepflow.config.fields import (
     SystemUser,
     Url,
     bad,
-    one_or_many,
 )
 from keepflow.config.validation import check, finish
 from keepflow.config.yaml_loader import Document, load
@@ -95,7 +95,7 @@ class Service(Model):
 
     environment: ProjectPath
     instance: Name = "main"
-    images: Annotated[tuple[Repository, ...], BeforeValidator(one_or_many), Field(min_length=1)]
+    images: Annotated[tuple[Repository, ...], Field(min_length=1), OneOrMany()]
     front: Front | None = None
     volumes: Names = ()
     env_file: FilePath | None = None
@@ -109,12 +109,12 @@ class AgentFile(Model):
     """A whole agent file. `KEEPFLOW_AGENT_STATE`, not this file, says where state lives."""
 
     master: Url
-    capabilities: Annotated[tuple[Literal["run", "deploy"], ...], BeforeValidator(one_or_many), Field(min_length=1)]
+    capabilities: Annotated[tuple[Literal["run", "deploy"], ...], Field(min_length=1), OneOrMany()]
     labels: Names = ()
     jobs: Count = 1  #: script jobs at once
     jobs_user: SystemUser | None = None  #: system user that script jobs run as
     docker: Docker = Docker()
-    docker_for: Annotated[tuple[ProjectPath, ...], BeforeValidator(one_or_many)] = ()  #: flows that get the engine
+    docker_for: Annotated[tuple[ProjectPath, ...], OneOrMany()] = ()  #: flows that get the engine
     registries: dict[RegistryAddress, AgentRegistry] = Field(default_factory=dict)
     networks: Network = IPv4Network("10.213.0.0/16")  #: pool of slot networks, one /28 per instance
     address: Literal["container", "loopback"] = "container"

@@ -15,14 +15,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     Strict,
     ValidationInfo,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, core_schema
 
 from keepflow.core.interpolation import problem_of
 from keepflow.core.names import NAME, is_name
+from keepflow.core.patterns import pattern_problem
 from keepflow.core.releases import ImageRef
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -54,8 +57,20 @@ def bad(code: LiteralString, sentence: str) -> PydanticCustomError:
     return PydanticCustomError(code, "{sentence}", {"sentence": sentence})
 
 
-def one_or_many(value: Any) -> Any:
-    """Take a single value for a list of one."""
+class OneOrMany:
+    """Marks a list that may be written as its single item; last in an `Annotated`, after the length limits."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(_one_or_many, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        many = handler(schema)
+        return {"anyOf": [many["items"], many]}
+
+
+def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str | int | float) and not isinstance(value, bool) else value
 
 
@@ -118,6 +133,12 @@ def _interpolated(text: str) -> str:
     return text
 
 
+def _pattern(text: str) -> str:
+    if sentence := pattern_problem(text):
+        raise bad("bad-pattern", sentence)
+    return text
+
+
 def _listen(text: str) -> str:
     address, _, port = text.rpartition(":")
     if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
@@ -166,7 +187,12 @@ def _plain_path(path: Path) -> Path:
     return path
 
 
-Text = Annotated[str, Field(max_length=16_384), _rule("bad-text", lambda text: "\0" not in text, "no NUL in text")]
+Text = Annotated[
+    str,
+    Field(max_length=16_384),
+    _rule("bad-text", lambda text: "\0" not in text, "no NUL in text"),
+    WithJsonSchema({"type": ["string", "number"]}),
+]
 Line = Annotated[
     str,
     Field(min_length=1, max_length=200),
@@ -180,7 +206,7 @@ Name = Annotated[
     _rule("bad-name", is_name, "a name has 1 to 40 of a-z, 0-9 and '-', and neither begins nor ends with '-'"),
     WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"}),
 ]
-Names = Annotated[tuple[Name, ...], BeforeValidator(one_or_many)]
+Names = Annotated[tuple[Name, ...], OneOrMany()]
 ProjectPath = Annotated[str, _rule("bad-name", _is_project_path, "written as project/name, like 'shop/production'")]
 Person = Annotated[
     str, _rule("bad-name", lambda text: _PERSON.fullmatch(text) is not None, "a user name is like 'ann' or 'bo.li'")
@@ -231,6 +257,9 @@ RegistryAddress = Annotated[
 HostName = Annotated[str, _rule("bad-host", _is_host, "a host name in small letters, like 'shop.example.org'")]
 Listen = Annotated[str, AfterValidator(_listen), WithJsonSchema({"type": ["string", "integer"]})]
 Url = Annotated[str, AfterValidator(_address_url)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1), OneOrMany()]
+Texts = Annotated[tuple[Text, ...], OneOrMany()]
 Interpolated = Annotated[Text, AfterValidator(_interpolated)]  #: `${NAME}` is replaced here
 FilePath = Annotated[Path, BeforeValidator(_beside_the_file)]  #: relative to the folder of the file that names it
 Program = Annotated[

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from keepflow.config.fields import (
     Duration,
@@ -19,20 +19,20 @@ from keepflow.config.fields import (
     Model,
     Name,
     Names,
+    OneOrMany,
+    Patterns,
     Person,
     ProjectPath,
     RegistryAddress,
     RelativePath,
-    Text,
+    Texts,
     Url,
     bad,
-    one_or_many,
 )
 from keepflow.config.validation import check, finish
 from keepflow.config.yaml_loader import Document, load
 from keepflow.core.deploys import Overrides
 from keepflow.core.flows import Strategy
-from keepflow.core.patterns import pattern_problem
 from keepflow.core.text import did_you_mean
 from keepflow.errors import Problem
 
@@ -45,17 +45,6 @@ def _remote(text: str) -> str:
     if not text or text.startswith("-") or not text.isprintable() or " " in text:
         raise bad("bad-remote", "the address of a git repository")
     return text
-
-
-def _pattern(text: str) -> str:
-    if sentence := pattern_problem(text):
-        raise bad("bad-pattern", sentence)
-    return text
-
-
-Patterns = Annotated[
-    tuple[Annotated[str, AfterValidator(_pattern)], ...], BeforeValidator(one_or_many), Field(min_length=1)
-]
 
 
 class RegistryUser(Model):
@@ -90,7 +79,7 @@ class Project(Model):
     forge: Name = "github"
     hook_secret_file: FilePath | None = None
     flow_file: RelativePath = ".keepflow.yml"
-    images: Annotated[tuple[ImageName, ...], BeforeValidator(one_or_many)] = ()  #: repositories its runs may release
+    images: Annotated[tuple[ImageName, ...], OneOrMany()] = ()  #: repositories its runs may release
 
 
 class Environment(Model):
@@ -101,7 +90,7 @@ class Environment(Model):
     instance: Name = "main"
     branches: Patterns = ()
     env: Env = Field(default_factory=dict)
-    args: tuple[Text, ...] | None = None
+    args: Texts | None = None
     stop_timeout: Duration | None = None
     strategy: Strategy | None = None
     promote_from: Name | None = None
@@ -121,7 +110,7 @@ class ServerFile(Model):
 
     url: Url | None = None
     registries: dict[Name, Registry] = Field(default_factory=dict)
-    groups: dict[Name, Annotated[tuple[Person, ...], BeforeValidator(one_or_many)]] = Field(default_factory=dict)
+    groups: dict[Name, Annotated[tuple[Person, ...], OneOrMany()]] = Field(default_factory=dict)
     projects: dict[Name, Project] = Field(default_factory=dict)
     environments: dict[ProjectPath, Environment] = Field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""From an event to flows, and from a flow to jobs: which flows start and why, which do not and why not, in what order."""
+"""From an event to flows and from a flow to jobs: what starts and why, what does not and why not, in what order."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _happening(event: Event) -> str:
 
 
 def plan(flow: Flow, flow_file: FlowFile) -> Plan:
-    """Turn a flow into jobs, one after the other: neighbouring steps are one job, everything else is a job of its own."""
+    """Turn a flow into jobs, one after the other: neighbouring steps are one job, all else is a job of its own."""
     jobs: list[PlannedJob] = []
     steps: list[Step] = []
 
