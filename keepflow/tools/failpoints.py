@@ -1,6 +1,6 @@
 """Named places in the code where a test can make the process die, wait or fail.
 
-`KEEPFLOW_FAILPOINTS=name=kill,other=raise,third=sleep:0.5` arms them; unarmed, a failpoint costs one look at a dictionary.
+`KEEPFLOW_FAILPOINTS=name=kill,other=raise,third=sleep:0.5` arms them; unarmed, one costs a look at a dictionary.
 Each place before and after an act that changes the world has one, so that "killed at any moment" is a test.
 """
 

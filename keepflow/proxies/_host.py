@@ -1,0 +1,105 @@
+"""The host's own nginx, which belongs to a person: keepflow puts one file per instance into its include folder."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from keepflow.errors import CommandFailed, DeployFailed
+from keepflow.tools import processes
+from keepflow.tools.files import write_atomic
+
+_CONF_PATH = re.compile(rb"--conf-path=(\S+)")
+_INCLUDE = re.compile(r"^(\s*include\s+)([^;]+)(;)", re.MULTILINE)
+
+
+class HostNginx:
+    """An nginx that somebody else configures: `main` is its main file, `reload` makes it read its files again."""
+
+    def __init__(self, include_dir: Path, program: str, reload: Sequence[str], main: Path | None = None) -> None:
+        self.include_dir = include_dir
+        self.program = program
+        self._reload = tuple(reload) or (program, "-s", "reload")
+        self._main = main
+
+    def place(self, name: str) -> Path:
+        """Return where the file of a site lies."""
+        return self.include_dir / f"keepflow-{name}.conf"
+
+    def test(self, name: str, text: str | None) -> None:
+        """Test a copy of the whole tree with this text in it; raises DeployFailed `proxy-config` naming the bad file."""
+        main = self._main_file()
+        if not self.include_dir.is_dir():
+            raise DeployFailed(f"the include folder {self.include_dir} does not exist", code="proxy-config")
+        with tempfile.TemporaryDirectory(prefix="keepflow-nginx-") as copy:
+            forest = _Forest(main.parent, self.include_dir, Path(copy))
+            forest.plant()
+            candidate = forest.include / self.place(name).name
+            candidate.unlink(missing_ok=True)
+            if text is not None:
+                write_atomic(candidate, text.encode(), 0o600)
+            (Path(copy) / main.name).unlink(missing_ok=True)
+            (Path(copy) / main.name).write_text(forest.translated(main.read_text(errors="surrogateescape")))
+            try:
+                processes.run([self.program, "-t", "-q", "-c", f"{copy}/{main.name}"], timeout=30)
+            except CommandFailed as error:
+                words = error.tail.replace(str(forest.include), str(self.include_dir)).replace(copy, str(main.parent))
+                raise DeployFailed(f"nginx refuses the configuration: {words}", code="proxy-config") from error
+
+    def reload(self) -> None:
+        """Run the reload command; what it says proves nothing."""
+        try:
+            processes.run(self._reload, timeout=30)
+        except CommandFailed as error:
+            raise DeployFailed(
+                f"the host's nginx cannot be reloaded: {error.message}; is it running?", code="proxy-down"
+            ) from error
+
+    def complaints(self) -> str:
+        """Where the host's nginx writes is the host's own affair."""
+        return f"see its error log; does {self._main_file()} include {self.include_dir}/*.conf?"
+
+    def _main_file(self) -> Path:
+        if self._main is None:
+            match = _CONF_PATH.search(processes.run([self.program, "-V"], timeout=30).stderr)
+            self._main = Path(match[1].decode()) if match else Path("/etc/nginx/nginx.conf")
+        return self._main
+
+
+class _Forest:
+    """A copy of a configuration folder made of symbolic links, real only on the way to the include folder."""
+
+    def __init__(self, root: Path, include_dir: Path, copy: Path) -> None:
+        self._root = root
+        self._include_dir = include_dir
+        self._copy = copy
+        inside = include_dir.is_relative_to(root)
+        self.include = copy / (include_dir.relative_to(root) if inside else "keepflow-include")
+
+    def plant(self) -> None:
+        """Make the links."""
+        self._plant(self._root, self._copy)
+        if not self._include_dir.is_relative_to(self._root):
+            self.include.mkdir()
+            self._plant(self._include_dir, self.include)
+
+    def translated(self, main: str) -> str:
+        """Return the text of the main file with every include of the folders pointing into the copy."""
+
+        def into_copy(match: re.Match[str]) -> str:
+            target = match[2].replace(str(self._include_dir), str(self.include))
+            if target == match[2] and target.startswith(f"{self._root}/"):
+                target = f"{self._copy}{target.removeprefix(str(self._root))}"
+            return f"{match[1]}{target}{match[3]}"
+
+        return _INCLUDE.sub(into_copy, main)
+
+    def _plant(self, source: Path, copy: Path) -> None:
+        for entry in source.iterdir():
+            if entry == self._include_dir or entry in self._include_dir.parents:
+                (copy / entry.name).mkdir()
+                self._plant(entry, copy / entry.name)
+            else:
+                (copy / entry.name).symlink_to(entry)
