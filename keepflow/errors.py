@@ -10,6 +10,7 @@ KeepflowError
 ├── Refused               7  409  a guard said no: locked, untested digest, stale order
 │   └── StaleFence        7  409  a newer owner has this; stop
 ├── TooLarge              1  413  more bytes than the limit allows
+├── TooMany               1  429  asked too often; carries how many seconds to wait
 ├── Unavailable           1  503  cannot be done now: store closed, disk full, part missing
 │   ├── ProgramMissing    1  503  a program this needs is not installed
 │   └── OutOfSpace        1  503  the disk is full
@@ -125,6 +126,17 @@ class TooLarge(KeepflowError):
 
     http_status = 413
     default_code = "too-large"
+
+
+class TooMany(KeepflowError):
+    """Asked too often; `wait` is how many seconds to wait."""
+
+    http_status = 429
+    default_code = "too-many"
+
+    def __init__(self, message: str, *, wait: int = 60) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class Unavailable(KeepflowError):

@@ -1,1 +1,1 @@
-"""The people-facing side of the master: pages, REST API, login."""
+"""People-facing Flask: pages, REST API, sign-in; every view declares the verb it needs, and what declares none is closed."""
