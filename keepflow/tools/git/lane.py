@@ -1,0 +1,133 @@
+"""An agent's kept checkout: moved from commit to commit in milliseconds, and clean each time.
+
+The git directory lies apart from the working tree, out of the job's reach; the job sees files only. A lane belongs to
+one run at a time, so a lock file found at the start was left by a killed process and is taken away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from keepflow import errors
+from keepflow.tools import processes
+from keepflow.tools.git.checks import check_remote_url, check_sha
+from keepflow.tools.git.mirror import init_bare
+from keepflow.tools.git.remotes import LOCAL_TIMEOUT, NETWORK_TIMEOUT, environment
+
+_CURRENT = "refs/keepflow/current"
+_CHECKOUT_TIMEOUT = 300.0
+
+
+class Lane:
+    """One working tree and its git directory; both are made when first needed."""
+
+    def __init__(self, git_dir: Path, work_tree: Path) -> None:
+        self.git_dir = git_dir.absolute()
+        self.work_tree = work_tree.absolute()
+
+    def update(
+        self,
+        url: str,
+        sha: str,
+        header: str | None = None,
+        *,
+        ca_file: Path | None = None,
+        allow_local: bool = False,
+        timeout: float = NETWORK_TIMEOUT,
+    ) -> None:
+        """Fetch exactly this commit, without its history; nothing is fetched when it is the one already here.
+
+        `header` is one HTTP header line with the job's credential. Raises BadRemote, CommandFailed, CommandTimeout.
+        """
+        check_remote_url(url, allow_local=allow_local)
+        self._prepare()
+        if self._current() == check_sha(sha):
+            return
+        options = ["--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head"]
+        self._git(
+            ["fetch", *options, "--end-of-options", url, f"+{sha}:{_CURRENT}"],
+            environment(url, header=header, ca_file=ca_file),
+            timeout,
+        )
+
+    def checkout(self, sha: str) -> None:
+        """Make the working tree hold exactly the files of a fetched commit, whatever the last job left there.
+
+        Raises CommandFailed, for example when a job left files of another account: discard the lane then.
+        """
+        check_sha(sha)
+        try:
+            self._restore(sha)
+        except errors.CommandFailed:
+            _make_writable(self.work_tree)  # build tools leave read-only directories, which nothing can be removed from
+            self._restore(sha)
+
+    def discard(self) -> None:
+        """Remove both directories; the next update starts afresh."""
+        _remove(self.work_tree)
+        _remove(self.git_dir)
+
+    def tidy(self) -> None:
+        """Drop the objects of earlier commits; slow, for an idle agent."""
+        self._git(["gc", "--quiet", "--prune=now"], timeout=NETWORK_TIMEOUT)
+
+    def _restore(self, sha: str) -> None:
+        self._git(["checkout", "--quiet", "--force", "--detach", sha, "--"], timeout=_CHECKOUT_TIMEOUT)
+        self._git(["clean", "-ffdxq"], timeout=_CHECKOUT_TIMEOUT)
+        for planted in list(_git_entries(self.work_tree)):  # git never looks at entries of this name, nor removes them
+            _remove(planted)
+
+    def _prepare(self) -> None:
+        self.work_tree.mkdir(parents=True, exist_ok=True)
+        if not (self.git_dir / "HEAD").exists():
+            init_bare(self.git_dir)
+        for lock in (*self.git_dir.glob("*.lock"), *self.git_dir.glob("refs/keepflow/*.lock")):
+            lock.unlink(missing_ok=True)
+
+    def _current(self) -> str | None:
+        try:
+            return (self.git_dir / _CURRENT).read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def _git(
+        self, arguments: Sequence[str], env: dict[str, str] | None = None, timeout: float = LOCAL_TIMEOUT
+    ) -> processes.Done:
+        places = {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree)}
+        return processes.run(
+            ["git", *arguments], cwd=self.work_tree, env={**(env or environment()), **places}, timeout=timeout
+        )
+
+
+def _git_entries(directory: Path) -> Iterator[Path]:
+    """Find entries named `.git` below a directory, without following links."""
+    waiting = [str(directory)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.name.lower() == ".git":
+                    yield Path(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+
+
+def _make_writable(directory: Path) -> None:
+    """Let the owner enter and change every directory below this one; links are not followed."""
+    for parent, names, _ in os.walk(directory):
+        for child in (Path(parent, name) for name in names):
+            with contextlib.suppress(PermissionError):  # of another account: the next error says so
+                if not child.is_symlink():
+                    child.chmod(child.stat().st_mode | 0o700)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, link or tree; a link is never followed."""
+    if path.is_dir() and not path.is_symlink():
+        _make_writable(path)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

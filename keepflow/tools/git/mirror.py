@@ -1,0 +1,166 @@
+"""The master's bare copy of a project's repository: fetched once, read locally, served to agents.
+
+Nothing in it is ever executed or checked out. One fetch at a time per mirror is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keepflow import errors
+from keepflow.tools import processes
+from keepflow.tools.git.checks import check_ref, check_sha
+from keepflow.tools.git.remotes import LOCAL_TIMEOUT, NETWORK_TIMEOUT, Remote, environment, legible_refs
+
+if TYPE_CHECKING:
+    import git
+
+ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_COMMIT_SLACK = processes.MIB  #: most bytes of a commit object that is read beside a file
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit as people see it; subject and author are hostile text. `at` is the committer's UTC microseconds."""
+
+    sha: str
+    subject: str
+    author: str
+    at: int
+
+
+def init_bare(path: Path) -> None:
+    """Make an empty bare repository without hooks; harmless when it exists."""
+    path.mkdir(parents=True, exist_ok=True)
+    processes.run(
+        ["git", "init", "--quiet", "--bare", "--template=", "--end-of-options", str(path.absolute())],
+        env=environment(),
+        timeout=LOCAL_TIMEOUT,
+    )
+
+
+class Mirror:
+    """A bare repository on the master; `path` must exist (`init_bare`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def fetch(
+        self,
+        remote: Remote,
+        refspecs: Sequence[str] = ALL_REFS,
+        prune: bool = True,
+        timeout: float = NETWORK_TIMEOUT,
+    ) -> None:
+        """Make the refs equal to the remote's (all branches and tags by default); `refspecs` are trusted text.
+
+        Raises BadRemote, CommandFailed, CommandTimeout.
+        """
+        options = ["--quiet", "--force", "--no-tags", "--no-write-fetch-head", *(["--prune"] if prune else [])]
+        self._git(["fetch", *options, "--end-of-options", remote.url, *refspecs], remote.environment(), timeout)
+
+    def fetch_ref(self, remote: Remote, ref: str, timeout: float = NETWORK_TIMEOUT) -> None:
+        """Fetch one ref under its own full name, such as `refs/pull/7/head`; raises as `fetch`."""
+        self.fetch(remote, [f"+{check_ref(ref)}:{ref}"], prune=False, timeout=timeout)
+
+    def has(self, sha: str) -> bool:
+        """Say whether a commit is here."""
+        return self._git(["cat-file", "-e", f"{check_sha(sha)}^{{commit}}"], check=False).exit_code == 0
+
+    def resolve(self, ref: str) -> str | None:
+        """Return the commit a full ref name points to, or None."""
+        done = self._git(
+            ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{check_ref(ref)}^{{commit}}"], check=False
+        )
+        return done.text.strip() if done.exit_code == 0 else None
+
+    def heads(self) -> dict[str, str]:
+        """Return every branch and tag with its commit, under the full names that `ls_remote` uses."""
+        columns = "%(objectname) %(refname)%00%(*objectname) %(refname)^{}%00"
+        done = self._git(["for-each-ref", f"--format={columns}", "refs/heads", "refs/tags"])
+        pairs = (line.strip(b"\n").partition(b" ")[::2] for line in done.stdout.split(b"\0"))
+        return legible_refs((sha, name) for sha, name in pairs if sha)
+
+    def read_file(self, sha: str, path: str, limit: int) -> bytes | None:
+        """Return a file at a commit, or None when the commit has no such file; `limit` in bytes.
+
+        Raises NotFound when the commit is not here, TooLarge past the limit, UsageError for a path git cannot name.
+        """
+        if "\n" in path or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+            raise errors.UsageError(f"not a path in a repository: {path[:80]!r}", code="bad-path")
+        done = self._git(
+            ["cat-file", "--batch"],
+            input=f"{check_sha(sha)}^{{commit}}\n{sha}:{path}\n".encode(errors="surrogateescape"),
+            limit=limit + _COMMIT_SLACK,
+        )
+        commit, rest = _next_object(done.stdout)
+        if commit is None:
+            raise errors.NotFound(f"commit {sha} is not in {self.path.name}; it may have been removed by a force push")
+        content, _ = _next_object(rest)
+        if content is not None and len(content) > limit:
+            raise errors.TooLarge(f"{path} at {sha[:12]} is larger than {limit} bytes")
+        return content
+
+    def is_ancestor(self, earlier: str, later: str) -> bool:
+        """Say whether `later` contains `earlier`; raises CommandFailed when one of them is not here."""
+        done = self._git(["merge-base", "--is-ancestor", check_sha(earlier), check_sha(later)], check=False)
+        if done.exit_code > 1:
+            raise processes.failed(done)
+        return done.exit_code == 0
+
+    def log(self, base: str | None, head: str, limit: int) -> list[Commit]:
+        """Return the newest commits that `head` has and `base` has not (None = from the beginning), newest first.
+
+        Raises NotFound when one of them is not here.
+        """
+        import git  # imported here, for most processes never read a history
+
+        span = f"{check_sha(base)}..{check_sha(head)}" if base else check_sha(head)
+        with git.Repo(self.path) as repo:
+            repo.git.update_environment(**environment())
+            try:
+                return [_commit(found) for found in repo.iter_commits(span, max_count=limit)]
+            except git.GitCommandError as error:
+                raise errors.NotFound(f"commits {span} are not in {self.path.name}") from error
+
+    def tidy(self) -> None:
+        """Pack what many fetches left lying about, without forgetting any commit; slow, for a quiet hour."""
+        self._git(["repack", "-a", "-d", "-k", "--quiet"], timeout=NETWORK_TIMEOUT)
+        self._git(["pack-refs", "--all"])
+
+    def _git(
+        self,
+        arguments: Sequence[str],
+        env: dict[str, str] | None = None,
+        timeout: float = LOCAL_TIMEOUT,
+        *,
+        input: bytes | None = None,
+        check: bool = True,
+        limit: int = 64 * processes.MIB,
+    ) -> processes.Done:
+        return processes.run(
+            ["git", *arguments],
+            env={**(env or environment()), "GIT_DIR": str(self.path)},
+            timeout=timeout,
+            input=input,
+            check=check,
+            limit=limit,
+        )
+
+
+def _next_object(answer: bytes) -> tuple[bytes | None, bytes]:
+    """Split one object off the answer of `cat-file --batch`: its content (None unless a commit or file), the rest."""
+    header, _, rest = answer.partition(b"\n")
+    words = header.split(b" ")
+    if len(words) != 3 or not words[2].isdigit():  # "NAME missing", where NAME may contain spaces
+        return None, rest
+    size = int(words[2])
+    return (rest[:size] if words[1] in (b"commit", b"blob") else None), rest[size + 1 :]
+
+
+def _commit(found: git.Commit) -> Commit:
+    subject = found.summary if isinstance(found.summary, str) else found.summary.decode(errors="replace")
+    return Commit(found.hexsha, subject, found.author.name or "", found.committed_date * 1_000_000)
