@@ -1,0 +1,144 @@
+"""Deliveries: every webhook call that proved its signature, and later its decision."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, select, update
+
+from keepflow.core.events import Event, Parsed
+from keepflow.store.tables import deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One webhook call.
+
+    `decision` is {"sentence", "runs": [{"flow", "run", "why"}], "not": {flow: why}}, or None so far; an unhandled delivery
+    with a decision says what it waits for.
+    """
+
+    id: int
+    project_id: int
+    delivery: str
+    forge: str
+    event_name: str
+    headers: dict[str, str] = field(repr=False)
+    event: Event | None
+    word: str
+    handled: bool
+    decision: dict[str, Any] | None
+    received_at: int
+    handled_at: int | None
+
+
+_COLUMNS = [column for column in deliveries.c if column.name != "body"]
+
+
+def _delivery(row: RowMapping) -> Delivery:
+    return Delivery(**{**row, "event": Event.from_json(row["event"]) if row["event"] else None})
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A webhook call that is about to be stored; `decision` is set for final words, which are handled at once."""
+
+    project_id: int
+    delivery: str
+    forge: str
+    event_name: str
+    headers: dict[str, str]
+    body: bytes
+    parsed: Parsed
+    decision: dict[str, Any] | None
+    received_at: int
+
+
+def add(conn: Connection, new: NewDelivery) -> int | None:
+    """Store a call and return its row id, or None when this project already has a delivery of that id.
+
+    This is the statement that decides how many hooks a second the master takes, so it goes to the driver as text.
+    """
+    event, final = new.parsed.event, new.parsed.event is None
+    values = (
+        new.project_id,
+        new.delivery,
+        new.forge,
+        new.event_name,
+        json.dumps(new.headers),
+        new.body,
+        json.dumps(event.to_json()) if event else None,
+        new.parsed.word,
+        final,
+        json.dumps(new.decision) if new.decision else None,
+        new.received_at,
+        new.received_at if final else None,
+    )
+    statement = _insert_text("%s" if conn.dialect.name == "postgresql" else "?")
+    row = conn.exec_driver_sql(statement, values).first()
+    return int(row[0]) if row else None
+
+
+@functools.cache
+def _insert_text(mark: str) -> str:
+    names = ("project_id", "delivery", "forge", "event_name", "headers", "body", "event", "word", "handled", "decision")
+    columns = (*names, "received_at", "handled_at")
+    marks = ", ".join([mark] * len(columns))
+    return (
+        f"INSERT INTO deliveries ({', '.join(columns)}) VALUES ({marks}) "  # noqa: S608 - fixed names and marks only
+        "ON CONFLICT (project_id, delivery) DO NOTHING RETURNING id"
+    )
+
+
+def by_id(conn: Connection, delivery_id: int) -> Delivery | None:
+    """Return a delivery by its row id."""
+    row = conn.execute(select(*_COLUMNS).where(deliveries.c.id == delivery_id)).mappings().first()
+    return _delivery(row) if row else None
+
+
+def by_delivery(conn: Connection, project_id: int, delivery: str) -> Delivery | None:
+    """Return a delivery by the forge's id."""
+    query = select(*_COLUMNS).where(deliveries.c.project_id == project_id, deliveries.c.delivery == delivery)
+    row = conn.execute(query).mappings().first()
+    return _delivery(row) if row else None
+
+
+def body(conn: Connection, delivery_id: int) -> bytes:
+    """Return the raw body of a delivery."""
+    return bytes(conn.execute(select(deliveries.c.body).where(deliveries.c.id == delivery_id)).scalar_one())
+
+
+def page(conn: Connection, project_id: int, before: int | None, limit: int) -> list[Delivery]:
+    """List a project's deliveries, newest first, below the row id `before`."""
+    query = select(*_COLUMNS).where(deliveries.c.project_id == project_id)
+    if before is not None:
+        query = query.where(deliveries.c.id < before)
+    return [_delivery(row) for row in conn.execute(query.order_by(deliveries.c.id.desc()).limit(limit)).mappings()]
+
+
+def projects_waiting(conn: Connection) -> list[int]:
+    """List the projects that have unhandled deliveries, the one that waits longest first."""
+    query = select(deliveries.c.project_id).where(deliveries.c.handled.is_(False)).group_by(deliveries.c.project_id)
+    return list(conn.execute(query.order_by(func.min(deliveries.c.id))).scalars())
+
+
+def next_unhandled(conn: Connection, project_id: int) -> Delivery | None:
+    """Return the oldest unhandled delivery of a project."""
+    query = select(*_COLUMNS).where(deliveries.c.project_id == project_id, deliveries.c.handled.is_(False))
+    row = conn.execute(query.order_by(deliveries.c.id).limit(1)).mappings().first()
+    return _delivery(row) if row else None
+
+
+def decide(conn: Connection, delivery_id: int, decision: dict[str, Any], now: int) -> bool:
+    """Write the decision and the handled mark; False when somebody handled it before, and nothing was changed."""
+    query = update(deliveries).where(deliveries.c.id == delivery_id, deliveries.c.handled.is_(False))
+    return conn.execute(query.values(decision=decision, handled=True, handled_at=now)).rowcount == 1
+
+
+def explain_wait(conn: Connection, delivery_id: int, sentence: str) -> None:
+    """Write what an unhandled delivery waits for."""
+    query = update(deliveries).where(deliveries.c.id == delivery_id, deliveries.c.handled.is_(False))
+    conn.execute(query.values(decision={"sentence": sentence, "runs": [], "not": {}}))

@@ -1,0 +1,98 @@
+"""The append-only events: audit log, feed of live pages, outbox of notifications; each row is chained to the last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from keepflow.core.deploys import canonical
+from keepflow.store.tables import events
+from keepflow.store.writer import Tx
+
+_FIRST = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One row. `data` holds no secret and is shown to people who may see the project."""
+
+    id: int
+    at: int
+    kind: str
+    actor: str
+    project_id: int | None
+    run_id: int | None
+    environment_id: int | None
+    deployment_id: str | None
+    agent_id: int | None
+    data: dict[str, Any]
+    chain: str
+
+
+def add(
+    tx: Tx,
+    now: int,
+    kind: str,
+    *,
+    actor: str = "",
+    project_id: int | None = None,
+    run_id: int | None = None,
+    environment_id: int | None = None,
+    deployment_id: str | None = None,
+    agent_id: int | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> int:
+    """Append one event and return its id.
+
+    `actor` is a user name, `agent:<name>`, a forge's sender, or "" for keepflow itself. Readers are told by whoever submits
+    the closure (topic `events`).
+    """
+    row: dict[str, Any] = {
+        "at": now,
+        "kind": kind,
+        "actor": actor[:200],
+        "project_id": project_id,
+        "run_id": run_id,
+        "environment_id": environment_id,
+        "deployment_id": deployment_id,
+        "agent_id": agent_id,
+        "data": dict(data or {}),
+    }
+    previous = tx.chain or _last_link(tx.conn)
+    tx.chain = link(previous, row)
+    return int(tx.conn.execute(events.insert().returning(events.c.id), {**row, "chain": tx.chain}).scalar_one())
+
+
+def link(previous: str, row: Mapping[str, Any]) -> str:
+    """Return the chain value of a row (everything but `id` and `chain`) that follows `previous`."""
+    return hashlib.sha256(previous.encode() + canonical(dict(row))).hexdigest()
+
+
+def broken_at(conn: Connection) -> int | None:
+    """Return the id of the first event that was changed or put where another was, or None when the chain is whole."""
+    previous = _FIRST
+    for row in conn.execute(select(events).order_by(events.c.id)).mappings():
+        content = {name: value for name, value in row.items() if name not in ("id", "chain")}
+        if link(previous, content) != row["chain"]:
+            return int(row["id"])
+        previous = row["chain"]
+    return None
+
+
+def last_id(conn: Connection) -> int:
+    """Return the id of the newest event, 0 when there is none."""
+    return conn.execute(select(events.c.id).order_by(events.c.id.desc()).limit(1)).scalar() or 0
+
+
+def since(conn: Connection, after_id: int, limit: int, **filters: int | str) -> list[StoredEvent]:
+    """List events after an id, oldest first; `filters` are columns and their values (`project_id=3`)."""
+    query = select(events).where(events.c.id > after_id, *(events.c[name] == value for name, value in filters.items()))
+    return [StoredEvent(**row) for row in conn.execute(query.order_by(events.c.id).limit(limit)).mappings()]
+
+
+def _last_link(conn: Connection) -> str:
+    return conn.execute(select(events.c.chain).order_by(events.c.id.desc()).limit(1)).scalar() or _FIRST

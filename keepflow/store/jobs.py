@@ -1,0 +1,339 @@
+"""Jobs, their attempts, and the steps of an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, and_, func, or_, select, update
+
+from keepflow.core.flows import JobKind, PlannedJob
+from keepflow.core.states import FINAL, Reason, State
+from keepflow.store import counters
+from keepflow.store.runs import may_come_from
+from keepflow.store.tables import attempts, jobs, projects, runs, steps
+
+NO_REASON = Reason("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The part of a run that is handed out as one; `spec` is the planned job as plain data."""
+
+    id: int
+    run_id: int
+    key: str
+    ordinal: int
+    kind: JobKind
+    needs: tuple[str, ...]
+    spec: dict[str, Any] = field(repr=False)
+    state: State
+    reason_code: str
+    reason: str
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a job; `fence` names it.
+
+    `log_path` is relative to KEEPFLOW_HOME/logs; `log_bytes` is what the agent counted at the end.
+    """
+
+    id: int
+    job_id: int
+    n: int
+    fence: int
+    agent_id: int | None
+    state: State
+    reason_code: str
+    reason: str
+    exit_code: int | None
+    token_hash: str | None = field(repr=False)
+    log_path: str
+    log_bytes: int
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of an attempt; its log lies between the agent's offsets `log_from` and `log_to`."""
+
+    id: int
+    attempt_id: int
+    ordinal: int
+    name: str
+    state: State
+    exit_code: int | None
+    log_from: int
+    log_to: int | None
+    started_at: int
+    finished_at: int | None
+
+
+def _job(row: RowMapping) -> Job:
+    return Job(**{**row, "kind": JobKind(row["kind"]), "state": State(row["state"]), "needs": tuple(row["needs"])})
+
+
+def _attempt(row: RowMapping) -> Attempt:
+    return Attempt(**{**row, "state": State(row["state"])})
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def add(
+    conn: Connection, run_id: int, ordinal: int, planned: PlannedJob, spec: dict[str, Any], reason: Reason, now: int
+) -> int:
+    """Add a job in state waiting, for this reason, and return its row id."""
+    inserted = conn.execute(
+        jobs.insert().values(
+            run_id=run_id,
+            key=planned.key,
+            ordinal=ordinal,
+            kind=planned.kind.value,
+            needs=list(planned.needs),
+            spec=spec,
+            state=State.WAITING.value,
+            reason_code=reason.code,
+            reason=reason.sentence,
+            created_at=now,
+        )
+    )
+    return int(inserted.inserted_primary_key[0])
+
+
+def by_id(conn: Connection, job_id: int) -> Job:
+    """Return a job by its row id; it must exist."""
+    return _job(conn.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
+
+
+def of_run(conn: Connection, run_id: int) -> list[Job]:
+    """List the jobs of a run in the order of its plan."""
+    return [_job(row) for row in conn.execute(_jobs().where(jobs.c.run_id == run_id)).mappings()]
+
+
+def of_runs(conn: Connection, run_ids: Iterable[int]) -> list[Job]:
+    """List the jobs of several runs, run by run."""
+    return [_job(row) for row in conn.execute(_jobs().where(jobs.c.run_id.in_(list(run_ids)))).mappings()]
+
+
+def _jobs() -> Select[Any]:
+    return select(jobs).order_by(jobs.c.run_id, jobs.c.ordinal)
+
+
+def waiting_for_agents(conn: Connection, no_agent: str, after: int, limit: int) -> list[Job]:
+    """List script jobs that may start now, oldest first, beyond the row id `after`.
+
+    Those are the queued ones and the ones that wait with the reason code `no_agent`.
+    """
+    ready = or_(
+        jobs.c.state == State.QUEUED.value,
+        and_(jobs.c.state == State.WAITING.value, jobs.c.reason_code == no_agent),
+    )
+    query = select(jobs).where(ready, jobs.c.kind == JobKind.SCRIPT.value, jobs.c.id > after)
+    return [_job(row) for row in conn.execute(query.order_by(jobs.c.id).limit(limit)).mappings()]
+
+
+def move(conn: Connection, job_id: int, state: State, reason: Reason, now: int | None = None) -> bool:
+    """Bring a job into a state (or give the state it is in a new reason); False when that move is not legal."""
+    values: dict[str, Any] = {"state": state.value, "reason_code": reason.code, "reason": reason.sentence}
+    if state in FINAL:
+        values["finished_at"] = now
+    query = update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(may_come_from(state)))
+    return conn.execute(query.values(**values)).rowcount == 1
+
+
+def wait(conn: Connection, job_id: int, reason: Reason) -> bool:
+    """Let a job wait for this reason; False when it has ended."""
+    return move(conn, job_id, State.WAITING, reason)
+
+
+def run(conn: Connection, job_id: int, now: int) -> bool:
+    """Say that an agent works on a job; False when it has ended."""
+    begin(conn, job_id, now)
+    return move(conn, job_id, State.RUNNING, NO_REASON)
+
+
+def finish(conn: Connection, job_id: int, state: State, reason: Reason, now: int) -> bool:
+    """End a job; False when it had ended before."""
+    return move(conn, job_id, state, reason, now)
+
+
+def claim(conn: Connection, job_id: int) -> bool:
+    """Take a queued job for one attempt; False when somebody else has it."""
+    query = update(jobs).where(jobs.c.id == job_id, jobs.c.state == State.QUEUED.value)
+    return conn.execute(query.values(state=State.RUNNING.value, reason_code="", reason="")).rowcount == 1
+
+
+def begin(conn: Connection, job_id: int, now: int) -> None:
+    """Remember when the work on a job really began; the first attempt counts."""
+    conn.execute(update(jobs).where(jobs.c.id == job_id, jobs.c.started_at.is_(None)).values(started_at=now))
+
+
+# --- attempts --------------------------------------------------------------------------------------------------------
+
+
+def add_attempt(
+    conn: Connection, job_id: int, agent_id: int | None, now: int, *, token_hash: str | None = None
+) -> Attempt:
+    """Add a running attempt under the next fence, with the path of its log, and return it."""
+    query = (
+        select(projects.c.name, runs.c.number, jobs.c.key, func.count(attempts.c.id))
+        .join(runs, runs.c.project_id == projects.c.id)
+        .join(jobs, jobs.c.run_id == runs.c.id)
+        .join(attempts, attempts.c.job_id == jobs.c.id, isouter=True)
+        .where(jobs.c.id == job_id)
+        .group_by(projects.c.name, runs.c.number, jobs.c.key)
+    )
+    project, number, key, before = conn.execute(query).one()
+    fence = counters.next_value(conn, counters.FENCE)
+    values = {
+        "job_id": job_id,
+        "n": before + 1,
+        "fence": fence,
+        "agent_id": agent_id,
+        "state": State.RUNNING.value,
+        "token_hash": token_hash,
+        "log_path": f"{project}/{number}/{key}.{before + 1}.log",
+        "created_at": now,
+    }
+    return _attempt(conn.execute(attempts.insert().values(**values).returning(*attempts.c)).mappings().one())
+
+
+def attempts_of(conn: Connection, job_id: int) -> list[Attempt]:
+    """List the attempts at a job, the first one first."""
+    query = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.n)
+    return [_attempt(row) for row in conn.execute(query).mappings()]
+
+
+def attempts_of_run(conn: Connection, run_id: int) -> list[Attempt]:
+    """List all attempts of a run, in the order of its jobs."""
+    query = select(attempts).join(jobs, jobs.c.id == attempts.c.job_id).where(jobs.c.run_id == run_id)
+    return [_attempt(row) for row in conn.execute(query.order_by(jobs.c.ordinal, attempts.c.n)).mappings()]
+
+
+def attempt_by_fence(conn: Connection, fence: int) -> Attempt | None:
+    """Return the attempt a fence names."""
+    row = conn.execute(select(attempts).where(attempts.c.fence == fence)).mappings().first()
+    return _attempt(row) if row else None
+
+
+def held_attempt(conn: Connection, fence: int, agent_id: int) -> Attempt | None:
+    """Return the attempt a fence names when this agent holds it: the check before every write that it asks for."""
+    query = select(attempts).where(
+        attempts.c.fence == fence, attempts.c.agent_id == agent_id, attempts.c.state == State.RUNNING.value
+    )
+    row = conn.execute(query).mappings().first()
+    return _attempt(row) if row else None
+
+
+def running_attempts(conn: Connection, agent_id: int) -> list[Attempt]:
+    """List what an agent holds now."""
+    query = select(attempts).where(attempts.c.agent_id == agent_id, attempts.c.state == State.RUNNING.value)
+    return [_attempt(row) for row in conn.execute(query.order_by(attempts.c.fence)).mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A running attempt with the names people know it by."""
+
+    agent_id: int
+    fence: int
+    project_id: int
+    number: int
+    kind: JobKind
+    job_id: int
+
+
+def holdings(conn: Connection) -> list[Holding]:
+    """List every running attempt of every agent, oldest first."""
+    query = (
+        select(attempts.c.agent_id, attempts.c.fence, runs.c.project_id, runs.c.number, jobs.c.kind, jobs.c.id)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .join(runs, runs.c.id == jobs.c.run_id)
+        .where(attempts.c.state == State.RUNNING.value, attempts.c.agent_id.is_not(None))
+        .order_by(attempts.c.fence)
+    )
+    return [Holding(a, f, p, number, JobKind(kind), job) for a, f, p, number, kind, job in conn.execute(query)]
+
+
+def attempt_by_token(conn: Connection, token_hash: str) -> Attempt | None:
+    """Return the running attempt a job token belongs to."""
+    query = select(attempts).where(attempts.c.token_hash == token_hash, attempts.c.state == State.RUNNING.value)
+    row = conn.execute(query).mappings().first()
+    return _attempt(row) if row else None
+
+
+def begin_attempt(conn: Connection, fence: int, now: int) -> None:
+    """Remember when an attempt really began."""
+    conn.execute(update(attempts).where(attempts.c.fence == fence).values(started_at=now))
+
+
+def finish_attempt(
+    conn: Connection,
+    fence: int,
+    state: State,
+    reason: Reason,
+    now: int,
+    *,
+    exit_code: int | None = None,
+    log_bytes: int = 0,
+) -> bool:
+    """End an attempt and its token; False when it had ended before, and nothing was changed."""
+    query = update(attempts).where(attempts.c.fence == fence, attempts.c.state == State.RUNNING.value)
+    values = {
+        "state": state.value,
+        "reason_code": reason.code,
+        "reason": reason.sentence,
+        "exit_code": exit_code,
+        "log_bytes": log_bytes,
+        "token_hash": None,
+        "finished_at": now,
+    }
+    return conn.execute(query.values(**values)).rowcount == 1
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def begin_step(conn: Connection, attempt_id: int, ordinal: int, name: str, log_from: int, now: int) -> None:
+    """Add a running step; said again it changes nothing."""
+    found = conn.execute(select(steps.c.id).where(steps.c.attempt_id == attempt_id, steps.c.ordinal == ordinal)).first()
+    if found is None:
+        conn.execute(
+            steps.insert().values(
+                attempt_id=attempt_id,
+                ordinal=ordinal,
+                name=name,
+                state=State.RUNNING.value,
+                log_from=log_from,
+                started_at=now,
+            )
+        )
+
+
+def end_step(conn: Connection, attempt_id: int, ordinal: int, exit_code: int, log_to: int, now: int) -> None:
+    """End a running step by its exit code."""
+    state = State.SUCCEEDED if exit_code == 0 else State.FAILED
+    query = update(steps).where(
+        steps.c.attempt_id == attempt_id, steps.c.ordinal == ordinal, steps.c.state == State.RUNNING.value
+    )
+    conn.execute(query.values(state=state.value, exit_code=exit_code, log_to=log_to, finished_at=now))
+
+
+def end_open_steps(conn: Connection, attempt_id: int, state: State, log_to: int | None, now: int) -> None:
+    """End the steps an attempt left open when it ended."""
+    query = update(steps).where(steps.c.attempt_id == attempt_id, steps.c.state == State.RUNNING.value)
+    conn.execute(query.values(state=state.value, log_to=log_to, finished_at=now))
+
+
+def steps_of(conn: Connection, attempt_id: int) -> list[Step]:
+    """List the steps of an attempt in their order."""
+    query = select(steps).where(steps.c.attempt_id == attempt_id).order_by(steps.c.ordinal)
+    return [Step(**{**row, "state": State(row["state"])}) for row in conn.execute(query).mappings()]

@@ -1,0 +1,64 @@
+"""What agents must be told; a row is repeated on every session until its agent has it on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, update
+
+from keepflow.store.tables import outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One row; `body` is a `wire.messages.Body` as plain data, its secrets sealed under the key `sealed`."""
+
+    id: int
+    agent_id: int
+    fence: int
+    body: dict[str, Any] = field(repr=False)
+    created_at: int
+    received_at: int | None
+
+
+def add(conn: Connection, agent_id: int, fence: int, body: dict[str, Any], now: int) -> int:
+    """Add a row for an agent and return its id; `engine.sending` also wakes the agent's session."""
+    inserted = conn.execute(outgoing.insert().values(agent_id=agent_id, fence=fence, body=body, created_at=now))
+    return int(inserted.inserted_primary_key[0])
+
+
+def waiting(conn: Connection, agent_id: int, after: int = 0, limit: int = 100) -> list[Outgoing]:
+    """List what an agent does not have on disk yet, oldest first, beyond the row id `after`."""
+    query = select(outgoing).where(
+        outgoing.c.agent_id == agent_id, outgoing.c.received_at.is_(None), outgoing.c.id > after
+    )
+    return [Outgoing(**row) for row in conn.execute(query.order_by(outgoing.c.id).limit(limit)).mappings()]
+
+
+def of_fence(conn: Connection, agent_id: int, fence: int) -> list[Outgoing]:
+    """List all an agent was or will be told about one fence."""
+    query = select(outgoing).where(outgoing.c.agent_id == agent_id, outgoing.c.fence == fence)
+    return [Outgoing(**row) for row in conn.execute(query.order_by(outgoing.c.id)).mappings()]
+
+
+def is_waiting(conn: Connection, fence: int) -> bool:
+    """Say whether something about a fence is not on its agent's disk yet."""
+    query = select(outgoing.c.id).where(outgoing.c.fence == fence, outgoing.c.received_at.is_(None))
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def withdraw(conn: Connection, fence: int) -> None:
+    """Take back what no agent has on disk about a fence; an agent that has it already must refuse it by itself."""
+    conn.execute(delete(outgoing).where(outgoing.c.fence == fence, outgoing.c.received_at.is_(None)))
+
+
+def received(conn: Connection, agent_id: int, ids: Iterable[int], now: int) -> None:
+    """Mark rows as on the agent's disk; sealed secrets are no longer needed and are forgotten."""
+    query = select(outgoing).where(
+        outgoing.c.agent_id == agent_id, outgoing.c.id.in_(list(ids)), outgoing.c.received_at.is_(None)
+    )
+    for row in conn.execute(query).mappings().all():
+        kept = {key: value for key, value in row["body"].items() if key != "sealed"}
+        conn.execute(update(outgoing).where(outgoing.c.id == row["id"]).values(received_at=now, body=kept))

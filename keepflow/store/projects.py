@@ -1,0 +1,89 @@
+"""Projects: the repositories the master knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from keepflow.store.tables import projects
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One repository. `hook_secret` and `git_token` are sealed (places `project/<name>/hook-secret`, `…/git-token`)."""
+
+    id: int
+    name: str
+    repo: str
+    forge: str
+    flow_file: str
+    images: tuple[str, ...]
+    hook_secret: bytes | None = field(repr=False)
+    git_token: bytes | None = field(repr=False)
+    git_ssh_key_file: str | None
+    git_known_hosts_file: str | None
+    next_number: int
+    managed: bool
+    removed_at: int | None
+    created_at: int
+
+
+def _project(row: RowMapping) -> Project:
+    return Project(**{**row, "images": tuple(row["images"])})
+
+
+def hook_secret_place(name: str) -> str:
+    """Return the place a project's hook secret is sealed for."""
+    return f"project/{name}/hook-secret"
+
+
+def git_token_place(name: str) -> str:
+    """Return the place a project's git token is sealed for."""
+    return f"project/{name}/git-token"
+
+
+def by_id(conn: Connection, project_id: int) -> Project:
+    """Return a project by its row id, removed ones too; it must exist."""
+    return _project(conn.execute(select(projects).where(projects.c.id == project_id)).mappings().one())
+
+
+def by_name(conn: Connection, name: str) -> Project | None:
+    """Return the project of this name, unless it was removed."""
+    query = select(projects).where(projects.c.name == name, projects.c.removed_at.is_(None))
+    row = conn.execute(query).mappings().first()
+    return _project(row) if row else None
+
+
+def every(conn: Connection) -> list[Project]:
+    """List the projects that were not removed, by name."""
+    query = select(projects).where(projects.c.removed_at.is_(None)).order_by(projects.c.name)
+    return [_project(row) for row in conn.execute(query).mappings()]
+
+
+def add(conn: Connection, now: int, name: str, repo: str, forge: str, **columns: Any) -> int:
+    """Add a project and return its id; a removed one of the same name comes back with its history and numbers."""
+    values = {"repo": repo, "forge": forge, **columns}
+    revived = update(projects).where(projects.c.name == name, projects.c.removed_at.is_not(None))
+    row = conn.execute(revived.values(removed_at=None, **values).returning(projects.c.id)).first()
+    if row is not None:
+        return int(row.id)
+    inserted = conn.execute(projects.insert().values(name=name, created_at=now, **values))
+    return int(inserted.inserted_primary_key[0])
+
+
+def change(conn: Connection, project_id: int, **columns: Any) -> None:
+    """Set columns of a project."""
+    conn.execute(update(projects).where(projects.c.id == project_id).values(**columns))
+
+
+def remove(conn: Connection, project_id: int, now: int) -> None:
+    """Take a project off every page; its runs and numbers stay."""
+    change(conn, project_id, removed_at=now)
+
+
+def next_number(conn: Connection, project_id: int) -> int:
+    """Take the next number of a run; a number that was taken is never given again."""
+    raised = update(projects).where(projects.c.id == project_id).values(next_number=projects.c.next_number + 1)
+    return int(conn.execute(raised.returning(projects.c.next_number)).scalar_one()) - 1

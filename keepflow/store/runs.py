@@ -1,0 +1,150 @@
+"""Runs: one execution of one flow at one commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from keepflow.core.events import Event
+from keepflow.core.states import FINAL, LIVE, MOVES, Reason, State
+from keepflow.store.tables import runs
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. `plan` is the frozen plan as plain data, `why` says why this flow was started."""
+
+    id: int
+    project_id: int
+    number: int
+    flow: str
+    state: State
+    reason_code: str
+    reason: str
+    event: Event
+    ref: str
+    sha: str
+    message: str
+    actor: str
+    why: str
+    plan: dict[str, Any]
+    trust: str
+    delivery_id: int | None
+    agent_id: int | None
+    superseded_by: int | None
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+
+
+def _run(row: RowMapping) -> Run:
+    return Run(**{**row, "state": State(row["state"]), "event": Event.from_json(row["event"])})
+
+
+def add(
+    conn: Connection,
+    now: int,
+    project_id: int,
+    number: int,
+    flow: str,
+    event: Event,
+    *,
+    state: State,
+    reason: Reason,
+    why: str,
+    plan: dict[str, Any],
+    trust: str,
+    delivery_id: int | None,
+) -> int:
+    """Add a run and return its row id."""
+    inserted = conn.execute(
+        runs.insert().values(
+            project_id=project_id,
+            number=number,
+            flow=flow,
+            state=state.value,
+            reason_code=reason.code,
+            reason=reason.sentence,
+            event=event.to_json(),
+            ref=event.ref[:255],
+            sha=event.sha,
+            message=event.message,
+            actor=event.actor[:200],
+            why=why,
+            plan=plan,
+            trust=trust,
+            delivery_id=delivery_id,
+            created_at=now,
+            finished_at=now if state in FINAL else None,
+        )
+    )
+    return int(inserted.inserted_primary_key[0])
+
+
+def by_id(conn: Connection, run_id: int) -> Run:
+    """Return a run by its row id; it must exist."""
+    return _run(conn.execute(select(runs).where(runs.c.id == run_id)).mappings().one())
+
+
+def by_number(conn: Connection, project_id: int, number: int) -> Run | None:
+    """Return a run by its project and number."""
+    query = select(runs).where(runs.c.project_id == project_id, runs.c.number == number)
+    row = conn.execute(query).mappings().first()
+    return _run(row) if row else None
+
+
+def page(
+    conn: Connection, project_id: int | None = None, before: int | None = None, limit: int = 50, **filters: Any
+) -> list[Run]:
+    """List runs, newest first, below the row id `before`; `filters` are columns and their values (`flow="dev"`)."""
+    query = select(runs).where(*(runs.c[name] == value for name, value in filters.items()))
+    if project_id is not None:
+        query = query.where(runs.c.project_id == project_id)
+    if before is not None:
+        query = query.where(runs.c.id < before)
+    return [_run(row) for row in conn.execute(query.order_by(runs.c.id.desc()).limit(limit)).mappings()]
+
+
+def of_delivery(conn: Connection, delivery_id: int) -> list[Run]:
+    """List the runs a delivery started."""
+    query = select(runs).where(runs.c.delivery_id == delivery_id).order_by(runs.c.id)
+    return [_run(row) for row in conn.execute(query).mappings()]
+
+
+def live(conn: Connection, project_id: int, flow: str) -> list[Run]:
+    """List the runs of a flow that have not ended, oldest first."""
+    query = select(runs).where(runs.c.project_id == project_id, runs.c.flow == flow, runs.c.state.in_(LIVE))
+    return [_run(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+
+
+def of_commit(conn: Connection, project_id: int, ref: str, sha: str) -> list[Run]:
+    """List the runs of one commit on one ref, oldest first."""
+    query = select(runs).where(runs.c.project_id == project_id, runs.c.ref == ref, runs.c.sha == sha)
+    return [_run(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+
+
+def move(conn: Connection, run_id: int, state: State, reason: Reason, now: int, **columns: Any) -> bool:
+    """Bring a run into a state (or give the state it is in a new reason); False when that move is not legal.
+
+    Sets `started_at` the first time it runs and `finished_at` when it ends.
+    """
+    values: dict[str, Any] = {"state": state.value, "reason_code": reason.code, "reason": reason.sentence, **columns}
+    if state in FINAL:
+        values["finished_at"] = now
+    query = update(runs).where(runs.c.id == run_id, runs.c.state.in_(may_come_from(state)))
+    moved = conn.execute(query.values(**values)).rowcount == 1
+    if moved and state == State.RUNNING:
+        conn.execute(update(runs).where(runs.c.id == run_id, runs.c.started_at.is_(None)).values(started_at=now))
+    return moved
+
+
+def bind_agent(conn: Connection, run_id: int, agent_id: int) -> None:
+    """Remember the agent a run stays on."""
+    conn.execute(update(runs).where(runs.c.id == run_id).values(agent_id=agent_id))
+
+
+def may_come_from(state: State) -> tuple[State, ...]:
+    """Return the states from which this one can be reached; a live state also from itself, for a new reason."""
+    return tuple(old for old in State if state in MOVES[old] or (old is state and state in LIVE))
