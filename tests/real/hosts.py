@@ -10,21 +10,18 @@ left behind.
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import json
 import re
 import secrets
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from tests.real.engines import Engine
 from tests.real.images import base_image, cache_dir
-from tests.real.leftovers import STATE, ip, remove, sweep, write_record
+from tests.real.leftovers import STATE, ip, one_at_a_time, remove, sweep, write_record
 from tests.real.load_process import Load
 from tests.real.waiting import Hopeless, free_port, wait_until
 
@@ -84,7 +81,7 @@ class SecondHost:
         ours, theirs = f"{self._cable}o", f"{self._cable}i"
         ip("netns", "add", self.name)
         ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", self.name)
-        with _one_at_a_time():
+        with one_at_a_time():
             outside, inside = _free_cable()
             ip("address", "add", f"{outside}/30", "dev", ours)
             ip("link", "set", ours, "up")
@@ -202,14 +199,6 @@ class SecondHost:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Hold the lock under which an address is chosen and taken; it ends with the process."""
-    with (STATE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _free_cable() -> tuple[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,20 @@ STATE = Path("/var/lib/keepflow-test")  #: one directory per second host; short,
 
 def sweep() -> list[str]:
     """Remove the second hosts whose maker has ended without closing them; return their names. Safe to call any time."""
-    swept = [directory for directory in sorted(STATE.glob("kft-*")) if _orphaned(directory)]
-    for directory in swept:
-        remove(directory)
+    with one_at_a_time():
+        swept = [directory for directory in sorted(STATE.glob("kft-*")) if _orphaned(directory)]
+        for directory in swept:
+            remove(directory)
     return [directory.name for directory in swept]
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the lock under which addresses are chosen and leftovers are removed; it ends with the process."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def read_record(directory: Path) -> dict[str, Any]:
@@ -45,7 +58,7 @@ def write_record(directory: Path, cable: str) -> None:
 def _orphaned(directory: Path) -> bool:
     """Say whether the process that made a host is gone."""
     told = read_record(directory)
-    return not told or born(told["owner"]) != told["born"]
+    return not told or not alive(told["owner"]) or born(told["owner"]) != told["born"]
 
 
 def remove(directory: Path) -> None:
@@ -88,7 +101,7 @@ def _kill_all(name: str) -> set[int]:
         fresh = {child for pid in fresh for child in children.get(pid, [])} - doomed
     for pid in doomed:
         _kill(pid)
-    return {pid for pid in doomed if _alive(pid)}
+    return {pid for pid in doomed if alive(pid)}
 
 
 def _kill(pid: int) -> None:
@@ -106,7 +119,7 @@ def _stat(pid: int, field: int) -> int | None:
         return None
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     """Say whether a process runs; one that ended and waits for its parent does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
