@@ -65,7 +65,7 @@ class Executor(Protocol):
 
 @dataclass(slots=True)
 class StepContext:
-    """What a step may use. Text the step writes with `say` goes to the job's log."""
+    """What a step may use. `say` adds text to the job's log as it is, line ends included; `sh` itself shows nothing."""
 
     workspace: Path
     env: dict[str, str]
