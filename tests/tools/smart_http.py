@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def serve(repository: Path, expects: str | None = None, redirect_to: str | None 
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, *_: object) -> None:
             pass
@@ -42,6 +44,8 @@ def serve(repository: Path, expects: str | None = None, redirect_to: str | None 
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
             self.answer(False, "application/x-git-upload-pack-result", body)
 
         def answer(self, advertise: bool, kind: str, body: bytes) -> None:
