@@ -1,0 +1,215 @@
+"""`keepflow apply`: say what a server file would change in the database, then change it, in one transaction.
+
+What the file names becomes read-only on pages ("managed by file"); what an earlier file named and this one does not is
+taken away; everything else belongs to the pages and is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keepflow.core.deploys import overrides_to_json
+from keepflow.engine.context import Master
+from keepflow.errors import UsageError
+from keepflow.store import environments, events, people, projects, settings
+from keepflow.store.environments import Environment
+from keepflow.store.projects import Project, git_token_place, hook_secret_place
+from keepflow.store.writer import Tx
+from keepflow.tools.git import check_remote_url
+from keepflow.wire.desired import Desired, DesiredEnvironment, DesiredProject, DesiredRegistry, PlanLine
+
+#: Settings whose values are never shown, only that they are new.
+_HIDDEN = frozenset({"hook_secret", "git_token", "push", "pull", "ca_pem"})
+REGISTRIES = "registries"  #: settings key; {name: DesiredRegistry with sealed passwords}
+URL = "url"  #: settings key
+
+
+def registry_place(name: str, user: str) -> str:
+    """Return the place a registry password is sealed for; `user` is push or pull."""
+    return f"registry/{name}/{user}"
+
+
+def registries(conn: Connection, master: Master) -> dict[str, DesiredRegistry]:
+    """Return the registries of this master by name, with their logins unsealed."""
+    stored: dict[str, Any] = settings.get(conn, REGISTRIES, {})
+    return {name: DesiredRegistry(**_unsealed(master, name, data)) for name, data in stored.items()}
+
+
+def plan(conn: Connection, master: Master, desired: Desired) -> list[PlanLine]:
+    """List what applying would do, in order; an empty list says that the database already is equal to the file.
+
+    Raises UsageError or BadRemote for what no master can do.
+    """
+    _check(master, desired)
+    current = stored(conn, master)
+    keep_url = {"url": current.url} if desired.url is None else {"url": desired.url}
+    lines = list(_compare("server", {"": {"url": current.url}}, {"": keep_url}))
+    for kind in ("registries", "groups", "projects", "environments"):
+        lines += _compare(kind, _section(current, kind), _section(desired, kind))
+    return lines
+
+
+def apply(tx: Tx, master: Master, desired: Desired, by: str, now: int) -> list[PlanLine]:
+    """Make the database equal to the file and return what was done."""
+    done = plan(tx.conn, master, desired)
+    if desired.url is not None:
+        settings.put(tx.conn, URL, desired.url)
+    sealed = {name: _sealed(master, name, registry) for name, registry in desired.registries.items()}
+    settings.put(tx.conn, REGISTRIES, sealed)
+    _apply_groups(tx.conn, desired)
+    _apply_projects(tx.conn, master, desired, now)
+    _apply_environments(tx.conn, desired, now)
+    if done:
+        events.add(tx, now, "applied", actor=by, data={"changes": [line.model_dump() for line in done]})
+    for topic in ("projects", "dispatch", "deliveries", "events"):
+        tx.after_commit(partial(master.wakes.fire, topic))
+    return done
+
+
+def stored(conn: Connection, master: Master) -> Desired:
+    """Return what earlier files made of the database, in the words of a file."""
+    managed = {project.name: project for project in projects.every(conn) if project.managed}
+    return Desired(
+        url=settings.get(conn, URL),
+        registries=registries(conn, master),
+        groups={group.name: tuple(sorted(group.members)) for group in people.all_groups(conn) if group.managed},
+        projects={name: _stored_project(master, project) for name, project in managed.items()},
+        environments={
+            f"{project.name}/{environment.name}": _stored_environment(environment)
+            for project in managed.values()
+            for environment in environments.of_project(conn, project.id)
+            if environment.managed
+        },
+    )
+
+
+def _check(master: Master, desired: Desired) -> None:
+    for name, project in desired.projects.items():
+        check_remote_url(project.repo, allow_local=True)
+        if project.forge not in master.forges:
+            known = ", ".join(sorted(master.forges))
+            sentence = f"projects.{name}.forge: no forge {project.forge!r}; there are: {known}"
+            raise UsageError(sentence, code="unknown-forge")
+    for key in desired.environments:
+        if key.partition("/")[0] not in desired.projects:
+            raise UsageError(f"environments.{key}: the file names no such project", code="unknown-project")
+
+
+def _section(desired: Desired, kind: str) -> dict[str, dict[str, Any]]:
+    if kind == "groups":
+        return {name: {"members": sorted(members)} for name, members in desired.groups.items()}
+    found: Mapping[str, Any] = getattr(desired, kind)
+    return {name: model.model_dump(mode="json") for name, model in found.items()}
+
+
+def _compare(kind: str, old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> Iterator[PlanLine]:
+    noun = {"registries": "registry"}.get(kind, kind.removesuffix("s"))
+    for name, wanted in new.items():
+        what = f"{noun} {name}".strip()
+        if name not in old:
+            yield PlanLine(action="add", what=what)
+        elif old[name] != wanted:
+            keys = [key for key in wanted if wanted[key] != old[name].get(key)]
+            yield PlanLine(
+                action="change",
+                what=what,
+                detail="; ".join(_difference(key, old[name].get(key), wanted[key]) for key in keys),
+            )
+    for name in old.keys() - new.keys():
+        yield PlanLine(action="remove", what=f"{noun} {name}", detail="runs, releases and deployments stay")
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    return f"{key} is new" if key in _HIDDEN else f"{key}: {old!r} → {new!r}"
+
+
+def _sealed(master: Master, name: str, registry: DesiredRegistry) -> dict[str, Any]:
+    data = registry.model_dump(mode="json")
+    for user in ("push", "pull"):
+        if data[user] is not None:
+            sealed = master.vault.seal(data[user]["password"].encode(), registry_place(name, user))
+            data[user]["password"] = sealed.hex()
+    return data
+
+
+def _unsealed(master: Master, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    opened = dict(data)
+    for user in ("push", "pull"):
+        if data[user] is not None:
+            sealed = bytes.fromhex(data[user]["password"])
+            password = master.vault.unseal(sealed, registry_place(name, user)).decode()
+            opened[user] = {"username": data[user]["username"], "password": password}
+    return opened
+
+
+def _apply_groups(conn: Connection, desired: Desired) -> None:
+    for group in people.all_groups(conn):
+        if group.managed and group.name not in desired.groups:
+            people.remove_group(conn, group.name)
+    for name, members in desired.groups.items():
+        people.set_group(conn, name, members, managed=True)
+
+
+def _apply_projects(conn: Connection, master: Master, desired: Desired, now: int) -> None:
+    for project in projects.every(conn):
+        if project.managed and project.name not in desired.projects:
+            projects.remove(conn, project.id, now)
+    for name, wanted in desired.projects.items():
+        found = projects.by_name(conn, name)
+        project_id = found.id if found else projects.add(conn, now, name, wanted.repo, wanted.forge)
+        projects.change(conn, project_id, managed=True, **_project_columns(master, name, wanted))
+
+
+def _project_columns(master: Master, name: str, wanted: DesiredProject) -> dict[str, Any]:
+    hook, token = wanted.hook_secret, wanted.git_token
+    return {
+        "repo": wanted.repo,
+        "forge": wanted.forge,
+        "flow_file": wanted.flow_file,
+        "images": list(wanted.images),
+        "hook_secret": master.vault.seal(hook.encode(), hook_secret_place(name)) if hook else None,
+        "git_token": master.vault.seal(token.encode(), git_token_place(name)) if token else None,
+        "git_ssh_key_file": wanted.git_ssh_key_file,
+        "git_known_hosts_file": wanted.git_known_hosts_file,
+    }
+
+
+def _stored_project(master: Master, project: Project) -> DesiredProject:
+    hook, token = project.hook_secret, project.git_token
+    return DesiredProject(
+        repo=project.repo,
+        forge=project.forge,
+        flow_file=project.flow_file,
+        images=project.images,
+        hook_secret=master.vault.unseal(hook, hook_secret_place(project.name)).decode() if hook else None,
+        git_token=master.vault.unseal(token, git_token_place(project.name)).decode() if token else None,
+        git_ssh_key_file=project.git_ssh_key_file,
+        git_known_hosts_file=project.git_known_hosts_file,
+    )
+
+
+def _apply_environments(conn: Connection, desired: Desired, now: int) -> None:
+    by_name = {project.name: project for project in projects.every(conn)}
+    for project in by_name.values():
+        for environment in environments.of_project(conn, project.id):
+            if environment.managed and f"{project.name}/{environment.name}" not in desired.environments:
+                environments.remove(conn, environment.id, now)
+    for position, (key, wanted) in enumerate(desired.environments.items()):
+        name, _, short = key.partition("/")
+        columns = {**wanted.model_dump(mode="json"), "position": position, "managed": True}
+        environments.put(conn, by_name[name].id, short, now, columns)
+
+
+def _stored_environment(environment: Environment) -> DesiredEnvironment:
+    return DesiredEnvironment(
+        agent=environment.agent,
+        service=environment.service,
+        branches=environment.branches,
+        overrides=overrides_to_json(environment.overrides),
+        promote_from=environment.promote_from,
+        approved_by=environment.approved_by,
+    )
