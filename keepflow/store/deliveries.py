@@ -17,8 +17,8 @@ from keepflow.store.tables import deliveries
 class Delivery:
     """One webhook call.
 
-    `decision` is {"sentence", "runs": [{"flow", "run", "why"}], "not": {flow: why}}, or None so far; an unhandled delivery
-    with a decision says what it waits for.
+    `decision` is {"sentence", "runs": [{"flow", "run", "why"}], "not": {flow: why}}, or None so far; an unhandled
+    delivery with a decision says what it waits for.
     """
 
     id: int

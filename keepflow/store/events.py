@@ -48,8 +48,8 @@ def add(
 ) -> int:
     """Append one event and return its id.
 
-    `actor` is a user name, `agent:<name>`, a forge's sender, or "" for keepflow itself. Readers are told by whoever submits
-    the closure (topic `events`).
+    `actor` is a user name, `agent:<name>`, a forge's sender, or "" for keepflow itself. Readers are told by whoever
+    submits the closure (topic `events`).
     """
     row: dict[str, Any] = {
         "at": now,

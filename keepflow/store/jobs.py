@@ -91,21 +91,19 @@ def add(
     conn: Connection, run_id: int, ordinal: int, planned: PlannedJob, spec: dict[str, Any], reason: Reason, now: int
 ) -> int:
     """Add a job in state waiting, for this reason, and return its row id."""
-    inserted = conn.execute(
-        jobs.insert().values(
-            run_id=run_id,
-            key=planned.key,
-            ordinal=ordinal,
-            kind=planned.kind.value,
-            needs=list(planned.needs),
-            spec=spec,
-            state=State.WAITING.value,
-            reason_code=reason.code,
-            reason=reason.sentence,
-            created_at=now,
-        )
+    query = jobs.insert().values(
+        run_id=run_id,
+        key=planned.key,
+        ordinal=ordinal,
+        kind=planned.kind.value,
+        needs=list(planned.needs),
+        spec=spec,
+        state=State.WAITING.value,
+        reason_code=reason.code,
+        reason=reason.sentence,
+        created_at=now,
     )
-    return int(inserted.inserted_primary_key[0])
+    return int(conn.execute(query.returning(jobs.c.id)).scalar_one())
 
 
 def by_id(conn: Connection, job_id: int) -> Job:

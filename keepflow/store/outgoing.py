@@ -25,8 +25,8 @@ class Outgoing:
 
 def add(conn: Connection, agent_id: int, fence: int, body: dict[str, Any], now: int) -> int:
     """Add a row for an agent and return its id; `engine.sending` also wakes the agent's session."""
-    inserted = conn.execute(outgoing.insert().values(agent_id=agent_id, fence=fence, body=body, created_at=now))
-    return int(inserted.inserted_primary_key[0])
+    query = outgoing.insert().values(agent_id=agent_id, fence=fence, body=body, created_at=now)
+    return int(conn.execute(query.returning(outgoing.c.id)).scalar_one())
 
 
 def waiting(conn: Connection, agent_id: int, after: int = 0, limit: int = 100) -> list[Outgoing]:

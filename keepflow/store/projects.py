@@ -69,8 +69,8 @@ def add(conn: Connection, now: int, name: str, repo: str, forge: str, **columns:
     row = conn.execute(revived.values(removed_at=None, **values).returning(projects.c.id)).first()
     if row is not None:
         return int(row.id)
-    inserted = conn.execute(projects.insert().values(name=name, created_at=now, **values))
-    return int(inserted.inserted_primary_key[0])
+    query = projects.insert().values(name=name, created_at=now, **values)
+    return int(conn.execute(query.returning(projects.c.id)).scalar_one())
 
 
 def change(conn: Connection, project_id: int, **columns: Any) -> None:

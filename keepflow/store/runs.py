@@ -59,28 +59,26 @@ def add(
     delivery_id: int | None,
 ) -> int:
     """Add a run and return its row id."""
-    inserted = conn.execute(
-        runs.insert().values(
-            project_id=project_id,
-            number=number,
-            flow=flow,
-            state=state.value,
-            reason_code=reason.code,
-            reason=reason.sentence,
-            event=event.to_json(),
-            ref=event.ref[:255],
-            sha=event.sha,
-            message=event.message,
-            actor=event.actor[:200],
-            why=why,
-            plan=plan,
-            trust=trust,
-            delivery_id=delivery_id,
-            created_at=now,
-            finished_at=now if state in FINAL else None,
-        )
+    query = runs.insert().values(
+        project_id=project_id,
+        number=number,
+        flow=flow,
+        state=state.value,
+        reason_code=reason.code,
+        reason=reason.sentence,
+        event=event.to_json(),
+        ref=event.ref[:255],
+        sha=event.sha,
+        message=event.message,
+        actor=event.actor[:200],
+        why=why,
+        plan=plan,
+        trust=trust,
+        delivery_id=delivery_id,
+        created_at=now,
+        finished_at=now if state in FINAL else None,
     )
-    return int(inserted.inserted_primary_key[0])
+    return int(conn.execute(query.returning(runs.c.id)).scalar_one())
 
 
 def by_id(conn: Connection, run_id: int) -> Run:

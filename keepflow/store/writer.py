@@ -1,8 +1,8 @@
 """The one writing connection: closures in, fsynced commits out.
 
 Whoever wants to change the database hands in a short closure. One thread runs the closures that are waiting, each in
-its own savepoint, commits them together and only then resolves their futures. A lone closure is committed at once; while
-the disk syncs, the next group gathers. So durability costs one sync for many, and nobody waits for company.
+its own savepoint, commits them together and only then resolves their futures. A lone closure is committed at once;
+while the disk syncs, the next group gathers. So durability costs one sync for many, and nobody waits for company.
 """
 
 from __future__ import annotations
