@@ -15,7 +15,7 @@ from keepflow.core import deploys
 from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.crypto import dsse
-from keepflow.engine import dispatch
+from keepflow.engine import dispatch, sending
 from keepflow.engine.context import Master
 from keepflow.store import agents, deployments, environments, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.deployments import Deployment
@@ -32,7 +32,7 @@ ORDER_LIFE = 10 * 60 * 1_000_000
 
 def start(tx: Tx, master: Master, job: Job, now: int) -> None:
     """Turn a ready deploy job into a deployment and offer it, or fail the job with the rule that forbids it."""
-    run = runs.get(tx.conn, job.run_id)
+    run = runs.by_id(tx.conn, job.run_id)
     if deployments.of_job(tx.conn, job.id) is None:
         found = _admit(tx.conn, run, job)
         if isinstance(found, Reason):
@@ -113,12 +113,12 @@ def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: i
         _entered(tx, master, deployment, body)
     else:
         _finished(tx, master, deployment, body, now)
-    run_id = jobs.get(tx.conn, deployment.job_id).run_id
+    run_id = jobs.by_id(tx.conn, deployment.job_id).run_id
     tx.after_commit(lambda: master.wakes.fire(f"run:{run_id}"))
 
 
 def _admit(conn: Connection, run: Run, job: Job) -> tuple[Environment, StoredRelease] | Reason:
-    project = projects.get(conn, run.project_id)
+    project = projects.by_id(conn, run.project_id)
     target = job.spec["target"]
     environment = environments.by_name(conn, run.project_id, target)
     if environment is None:
@@ -144,8 +144,8 @@ def _admit(conn: Connection, run: Run, job: Job) -> tuple[Environment, StoredRel
 def _waits(conn: Connection, deployment: Deployment, environment: Environment) -> Reason | None:
     first = deployments.holding(conn, environment.id)[0]
     if first.id != deployment.id:
-        owner = runs.get(conn, jobs.get(conn, first.job_id).run_id)
-        name = f"{projects.get(conn, owner.project_id).name}#{owner.number}"
+        owner = runs.by_id(conn, jobs.by_id(conn, first.job_id).run_id)
+        name = f"{projects.by_id(conn, owner.project_id).name}#{owner.number}"
         if first.phase == Phase.UNKNOWN:
             sentence = f"{environment.name} is locked: the outcome of {name} is not known yet ({first.reason})"
             return Reason("outcome-unknown", sentence)
@@ -183,7 +183,7 @@ def _offer(tx: Tx, master: Master, deployment: Deployment, environment: Environm
     payload = deploys.canonical(order.model_dump(mode="json"))
     envelope = dsse.seal(payload, orders.PAYLOAD_TYPE, master.order_key)
     body = messages.Deploy(fence=attempt.fence, deployment=deployment.id, envelope=envelope)
-    outgoing.add(tx, master, agent.id, attempt.fence, body.model_dump(mode="json"), now)
+    sending.send(tx, master, agent.id, body, now)
     phases = [*deployment.phases, {"phase": Phase.OFFERED.value, "at": now, "detail": f"order sent to {agent.name}"}]
     values = {"agent_id": agent.id, "fence": attempt.fence, "order": envelope, "phases": phases}
     deployments.move(tx.conn, deployment, Phase.OFFERED, values)
@@ -194,7 +194,7 @@ def _order(
     conn: Connection, deployment: Deployment, environment: Environment, agent: agents.Agent, fence: int, now: int
 ) -> orders.DeployOrder:
     stored = releases.by_id(conn, deployment.release_id)
-    project = projects.get(conn, environment.project_id)
+    project = projects.by_id(conn, environment.project_id)
     release = stored.release
     promoted = deployment.kind != "deploy"
     return orders.DeployOrder(
@@ -237,7 +237,7 @@ def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
     if phase_may_move(deployment.phase, Phase.ACCEPTED):
         phases = [*deployment.phases, {"phase": Phase.ACCEPTED.value, "at": body.at, "detail": ""}]
         deployments.move(tx.conn, deployment, Phase.ACCEPTED, {"phases": phases, "accepted_at": now})
-        jobs.run(tx.conn, deployment.job_id, body.fence, now)
+        jobs.run(tx.conn, deployment.job_id, now)
         environment = environments.by_id(tx.conn, deployment.environment_id)
         _event(tx, now, "deployment-accepted", environment, deployment.id)
 
@@ -279,7 +279,7 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         jobs.finish(tx.conn, deployment.job_id, state, reason, now)
     data = {"outcome": body.outcome, "code": body.code, "identity": deployment.identity}
     _event(tx, now, f"deployment-{outcome.value}", environment, deployment.id, actor=deployment.requested_by, data=data)
-    dispatch.advance(tx, master, jobs.get(tx.conn, deployment.job_id).run_id, now)
+    dispatch.advance(tx, master, jobs.by_id(tx.conn, deployment.job_id).run_id, now)
     offer_waiting(tx, master, now)
 
 

@@ -117,7 +117,7 @@ def candidates(conn: Connection, environment: Environment, limit: int = 10) -> l
             continue
         serves = current is not None and current.identity == stored.release.digest
         since = deployment.finished_at or deployment.requested_at
-        seen[stored.release.digest] = Candidate(stored, runs.get(conn, stored.run_id), since, serves)
+        seen[stored.release.digest] = Candidate(stored, runs.by_id(conn, stored.run_id), since, serves)
     return list(seen.values())[:limit]
 
 
@@ -133,7 +133,7 @@ def preview(master: Master, project: str, to: str, source: str, presser: Presser
         guards = _guards(conn, found, environment, stored, presser)
         current = deployments.by_id(conn, environment.current_id) if environment.current_id else None
         serving = releases.by_id(conn, current.release_id) if current else None
-        run = runs.get(conn, stored.run_id)
+        run = runs.by_id(conn, stored.run_id)
     description = deploys.resolve(stored.container, environment.overrides)
     before = deploys.from_json(current.description) if current else None
     base = serving.sha if serving else None
@@ -179,7 +179,7 @@ def promote(
     missing = promoting.unmet(_guards(tx.conn, found, environment, stored, presser))
     if missing:
         raise Refused("; ".join(guard.sentence for guard in missing), code=missing[0].code)
-    built = runs.get(tx.conn, stored.run_id)
+    built = runs.by_id(tx.conn, stored.run_id)
     run_id = _run(tx, master, found, environment, built, presser, now)
     job = jobs.of_run(tx.conn, run_id)[0]
     deployment = deploying.add(
@@ -233,7 +233,7 @@ def _guards(
     return promoting.guards(
         promoting.Facts(
             release=stored.release,
-            release_name=f"{project.name}#{runs.get(conn, stored.run_id).number}",
+            release_name=f"{project.name}#{runs.by_id(conn, stored.run_id).number}",
             environment=environment.name,
             agent=environment.agent,
             agent_joined=agent is not None and agent.revoked_at is None,
@@ -291,7 +291,7 @@ def _card(conn: Connection, environment: Environment) -> Card:
         agent is not None and agent.connected,
         current,
         stored,
-        runs.get(conn, stored.run_id) if stored else None,
+        runs.by_id(conn, stored.run_id) if stored else None,
         drift(environment.observed, current),
         holding[0] if holding else None,
         last[0] if ended_badly else None,
