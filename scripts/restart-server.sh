@@ -200,9 +200,9 @@ switch_flags() {
   mkdir -m 755 "$flags/$state.$$"
   : >"$flags/$state.$$/$new"
   mv "$flags/$state.$$" "$flags/$state"
-  ln -s "$state" "$flags/cur.$$"
+  ln -s "$state" "$flags/.cur.$$"
   sync "$flags/states" "$flags/$state"
-  mv -T "$flags/cur.$$" "$flags/cur"
+  mv -T "$flags/.cur.$$" "$flags/cur"
   sync "$flags"
   say "flag $flags/cur -> $state"
 }
