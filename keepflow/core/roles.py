@@ -29,8 +29,10 @@ PROJECT_VERBS: dict[str, Role] = {
     "lock": Role.RELEASE_MANAGER,
     "roles": Role.ADMIN,
 }
-#: Verbs on the server itself: `enter` is for everybody who signed in, `administer` for admins of the server.
-SERVER_VERBS = frozenset({"enter", "administer"})
+#: Verbs on the server itself that everybody who signed in may do: look around, make API tokens of one's own.
+OWN_VERBS = frozenset({"enter", "tokens"})
+#: Verbs on the server itself; those beyond `OWN_VERBS` are for admins of the server.
+SERVER_VERBS = OWN_VERBS | {"administer"}
 
 #: Scopes of API tokens. Every scope can read; a token never does more than its owner may.
 SCOPES: dict[str, frozenset[str]] = {

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from keepflow import errors
 from keepflow.core import roles
+from keepflow.core.names import is_name
 from keepflow.crypto import tokens
 from keepflow.engine.context import Master
 from keepflow.store import credentials, events, people, settings
@@ -82,7 +83,7 @@ def may(conn: Connection, user: User, project_id: int | None, verb: str) -> bool
     Verbs are those of `core.roles`; an unknown one is never allowed. Admins of the server may do every verb.
     """
     if project_id is None:
-        return verb in roles.SERVER_VERBS and (verb == "enter" or user.admin)
+        return verb in roles.OWN_VERBS or (verb in roles.SERVER_VERBS and user.admin)
     if verb not in roles.PROJECT_VERBS:
         return False
     return user.admin or roles.grants((roles.Role(name) for name in people.roles_of(conn, user, project_id)), verb)
@@ -154,7 +155,9 @@ def set_disabled(tx: Tx, name: str, disabled: bool, by: str, now: int) -> None:
 
 
 def set_group(tx: Tx, name: str, members: Sequence[str], by: str, now: int) -> None:
-    """Make a group exist with exactly these members; raises Refused `managed` for one that the server file names."""
+    """Make a group exist with exactly these members; raises UsageError, and Refused `managed` for the server file's."""
+    if not is_name(name):
+        raise errors.UsageError("a group name has 1 to 40 of a-z 0-9 -", code="bad-name")
     _own_group(tx.conn, name)
     for member in members:
         check_name(member)

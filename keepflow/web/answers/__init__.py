@@ -1,0 +1,1 @@
+"""The API's answers, built from the store; pages show the very same."""

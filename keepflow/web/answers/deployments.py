@@ -1,0 +1,175 @@
+"""Deployments and environments as people and programs see them."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from keepflow.core.names import is_name
+from keepflow.core.text import one_line
+from keepflow.engine import people as rules
+from keepflow.engine import promoting
+from keepflow.errors import NotFound
+from keepflow.store import deployments, environments, jobs, people, projects, releases, runs
+from keepflow.store.people import User
+from keepflow.store.projects import Project
+from keepflow.wire import api
+
+
+def deployment(conn: Connection, project: Project, stored: deployments.Deployment) -> api.Deployment:
+    """Return one deployment with its phases and its receipt."""
+    release = releases.by_id(conn, stored.release_id)
+    carrier = runs.by_id(conn, jobs.by_id(conn, stored.job_id).run_id)
+    return api.Deployment(
+        id=stored.id,
+        project=project.name,
+        environment=environments.by_id(conn, stored.environment_id).name,
+        kind=stored.kind,
+        phase=stored.phase,
+        reason_code=stored.reason_code,
+        reason=stored.reason,
+        requested_by=stored.requested_by,
+        note=stored.note,
+        run=carrier.number,
+        built_by=runs.by_id(conn, release.run_id).number,
+        sha=release.sha,
+        identity=stored.identity,
+        identity_before=stored.identity_before,
+        changes=[api.Change(**change) for change in stored.changes],
+        phases=[api.Phase(**phase) for phase in stored.phases],
+        receipt=stored.receipt,
+        log_tail=stored.log_tail,
+        requested_at=stored.requested_at,
+        accepted_at=stored.accepted_at,
+        finished_at=stored.finished_at,
+    )
+
+
+def deployment_of_job(conn: Connection, project: Project, job_id: int) -> api.Deployment | None:
+    """Return the deployment a job carries out, or None."""
+    stored = deployments.of_job(conn, job_id)
+    return deployment(conn, project, stored) if stored else None
+
+
+def deployment_by_id(conn: Connection, user: User, deployment_id: str) -> api.Deployment:
+    """Return a deployment of a project this person may see; raises NotFound."""
+    stored = deployments.by_id(conn, deployment_id)
+    environment = environments.by_id(conn, stored.environment_id) if stored else None
+    if stored is None or environment is None or not rules.may(conn, user, environment.project_id, "see"):
+        raise NotFound("there is no such deployment, or none you may see", code="no-deployment")
+    return deployment(conn, projects.by_id(conn, environment.project_id), stored)
+
+
+def page(conn: Connection, project: Project, environment: str, query: api.PageQuery) -> api.DeploymentPage:
+    """List the deployments of an environment, newest first."""
+    place = by_name(conn, project, environment)
+    found = deployments.of_environment(conn, place.id, query.limit + 1, query.before)
+    shown = found[: query.limit]
+    more = len(found) > query.limit
+    return api.DeploymentPage(
+        items=[deployment(conn, project, stored) for stored in shown], next=shown[-1].requested_at if more else None
+    )
+
+
+def by_name(conn: Connection, project: Project, name: str) -> environments.Environment:
+    """Return an environment of a project; raises NotFound."""
+    found = environments.by_name(conn, project.id, name) if is_name(name) else None
+    if found is None:
+        raise NotFound(f"{project.name} has no environment {one_line(name, 40)!r}", code="no-environment")
+    return found
+
+
+def board(conn: Connection, project: Project) -> list[api.Environment]:
+    """Return every environment of a project, in the order of the board; those that never served anything too."""
+    found = promoting.board(conn, project)
+    return [_environment(conn, project, card, found.candidates.get(card.environment.name, [])) for card in found.cards]
+
+
+def _environment(
+    conn: Connection, project: Project, card: promoting.Card, candidates: list[promoting.Candidate]
+) -> api.Environment:
+    place = card.environment
+    return api.Environment(
+        project=project.name,
+        name=place.name,
+        agent=place.agent,
+        agent_online=card.agent_online,
+        service=place.service,
+        branches=list(place.branches),
+        promote_from=place.promote_from,
+        approved_by=list(place.approved_by),
+        url=place.url,
+        serving=_serving(card),
+        observed=(place.observed or {}).get("identity"),
+        drift=card.drift,
+        underway=deployment(conn, project, card.underway) if card.underway else None,
+        failed=deployment(conn, project, card.failed) if card.failed else None,
+        locked_by=place.locked_by,
+        locked_why=place.locked_why,
+        candidates=[_candidate(found) for found in candidates],
+        sentence=_sentence(project, card),
+    )
+
+
+def _serving(card: promoting.Card) -> api.Serving | None:
+    if card.current is None or card.release is None or card.run is None:
+        return None
+    return api.Serving(
+        deployment=card.current.id,
+        identity=card.current.identity,
+        sha=card.release.sha,
+        message=card.run.message,
+        ref=card.run.ref,
+        run=card.run.number,
+        by=card.current.requested_by,
+        since=card.current.finished_at or card.current.requested_at,
+    )
+
+
+def _candidate(found: promoting.Candidate) -> api.Candidate:
+    return api.Candidate(
+        run=found.run.number,
+        identity=found.stored.release.identity,
+        sha=found.stored.sha,
+        message=found.run.message,
+        since=found.since,
+        serves=found.serves,
+    )
+
+
+def _sentence(project: Project, card: promoting.Card) -> str:
+    """Say in one sentence why the environment is as it is."""
+    name = card.environment.name
+    if card.underway is not None:
+        doing = card.underway
+        why = f": {doing.reason}" if doing.reason else ""
+        return f"{doing.requested_by}'s deployment to {name} is in phase {doing.phase}{why}"
+    if card.drift is not None:
+        return card.drift
+    tail = f"; the last try failed: {card.failed.reason}" if card.failed else ""
+    if card.current is None or card.run is None:
+        return f"nothing was ever deployed to {name}{tail}"
+    return f"{name} serves {project.name}#{card.run.number}, deployed by {card.current.requested_by}{tail}"
+
+
+def presser(conn: Connection, user: User, project: Project) -> promoting.Presser:
+    """Return what the promote rules must know about a person."""
+    groups = frozenset(group.name for group in people.all_groups(conn) if user.name in group.members)
+    return promoting.Presser(user.name, rules.may(conn, user, project.id, "promote"), groups)
+
+
+def preview(found: promoting.Preview) -> api.Preview:
+    """Return what a promote would do."""
+    return api.Preview(
+        project=found.project.name,
+        environment=found.environment.name,
+        run=found.run.number,
+        identity=found.stored.release.identity,
+        sha=found.stored.sha,
+        serving=found.current.identity if found.current else None,
+        allowed=found.allowed,
+        guards=[api.Guard(code=guard.code, met=guard.met, sentence=guard.sentence) for guard in found.guards],
+        commits=[api.Commit(sha=c.sha, subject=c.subject, author=c.author, at=c.at) for c in found.commits],
+        leaving=[api.Commit(sha=c.sha, subject=c.subject, author=c.author, at=c.at) for c in found.leaving],
+        changes=[api.Change(setting=c.setting, before=c.before, after=c.after) for c in found.changes],
+        stop_first=found.stop_first,
+    )

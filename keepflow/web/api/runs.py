@@ -1,0 +1,113 @@
+"""Runs, their logs, and the deliveries that started them."""
+
+from __future__ import annotations
+
+from flask import Response
+from werkzeug.wrappers import Response as AnyResponse
+
+from keepflow.engine import commands
+from keepflow.errors import NotFound
+from keepflow.store import deliveries, jobs, runs
+from keepflow.web.answers import logs
+from keepflow.web.answers import runs as answers
+from keepflow.web.answers import server as server_answers
+from keepflow.web.api.endpoint import Endpoints
+from keepflow.web.state import caller, project, reading, web
+from keepflow.wire import api
+
+endpoints = Endpoints("Runs")
+
+
+@endpoints.add("GET", "/runs", "enter", api.RunPage, query=api.RunsQuery)
+def all_runs(query: api.RunsQuery) -> api.RunPage:
+    """List the runs of every project the caller may see, newest first."""
+    visible = {found.id for found in server_answers.visible_projects(reading(), caller().user)}
+    return answers.page(reading(), visible, query)
+
+
+@endpoints.add("GET", "/projects/<project>/runs", "see", api.RunPage, query=api.RunsQuery)
+def project_runs(query: api.RunsQuery) -> api.RunPage:
+    """List the runs of a project, newest first."""
+    return answers.page(reading(), {project().id}, query)
+
+
+@endpoints.add("POST", "/projects/<project>/runs", "run", api.Started, body=api.NewRun, status=202)
+def start_run(body: api.NewRun) -> api.Started:
+    """Start a flow by hand."""
+    number = commands.run_flow(web().master, project().name, body.flow, body.ref, body.inputs, caller().user.name)
+    return api.Started(run=number, url=f"{web().master.url()}/projects/{project().name}/runs/{number}")
+
+
+@endpoints.add("GET", "/projects/<project>/runs/<int:number>", "see", api.RunDetail)
+def show_run(number: int) -> api.RunDetail:
+    """Show one run with its jobs, steps, releases and deployments."""
+    found = answers.detail(reading(), project(), number)
+    if found is None:
+        raise no_run(number)
+    return found
+
+
+@endpoints.add("GET", "/projects/<project>/runs/<int:number>/log", "see", query=api.LogQuery)
+def run_log(number: int, query: api.LogQuery) -> AnyResponse:
+    """Read the log of a run as it is now, as plain text; `/streams/…` follows it."""
+    return log_answer(number, query)
+
+
+def log_answer(number: int, query: api.LogQuery) -> AnyResponse:
+    """Return the log of a run of this project as plain text; page and API do the same here."""
+    found = attempts(number, query.job)
+    store = web().master.logs
+    body = [logs.tail(store, found, query.tail)] if query.tail else logs.stream(store, found)
+    answer = Response(body, mimetype="text/plain")
+    # Never a document of this origin, whatever a browser makes of the bytes.
+    answer.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    return answer
+
+
+def attempts(number: int, job: str | None) -> list[jobs.Attempt]:
+    """Return the attempts of a run (or of one of its jobs) in order; raises NotFound."""
+    stored = runs.by_number(reading(), project().id, number)
+    if stored is None:
+        raise no_run(number)
+    found = jobs.of_run(reading(), stored.id)
+    if job is not None:
+        found = [one for one in found if one.key == job]
+        if not found:
+            raise NotFound(f"run {project().name}#{number} has no such job", code="no-job")
+    return [attempt for one in found for attempt in jobs.attempts_of(reading(), one.id)]
+
+
+def no_run(number: int) -> NotFound:
+    """Return the error for a run that is not there."""
+    return NotFound(f"there is no run {project().name}#{number}", code="no-run")
+
+
+@endpoints.add("POST", "/projects/<project>/runs/<int:number>/cancel", "cancel", api.Cancelled)
+def cancel_run(number: int) -> api.Cancelled:
+    """Ask for a run to be cancelled and say what becomes of that."""
+    return cancel(number)
+
+
+def cancel(number: int) -> api.Cancelled:
+    """Cancel a run of this project as the caller; page and API do the same here."""
+    stored = runs.by_number(reading(), project().id, number)
+    if stored is None:
+        raise no_run(number)
+    master, now, by = web().master, web().now(), caller().user.name
+    answer = master.writer.call(lambda tx: commands.cancel_run(tx, master, stored.id, by, now))
+    return api.Cancelled(word=answer.word, sentence=answer.sentence)
+
+
+@endpoints.add("GET", "/projects/<project>/deliveries", "see", api.DeliveryPage, query=api.PageQuery)
+def project_deliveries(query: api.PageQuery) -> api.DeliveryPage:
+    """List the webhook calls of a project, newest first."""
+    return server_answers.delivery_page(reading(), project(), query)
+
+
+@endpoints.add("GET", "/projects/<project>/deliveries/<int:delivery>", "see", api.Delivery)
+def show_delivery(delivery: int) -> api.Delivery:
+    """Show one webhook call and what was decided about it."""
+    found = deliveries.get(reading(), delivery)
+    if found is None or found.project_id != project().id:
+        raise NotFound(f"{project().name} has no delivery {delivery}", code="no-delivery")
+    return server_answers.delivery(found)

@@ -1,0 +1,60 @@
+"""Projects, agents, and applying the server file."""
+
+from __future__ import annotations
+
+from keepflow.core.names import is_name
+from keepflow.engine import apply as applying
+from keepflow.engine import enrol
+from keepflow.errors import NotFound, UsageError
+from keepflow.store import agents
+from keepflow.web.answers import server as answers
+from keepflow.web.api.endpoint import Endpoints
+from keepflow.web.state import caller, reading, web
+from keepflow.wire import api
+
+endpoints = Endpoints("Server")
+
+
+@endpoints.add("GET", "/projects", "enter", api.Projects)
+def projects() -> api.Projects:
+    """List the projects the caller may see."""
+    found = answers.visible_projects(reading(), caller().user)
+    return api.Projects(items=[answers.project(reading(), stored) for stored in found])
+
+
+@endpoints.add("GET", "/agents", "enter", api.Agents)
+def list_agents() -> api.Agents:
+    """List the agents the caller may see: admins all, others those that serve a project of theirs."""
+    return api.Agents(items=answers.visible_agents(reading(), caller().user))
+
+
+@endpoints.add("POST", "/agents", "administer", api.JoinToken, body=api.NewAgent, status=201)
+def join_token(body: api.NewAgent) -> api.JoinToken:
+    """Make the one-time token by which a machine joins under a name."""
+    if not is_name(body.name):
+        raise UsageError("an agent name has 1 to 40 of a-z 0-9 -", code="bad-name")
+    master, now, by = web().master, web().now(), caller().user.name
+    token = master.writer.call(lambda tx: enrol.make_join_token(tx, master, body.name, by, now))
+    return api.JoinToken(agent=body.name, token=token, command=f"keepflow agent join {master.url()}")
+
+
+@endpoints.add("POST", "/agents/<name>/revoke", "administer", api.Agent)
+def revoke_agent(name: str) -> api.Agent:
+    """Take an agent's identity away; it must join again."""
+    found = agents.by_name(reading(), name)
+    if found is None:
+        raise NotFound(f"there is no agent {name[:40]!r}", code="no-agent")
+    master, now, by = web().master, web().now(), caller().user.name
+    master.writer.call(lambda tx: enrol.revoke(tx, master, found.id, by, now))
+    with master.database.read() as conn:
+        return answers.agent(agents.get(conn, found.id), [])
+
+
+@endpoints.add("POST", "/apply", "administer", api.Applied, body=api.Apply)
+def apply(body: api.Apply) -> api.Applied:
+    """Make the master equal to a server file, or with `dry_run` only say what that would change."""
+    master, now, by = web().master, web().now(), caller().user.name
+    if body.dry_run:
+        return api.Applied(lines=applying.plan(reading(), master, body.desired), applied=False)
+    lines = master.writer.call(lambda tx: applying.apply(tx, master, body.desired, by, now))
+    return api.Applied(lines=lines, applied=True)

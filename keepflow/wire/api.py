@@ -1,0 +1,573 @@
+"""The REST API's models: what `/api/v1` takes and answers, and what its OpenAPI document is made from.
+
+Inside, times are UTC microseconds; in JSON they are RFC 3339 texts. Requests forbid unknown keys. Answers may grow new
+keys; a key never changes its meaning and never goes away within `/api/v1`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from keepflow.wire.desired import Desired, PlanLine
+
+
+def rfc3339(micros: int) -> str:
+    """Return a time as people and machines read it."""
+    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[
+    int,
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+
+
+class Answer(BaseModel):
+    """Base of everything that goes out."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Request(BaseModel):
+    """Base of everything that comes in; secrets never show in its repr."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Problem(Answer):
+    """An error, as RFC 9457 has it; `code` is stable and meant for programs, `detail` for people."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+class Run(Answer):
+    """One run. Every state but running and succeeded carries a reason code and a sentence."""
+
+    id: int
+    project: str
+    number: int
+    flow: str
+    state: str
+    reason_code: str
+    reason: str
+    event: str
+    ref: str
+    sha: str
+    message: str
+    actor: str
+    why: str
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
+class RunPage(Answer):
+    """Runs, newest first; `next` is the `before` of the following page, or null at the end."""
+
+    items: list[Run]
+    next: int | None
+
+
+class Step(Answer):
+    """One command of a script job; `meaning` says what its exit code usually means."""
+
+    ordinal: int
+    name: str
+    state: str
+    exit_code: int | None
+    meaning: str
+    log_from: int
+    log_to: int | None
+    started_at: Moment
+    finished_at: Moment | None
+
+
+class Attempt(Answer):
+    """One try at a job; `fence` names it everywhere, the log stream included."""
+
+    n: int
+    fence: int
+    state: str
+    reason_code: str
+    reason: str
+    agent: str | None
+    exit_code: int | None
+    log_bytes: int
+    started_at: Moment | None
+    finished_at: Moment | None
+    steps: list[Step]
+
+
+class Change(Answer):
+    """One setting that differs between what serves and what would serve; null means not set."""
+
+    setting: str
+    before: str | None
+    after: str | None
+
+
+class Phase(Answer):
+    """One phase of a deployment, as the agent reported it."""
+
+    phase: str
+    at: Moment
+    detail: str
+
+
+class Deployment(Answer):
+    """One try to make an environment serve a release; `run` is the run that carries it out."""
+
+    id: str
+    project: str
+    environment: str
+    kind: str
+    phase: str
+    reason_code: str
+    reason: str
+    requested_by: str
+    note: str
+    run: int
+    built_by: int
+    sha: str
+    identity: str
+    identity_before: str | None
+    changes: list[Change]
+    phases: list[Phase]
+    receipt: dict[str, Any] | None
+    log_tail: str
+    requested_at: Moment
+    accepted_at: Moment | None
+    finished_at: Moment | None
+
+
+class DeploymentPage(Answer):
+    """Deployments of an environment, newest first."""
+
+    items: list[Deployment]
+    next: int | None
+
+
+class Job(Answer):
+    """One job of a run, with every attempt at it; a deploy job has its deployment."""
+
+    key: str
+    kind: str
+    state: str
+    reason_code: str
+    reason: str
+    needs: list[str]
+    started_at: Moment | None
+    finished_at: Moment | None
+    attempts: list[Attempt]
+    deployment: Deployment | None
+
+
+class Release(Answer):
+    """What a run produced; only what a registry holds is `promotable`."""
+
+    origin: str
+    repository: str
+    reference: str
+    image_id: str
+    digest: str | None
+    identity: str
+    promotable: bool
+    sha: str
+    created_at: Moment
+
+
+class RunDetail(Run):
+    """One run with its jobs and releases."""
+
+    superseded_by: int | None
+    delivery: int | None
+    agent: str | None
+    jobs: list[Job]
+    releases: list[Release]
+
+
+class RunsQuery(Request):
+    """Which runs."""
+
+    flow: str | None = Field(default=None, max_length=40)
+    state: str | None = Field(default=None, max_length=12)
+    branch: str | None = Field(default=None, max_length=255)
+    before: int | None = Field(default=None, ge=1, description="`next` of the page before this one")
+    limit: int = Field(default=30, ge=1, le=200)
+
+
+class NewRun(Request):
+    """Start a flow by hand. `ref` is a branch, a tag or a full ref name; without it, the flow's own branch."""
+
+    flow: str = Field(max_length=40)
+    ref: str = Field(max_length=255)
+    inputs: dict[str, str] = Field(default_factory=dict, max_length=50)
+
+
+class Started(Answer):
+    """A run that was started."""
+
+    run: int
+    url: str
+
+
+class Cancelled(Answer):
+    """What became of a cancel: `cancelled`, `stopping`, or `too-late` for a deployment that was accepted."""
+
+    word: str
+    sentence: str
+
+
+class LogQuery(Request):
+    """Which part of a log: a byte range, or the last lines."""
+
+    job: str | None = Field(default=None, max_length=60, description="only this job")
+    tail: int | None = Field(default=None, ge=1, le=100_000, description="only the last lines")
+
+
+# --- deliveries ------------------------------------------------------------------------------------------------------
+
+
+class Delivery(Answer):
+    """One webhook call and what was decided about it. `decision` is null until intake has looked."""
+
+    id: int
+    delivery: str
+    forge: str
+    event_name: str
+    word: str
+    handled: bool
+    event: dict[str, Any] | None
+    decision: dict[str, Any] | None
+    received_at: Moment
+    handled_at: Moment | None
+
+
+class DeliveryPage(Answer):
+    """Deliveries, newest first."""
+
+    items: list[Delivery]
+    next: int | None
+
+
+class PageQuery(Request):
+    """Which page of a list."""
+
+    before: int | None = Field(default=None, ge=1, description="`next` of the page before this one")
+    limit: int = Field(default=30, ge=1, le=200)
+
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+
+class Serving(Answer):
+    """What an environment was last made to serve."""
+
+    deployment: str
+    identity: str
+    sha: str
+    message: str
+    ref: str
+    run: int
+    by: str
+    since: Moment
+
+
+class Candidate(Answer):
+    """A release that can be offered for promotion; `serves` says that it is there already."""
+
+    run: int
+    identity: str
+    sha: str
+    message: str
+    since: Moment
+    serves: bool
+
+
+class Environment(Answer):
+    """One place where a release serves. `drift` is a sentence when something else serves than was deployed."""
+
+    project: str
+    name: str
+    agent: str
+    agent_online: bool
+    service: str
+    branches: list[str]
+    promote_from: str | None
+    approved_by: list[str]
+    url: str
+    serving: Serving | None
+    observed: str | None
+    drift: str | None
+    underway: Deployment | None
+    failed: Deployment | None
+    locked_by: str | None
+    locked_why: str | None
+    candidates: list[Candidate]
+    sentence: str
+
+
+class Guard(Answer):
+    """One rule of a promote: met or not, with its sentence."""
+
+    code: str
+    met: bool
+    sentence: str
+
+
+class Commit(Answer):
+    """One commit; every text in it came from outside."""
+
+    sha: str
+    subject: str
+    author: str
+    at: Moment
+
+
+class Preview(Answer):
+    """What a promote would do, without doing it."""
+
+    project: str
+    environment: str
+    run: int
+    identity: str
+    sha: str
+    serving: str | None
+    allowed: bool
+    guards: list[Guard]
+    commits: list[Commit]
+    leaving: list[Commit]
+    changes: list[Change]
+    stop_first: bool
+
+
+class PreviewQuery(Request):
+    """What would be promoted: a run number or a digest."""
+
+    source: str = Field(max_length=120)
+
+
+class Promotion(Request):
+    """Promote one release: name a run or an identity (digest). `key` makes asking twice the same as asking once."""
+
+    run: int | None = Field(default=None, ge=1)
+    identity: str | None = Field(default=None, max_length=80)
+    note: str = Field(default="", max_length=2000)
+    key: str | None = Field(default=None, min_length=8, max_length=40, pattern=r"^[0-9A-Za-z-]+$")
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+class Project(Answer):
+    """One repository the master knows; its secrets are never told."""
+
+    name: str
+    repo: str
+    forge: str
+    flow_file: str
+    images: list[str]
+    managed: bool
+    environments: list[str]
+
+
+class Agent(Answer):
+    """One agent, as it last described itself."""
+
+    name: str
+    capabilities: list[str]
+    labels: list[str]
+    slots: int
+    connected: bool
+    offline_why: str
+    version: str
+    warnings: list[str]
+    environments: list[str]
+    key_id: str
+    revoked: bool
+    last_seen_at: Moment | None
+    created_at: Moment
+
+
+class NewAgent(Request):
+    """The name an agent may join under."""
+
+    name: str = Field(max_length=40)
+
+
+class JoinToken(Answer):
+    """A one-time join token; it is told this once."""
+
+    agent: str
+    token: str
+    command: str
+
+
+class User(Answer):
+    """One person."""
+
+    name: str
+    email: str
+    admin: bool
+    disabled: bool
+    has_password: bool
+    created_at: Moment
+
+
+class NewUser(Request):
+    """A person to add."""
+
+    name: str = Field(max_length=60)
+    email: str = Field(default="", max_length=200)
+    admin: bool = False
+
+
+class Invited(Answer):
+    """A user and the one-time link by which they set a password; it is told this once."""
+
+    user: User
+    link: str
+
+
+class SetDisabled(Request):
+    """Whether a user is shut out."""
+
+    disabled: bool
+
+
+class Group(Answer):
+    """A named list of people; `managed` ones belong to the server file."""
+
+    name: str
+    managed: bool
+    members: list[str]
+
+
+class SetGroup(Request):
+    """Exactly these members."""
+
+    members: list[Annotated[str, Field(max_length=60)]] = Field(max_length=1000)
+
+
+class Role(Answer):
+    """One role in one project, held by a user or a group."""
+
+    project: str
+    role: str
+    user: str | None
+    group: str | None
+
+
+class SetRole(Request):
+    """Give a role to a user or a group; null takes it away."""
+
+    user: str = Field(default="", max_length=60)
+    group: str = Field(default="", max_length=40)
+    role: str | None = Field(max_length=20)
+
+
+class Token(Answer):
+    """One API token, without the token."""
+
+    id: int
+    user: str
+    name: str
+    scopes: list[str]
+    created_at: Moment
+    expires_at: Moment | None
+    used_at: Moment | None
+    revoked: bool
+
+
+class NewToken(Request):
+    """An API token to make, for oneself, or as an admin for `user`."""
+
+    name: str = Field(min_length=1, max_length=60)
+    scopes: list[str] = Field(min_length=1, max_length=10)
+    days: int | None = Field(default=90, ge=1, le=3650)
+    user: str = Field(default="", max_length=60)
+
+
+class MadeToken(Answer):
+    """A new API token; it is told this once."""
+
+    token: str
+
+
+class Apply(Request):
+    """A whole server file; with `dry_run` only the plan is made."""
+
+    desired: Desired
+    dry_run: bool = False
+
+
+class Applied(Answer):
+    """What an apply did or would do."""
+
+    lines: list[PlanLine]
+    applied: bool
+
+
+class WhoAmI(Answer):
+    """Who the caller is."""
+
+    name: str
+    admin: bool
+    scopes: list[str]
+
+
+class Items(Answer):
+    """Base of short lists that come whole."""
+
+
+class Projects(Items):
+    """All projects the caller may see."""
+
+    items: list[Project]
+
+
+class Environments(Items):
+    """All environments of a project, in the order of the board."""
+
+    items: list[Environment]
+
+
+class Agents(Items):
+    """All agents the caller may see."""
+
+    items: list[Agent]
+
+
+class Users(Items):
+    """All users."""
+
+    items: list[User]
+
+
+class Groups(Items):
+    """All groups."""
+
+    items: list[Group]
+
+
+class Roles(Items):
+    """The roles of a project."""
+
+    items: list[Role]
+
+
+class Tokens(Items):
+    """API tokens."""
+
+    items: list[Token]
