@@ -65,3 +65,5 @@ LABEL_ENVIRONMENT = "keepflow.environment"
 LABEL_DEPLOYMENT = "keepflow.deployment"
 LABEL_FENCE = "keepflow.fence"
 LABEL_IDENTITY = "keepflow.identity"  # the digest (registry origin) or image id (local origin) of the release
+LABEL_RESTART = "keepflow.restart"  # the restart policy it has while it serves; a retired one has none
+LABEL_DESCRIPTION = "keepflow.description"  # hash of the description it was created from

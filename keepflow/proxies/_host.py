@@ -29,7 +29,7 @@ class HostNginx:
         return self.include_dir / f"keepflow-{name}.conf"
 
     def test(self, name: str, text: str | None) -> None:
-        """Test a copy of the whole tree with this text in it; raises DeployFailed `proxy-config` naming the bad file."""
+        """Test a copy of the whole tree with this text in it; raises DeployFailed `proxy-config`."""
         main = self._main_file()
         if not self.include_dir.is_dir():
             raise DeployFailed(f"the include folder {self.include_dir} does not exist", code="proxy-config")

@@ -1,0 +1,344 @@
+"""A Docker engine as the place where containers serve.
+
+The engine's error texts are shown to people and never decided upon: what to do next follows from status codes and from
+looking at the engine again. Only what `SlotSpec` says reaches a container; there is no way to hand options through.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from keepflow.core import names
+from keepflow.errors import DeployFailed, Unavailable
+from keepflow.ports import ContainerFacts, ImageFacts, RegistryLogin, SlotSpec
+from keepflow.targets._containers import facts, settings, subnets
+from keepflow.targets._pulling import follow
+from keepflow.tools.failpoints import fail
+
+if TYPE_CHECKING:
+    from docker import APIClient
+    from docker.errors import APIError
+
+_TAIL_BYTES = 64 * 1024
+_REMOVAL_SECONDS = 30.0
+
+
+class Docker:
+    """Fits `ports.Target`. Each thread gets its own connection; `timeout` is for one answer, in seconds."""
+
+    def __init__(self, base_url: str = "unix:///var/run/docker.sock", timeout: float = 60.0) -> None:
+        self._base_url = base_url
+        self._timeout = timeout
+        self._per_thread = threading.local()
+
+    def ping(self) -> None:
+        """Raise Unavailable `engine-unreachable` when the engine does not answer."""
+        with self._engine() as engine:
+            engine.ping()
+
+    def image(self, reference: str) -> ImageFacts | None:
+        """Return the facts of an image on disk (by id, `repo@digest` or tag), or None."""
+        from docker.errors import NotFound
+
+        with self._engine() as engine:
+            try:
+                found = engine.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stub forgot it
+            except NotFound:
+                return None
+        return ImageFacts(found["Id"], tuple(found.get("RepoDigests") or ()), int(found.get("Size") or 0))
+
+    def pull(self, repository: str, digest: str, login: RegistryLogin | None, say: Callable[[str], None]) -> ImageFacts:
+        """Pull exactly this digest and return what is on disk then.
+
+        Raises DeployFailed `image-missing`, `pull-failed` or `digest-mismatch`.
+        """
+        from docker.errors import APIError, NotFound
+
+        reference = f"{repository}@{digest}"
+        account = {"username": login.username, "password": login.password} if login else {}
+        with self._engine() as engine:
+            try:
+                # An empty account, not None: with None the SDK would read the login of whoever runs the agent.
+                lines = engine.pull(repository, tag=digest, stream=True, decode=True, auth_config=account)
+                follow(lines, reference, say)
+            except NotFound as error:
+                raise DeployFailed(f"{reference}: the registry does not have it", code="image-missing") from error
+            except APIError as error:
+                raise DeployFailed(f"{reference} cannot be pulled: {_words(error)}", code="pull-failed") from error
+        facts = self.image(reference)
+        if facts is None or reference not in facts.repo_digests:
+            raise DeployFailed(
+                f"{reference} was pulled, but the engine does not know it as that", code="digest-mismatch"
+            )
+        return facts
+
+    def keep(self, image_id: str, tag: str) -> None:
+        """Tag an image locally so that no prune removes it; raises DeployFailed `image-missing`."""
+        from docker.errors import NotFound
+
+        repository, _, name = tag.rpartition(":")
+        with self._engine() as engine:
+            try:
+                engine.tag(image_id, repository, name)
+            except NotFound as error:
+                raise DeployFailed(f"the image {image_id} is not on this engine", code="image-missing") from error
+
+    def kept(self, repository: str) -> list[tuple[str, str]]:
+        """List (tag, image id) of the keep-tags of one repository name."""
+        with self._engine() as engine:
+            images = engine.images(name=repository)
+        tags = [(tag, image["Id"]) for image in images for tag in image.get("RepoTags") or ()]
+        return sorted((tag, image_id) for tag, image_id in tags if tag.startswith(f"{repository}:"))
+
+    def drop(self, reference: str) -> None:
+        """Remove one keep-tag, and the image when nothing else names or uses it; gone already is fine."""
+        found = self.image(reference)
+        if found is None:
+            return
+        with self._engine() as engine:
+            if _unless_refused(lambda: engine.remove_image(reference)) and not self._tags(found.image_id):
+                _unless_refused(lambda: engine.remove_image(found.image_id))
+
+    def _tags(self, image_id: str) -> list[str]:
+        with self._engine() as engine:
+            found = _unless_missing(lambda: engine.inspect_image(image_id))  # type: ignore[no-untyped-call]  # see above
+        return (found or {}).get("RepoTags") or []
+
+    def network(self, name: str, subnet: str, labels: Mapping[str, str]) -> None:
+        """Make sure the slot network exists with this subnet.
+
+        Raises DeployFailed `network-overlap` or `network-failed`.
+        """
+        from docker.errors import APIError
+        from docker.types import IPAMConfig, IPAMPool
+
+        with self._engine() as engine:
+            existing = self._network(name)
+            if existing is None:
+                gateway = str(next(ipaddress.IPv4Network(subnet).hosts()))
+                pool = IPAMPool(subnet=subnet, gateway=gateway)
+                try:
+                    engine.create_network(
+                        name, driver="bridge", ipam=IPAMConfig(pool_configs=[pool]), labels=dict(labels)
+                    )
+                except APIError as error:
+                    raise self._no_network(name, subnet, error) from error
+            elif subnet not in subnets(existing):
+                raise DeployFailed(
+                    f"the network {name} exists with {', '.join(subnets(existing))} instead of {subnet}; "
+                    f"remove it (docker network rm {name}) and deploy again",
+                    code="network-overlap",
+                )
+
+    def create(self, spec: SlotSpec) -> str:
+        """Create (not start) the slot's container under its exact name and return its id.
+
+        A container of that name from this very deployment is adopted, one of this instance is replaced, any other is
+        `foreign-container`. Raises DeployFailed, also `image-missing` and `create-refused`.
+        """
+        name = names.container(spec.service, spec.instance, spec.slot)
+        self._volumes(spec)
+        fail("docker.before-create")
+        try:
+            created = self._create(name, spec)
+        except Unavailable:  # the answer may be lost although the work was done
+            found = self.inspect(name)
+            if found is None or not _same(found, spec, names.LABEL_DEPLOYMENT):
+                raise
+            created = found.id
+        fail("docker.after-create")
+        return created
+
+    def start(self, container_id: str) -> None:
+        """Start a container with its own restart policy; raises DeployFailed `start-failed` or `address-in-use`."""
+        from docker.errors import APIError
+
+        with self._engine() as engine:
+            attributes = engine.inspect_container(container_id)
+            wanted = attributes["Config"]["Labels"].get(names.LABEL_RESTART, "no")
+            if attributes["HostConfig"]["RestartPolicy"]["Name"] != wanted:
+                engine.update_container(container_id, restart_policy=_policy(wanted))
+            try:
+                engine.start(container_id)
+            except APIError as error:
+                raise self._not_started(attributes, error) from error
+
+    def inspect(self, name: str) -> ContainerFacts | None:
+        """Return the facts of the container with exactly this name or id, running or not."""
+        with self._engine() as engine:
+            found = _unless_missing(lambda: engine.inspect_container(name))
+        if found is None or name not in (found["Name"].removeprefix("/"), found["Id"]):
+            return None
+        return facts(found)
+
+    def tail(self, container_id: str, lines: int) -> str:
+        """Return the last lines of the container's own output, at most 64 KiB; "" when it is gone."""
+        kept = b""
+        with self._engine() as engine:
+            pieces = _unless_missing(lambda: engine.logs(container_id, stream=True, follow=False, tail=lines))
+            for piece in pieces or ():
+                kept = (kept + piece)[-_TAIL_BYTES:]
+        return kept.decode(errors="replace")
+
+    def stop(self, container_id: str, grace: float) -> None:
+        """Set restart policy `no`, send SIGTERM, SIGKILL after `grace` seconds; it is left in place."""
+        with self._engine() as engine:
+            if _unless_missing(lambda: engine.update_container(container_id, restart_policy=_policy("no"))) is None:
+                return
+            _unless_missing(lambda: engine.stop(container_id, timeout=math.ceil(grace)))
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container, running or not, and keep its volumes; gone already is fine."""
+        from docker.errors import APIError
+
+        with self._engine() as engine:
+            try:
+                _unless_missing(lambda: engine.remove_container(container_id, force=True))
+            except APIError as error:
+                if error.status_code != 409:  # 409: its removal is already under way
+                    raise
+            deadline = time.monotonic() + _REMOVAL_SECONDS
+            while self.inspect(container_id) is not None:
+                if time.monotonic() > deadline:
+                    raise DeployFailed(f"the container {container_id[:12]} cannot be removed", code="remove-failed")
+                time.sleep(0.02)
+
+    def mine(self, labels: Mapping[str, str]) -> list[ContainerFacts]:
+        """List containers, running or not, that carry all these labels exactly."""
+        wanted = [f"{key}={value}" for key, value in labels.items()]
+        with self._engine() as engine:
+            ids = [found["Id"] for found in engine.containers(all=True, filters={"label": wanted})]
+        return [found for found in map(self.inspect, ids) if found is not None]
+
+    def _volumes(self, spec: SlotSpec) -> None:
+        with self._engine() as engine:
+            for volume in spec.container.volumes:
+                name = names.volume(spec.service, spec.instance, volume.name)
+                labels = {names.LABEL_SERVICE: spec.service, names.LABEL_INSTANCE: spec.instance}
+                engine.create_volume(name, labels=labels)  # an existing one is left as it is
+
+    def _create(self, name: str, spec: SlotSpec) -> str:
+        from docker.errors import APIError
+
+        with self._engine() as engine:
+            wanted = settings(engine, spec)
+            for _ in range(2):
+                try:
+                    created = engine.create_container_from_config(wanted, name)  # type: ignore[no-untyped-call]  # ditto
+                    return str(created["Id"])
+                except APIError as error:
+                    holder = self.inspect(name) if error.status_code == 409 else None
+                    if holder is None or not _same(holder, spec, names.LABEL_SERVICE, names.LABEL_INSTANCE):
+                        raise self._not_created(name, spec, error) from error
+                    if _same(holder, spec, names.LABEL_DEPLOYMENT):
+                        return holder.id
+                    self.remove(holder.id)
+        raise DeployFailed(f"the name {name} does not become free", code="name-conflict")
+
+    def _not_created(self, name: str, spec: SlotSpec, error: APIError) -> DeployFailed:
+        if error.status_code == 409 and self.inspect(name) is not None:
+            return DeployFailed(
+                f"a container named {name} exists that does not belong to this service; remove or rename it",
+                code="foreign-container",
+            )
+        if self.image(spec.image_id) is None:
+            return DeployFailed(f"the image {spec.image_id} is not on this engine", code="image-missing")
+        return DeployFailed(f"the engine refuses to create {name}: {_words(error)}", code="create-refused")
+
+    def _not_started(self, attributes: dict[str, Any], error: APIError) -> DeployFailed:
+        name = attributes["Name"].removeprefix("/")
+        for network, endpoint in attributes["NetworkSettings"]["Networks"].items():
+            address = (endpoint.get("IPAMConfig") or {}).get("IPv4Address")
+            for other in ((self._network(network) or {}).get("Containers") or {}).values():
+                if other["Name"] != name and other["IPv4Address"].split("/")[0] == address:
+                    return DeployFailed(
+                        f"{name} cannot have its address {address}: the container {other['Name']} has it",
+                        code="address-in-use",
+                    )
+        return DeployFailed(f"{name} does not start: {_words(error)}", code="start-failed")
+
+    def _network(self, name: str) -> dict[str, Any] | None:
+        with self._engine() as engine:
+            found: dict[str, Any] | None = _unless_missing(lambda: engine.inspect_network(name))
+        return found if found is not None and found["Name"] == name else None
+
+    def _no_network(self, name: str, subnet: str, error: APIError) -> DeployFailed:
+        wanted = ipaddress.ip_network(subnet)
+        with self._engine() as engine:
+            for other in engine.networks():
+                if any(wanted.overlaps(ipaddress.ip_network(taken)) for taken in subnets(other) if "." in taken):
+                    return DeployFailed(
+                        f"{subnet} for {name} overlaps with the engine's network {other['Name']}; "
+                        "choose another pool (networks: in agent.yml)",
+                        code="network-overlap",
+                    )
+        return DeployFailed(
+            f"the engine refuses the network {name} with {subnet}: {_words(error)}", code="network-failed"
+        )
+
+    @contextmanager
+    def _engine(self) -> Iterator[APIClient]:
+        """Give this thread's connection; what the caller does not catch becomes Unavailable or `engine-refused`."""
+        from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
+
+        try:
+            yield self._connection()
+        except APIError as error:
+            raise DeployFailed(f"the engine refused: {_words(error)}", code="engine-refused") from error
+        except (RequestException, DockerException, OSError) as error:
+            self._per_thread.client = None
+            raise Unavailable(
+                f"the Docker engine at {self._base_url} does not answer ({type(error).__name__}); is it running?",
+                code="engine-unreachable",
+            ) from error
+
+    def _connection(self) -> APIClient:
+        client: APIClient | None = getattr(self._per_thread, "client", None)
+        if client is None:
+            from docker import APIClient
+
+            client = APIClient(base_url=self._base_url, timeout=self._timeout)  # type: ignore[arg-type]  # floats work
+            self._per_thread.client = client
+        return client
+
+
+def _same(found: ContainerFacts, spec: SlotSpec, *labels: str) -> bool:
+    return all(label in spec.labels and found.labels.get(label) == spec.labels[label] for label in labels)
+
+
+def _policy(name: str) -> Any:
+    return {"Name": name}
+
+
+def _unless_missing(act: Callable[[], Any]) -> Any:
+    from docker.errors import NotFound
+
+    try:
+        done = act()
+    except NotFound:
+        return None
+    return True if done is None else done
+
+
+def _unless_refused(act: Callable[[], Any]) -> bool:
+    """Do something that may be refused because somebody still uses the thing; say whether it was done."""
+    from docker.errors import APIError
+
+    try:
+        act()
+    except APIError as error:
+        if error.status_code not in (404, 409):
+            raise
+        return False
+    return True
+
+
+def _words(error: APIError) -> str:
+    return str(error.explanation or error).strip()
