@@ -36,15 +36,15 @@ def _network(value: Any) -> IPv4Network:
     try:
         network = IPv4Network(value if isinstance(value, str) else "")
     except ValueError:
-        raise bad("bad-network", "a network like 10.213.0.0/16, with the host part zero") from None
+        raise bad("bad-network", "must be a network like 10.213.0.0/16, with the host part zero") from None
     if network.prefixlen > 28 or network.is_multicast or network.is_loopback:
-        raise bad("bad-network", "the pool must hold at least one /28 of ordinary addresses")
+        raise bad("bad-network", "must hold at least one /28 of ordinary addresses")
     return network
 
 
 def _engine_address(text: str) -> str:
     if not text.startswith("unix:///") or not text.isprintable():
-        raise bad("bad-address", "the engine is a unix socket, like unix:///var/run/docker.sock")
+        raise bad("bad-address", "must be a unix socket, like unix:///var/run/docker.sock")
     return text
 
 

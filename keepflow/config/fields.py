@@ -88,10 +88,10 @@ def _duration(value: Any) -> Any:
     if value == 0 and not isinstance(value, bool):
         return 0.0
     if match is None or not value:
-        raise bad("bad-duration", "a time is written with its unit, like 30s, 1m30s, 2h or 500ms")
+        raise bad("bad-duration", "must be a time with its unit, like 30s, 1m30s, 2h or 500ms")
     seconds = sum(float(match[unit] or 0) * worth for unit, worth in _SECONDS.items())
     if seconds > 366 * 86400:
-        raise bad("bad-duration", "a time longer than a year")
+        raise bad("bad-duration", "must not be longer than a year")
     return seconds
 
 
@@ -142,7 +142,7 @@ def _pattern(text: str) -> str:
 def _listen(text: str) -> str:
     address, _, port = text.rpartition(":")
     if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
-        raise bad("bad-listen", "write a port (80) or address:port (127.0.0.1:8900)")
+        raise bad("bad-listen", "must be a port (80) or address:port (127.0.0.1:8900)")
     if address:
         try:
             ipaddress.ip_address(address[1:-1] if address.startswith("[") and address.endswith("]") else address)
@@ -158,12 +158,12 @@ def _address_url(text: str) -> str:
         parts = urlsplit(text)
         host, _port = parts.hostname or "", parts.port  # reading the port is its check
     except ValueError:
-        raise bad("bad-url", "not an address") from None
+        raise bad("bad-url", "must be an address like https://ci.example.org") from None
     if "@" in parts.netloc:
-        raise bad("inline-secret", "no user or password in an address")
+        raise bad("inline-secret", "must not hold a user or password")
     strange = not text.isprintable() or " " in text or parts.query or parts.fragment
     if strange or parts.scheme not in ("http", "https") or not (_is_host(host) or _is_ipv6(host)):
-        raise bad("bad-url", "write http://host or https://host, with :port when it is not the usual one")
+        raise bad("bad-url", "must be http://host or https://host, with :port when it is not the usual one")
     return text.rstrip("/")
 
 
@@ -183,40 +183,41 @@ def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
 
 def _plain_path(path: Path) -> Path:
     if not _is_plain_path(str(path)):
-        raise bad("bad-path", "an absolute path of letters, digits and . _ @ + -, without '..'")
+        raise bad("bad-path", "must be an absolute path of letters, digits and . _ @ + -, without '..'")
     return path
 
 
 Text = Annotated[
     str,
     Field(max_length=16_384),
-    _rule("bad-text", lambda text: "\0" not in text, "no NUL in text"),
+    _rule("bad-text", lambda text: "\0" not in text, "must not hold a NUL"),
     WithJsonSchema({"type": ["string", "number"]}),
 ]
 Line = Annotated[
     str,
     Field(min_length=1, max_length=200),
-    _rule("bad-text", lambda text: text.isprintable(), "one line of printable text"),
+    _rule("bad-text", lambda text: text.isprintable(), "must be one line of printable text"),
 ]
 Flag = Annotated[bool, Strict()]
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
 Count = Annotated[int, Strict(), Field(ge=1, le=1000)]
 Name = Annotated[
     str,
-    _rule("bad-name", is_name, "a name has 1 to 40 of a-z, 0-9 and '-', and neither begins nor ends with '-'"),
+    _rule("bad-name", is_name, "must be a name: 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'"),
     WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"}),
 ]
 Names = Annotated[tuple[Name, ...], OneOrMany()]
-ProjectPath = Annotated[str, _rule("bad-name", _is_project_path, "written as project/name, like 'shop/production'")]
+ProjectPath = Annotated[str, _rule("bad-name", _is_project_path, "must be project/name, like 'shop/production'")]
 Person = Annotated[
-    str, _rule("bad-name", lambda text: _PERSON.fullmatch(text) is not None, "a user name is like 'ann' or 'bo.li'")
+    str,
+    _rule("bad-name", lambda text: _PERSON.fullmatch(text) is not None, "must be a user like 'ann' or 'bo.li'"),
 ]
 EnvName = Annotated[
     str,
     _rule(
         "bad-name",
         lambda text: _ENV_NAME.fullmatch(text) is not None,
-        "a variable's name has letters, digits and '_', and does not begin with a digit",
+        "must be the name of a variable: letters, digits and '_', the first no digit",
     ),
 ]
 Env = dict[EnvName, Text]
@@ -226,35 +227,37 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?(\d+ms)?$"}),
 ]  #: seconds
 ContainerPath = Annotated[
-    str, _rule("bad-path", _is_plain_path, "an absolute path of letters, digits and . _ @ + -, without '..'")
+    str, _rule("bad-path", _is_plain_path, "must be an absolute path of letters, digits and . _ @ + -, without '..'")
 ]
 RelativePath = Annotated[
-    str, _rule("bad-path", _is_relative_path, "a path inside the repository: not absolute, without '..'")
+    str, _rule("bad-path", _is_relative_path, "must be a path inside the repository: not absolute, without '..'")
 ]
 UrlPath = Annotated[
     str,
     Field(max_length=1024),
-    _rule("bad-path", lambda text: _URL_PATH.fullmatch(text) is not None, "a URL path that begins with '/'"),
+    _rule("bad-path", lambda text: _URL_PATH.fullmatch(text) is not None, "must be a URL path that begins with '/'"),
 ]
 ImageName = Annotated[
     str,
-    _rule(
-        "bad-image", _is_image_name, "a repository name like 'shop' or 'team/shop': no registry address, tag or digest"
-    ),
+    _rule("bad-image", _is_image_name, "must be a name like 'shop' or 'team/shop': no registry address, tag or digest"),
 ]
 Repository = Annotated[
     str,
-    _rule("bad-image", _is_repository, "a repository like 'registry.example.org:5000/shop', without tag and digest"),
+    _rule(
+        "bad-image",
+        _is_repository,
+        "must be like 'registry.example.org:5000/shop', without tag and digest",
+    ),
 ]
 RegistryAddress = Annotated[
     str,
     _rule(
         "bad-address",
         lambda text: _REGISTRY.fullmatch(text) is not None,
-        "a registry is host or host:port, without https://",
+        "must be host or host:port, without https://",
     ),
 ]
-HostName = Annotated[str, _rule("bad-host", _is_host, "a host name in small letters, like 'shop.example.org'")]
+HostName = Annotated[str, _rule("bad-host", _is_host, "must be a host name in small letters, like 'shop.example.org'")]
 Listen = Annotated[str, AfterValidator(_listen), WithJsonSchema({"type": ["string", "integer"]})]
 Url = Annotated[str, AfterValidator(_address_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
@@ -267,10 +270,11 @@ Program = Annotated[
     _rule(
         "bad-path",
         lambda text: _PROGRAM.fullmatch(text) is not None or _is_plain_path(text),
-        "the name of a program, or its absolute path",
+        "must be the name of a program, or its absolute path",
     ),
 ]
 SystemUser = Annotated[
-    str, _rule("bad-name", lambda text: _SYSTEM_USER.fullmatch(text) is not None, "a system user like 'keepflow-jobs'")
+    str,
+    _rule("bad-name", lambda text: _SYSTEM_USER.fullmatch(text) is not None, "must be a user of the system"),
 ]
 PlainPath = Annotated[FilePath, AfterValidator(_plain_path)]  #: goes into another program's configuration

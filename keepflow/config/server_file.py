@@ -41,9 +41,9 @@ _LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@]*:[^/@]*@")
 
 def _remote(text: str) -> str:
     if _LOGIN_IN_URL.match(text):
-        raise bad("inline-secret", "no password in the address; name a file under git: token_file")
+        raise bad("inline-secret", "must not hold a password; name a file under git: token_file")
     if not text or text.startswith("-") or not text.isprintable() or " " in text:
-        raise bad("bad-remote", "the address of a git repository")
+        raise bad("bad-remote", "must be the address of a git repository")
     return text
 
 

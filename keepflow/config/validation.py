@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, core_schema
 
 from keepflow.config.yaml_loader import Document, Path
 from keepflow.core.text import did_you_mean, one_line, quoted
@@ -26,10 +26,15 @@ _WANTED = {
     "list_type": "a list",
     "tuple_type": "a list",
 }
-_RANGE = frozenset(
-    {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_too_long", "too_long"}
-)
+_LIMITS = {
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "string_too_long": "must have at most {max_length} characters",
+}
 _EMPTY = frozenset({"too_short", "string_too_short"})
+_OF_PYDANTIC = frozenset(get_args(core_schema.ErrorType))
 
 
 def check(
@@ -50,7 +55,7 @@ def check(
         return model.model_validate(value, context=dict(context or {})), []
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True, include_input=True)
-        return None, [_problem(model, detail, document, at, skip) for detail in details]
+        return None, [_problem(model, detail, document, at, skip) for detail in details if not _echo(detail)]
 
 
 def finish(document: Document, problems: Sequence[Problem]) -> None:
@@ -94,9 +99,9 @@ def _words(model: type[BaseModel], detail: ErrorDetails, inner: Path, path: Path
     kind, place = detail["type"], shown(path)
     if kind == "extra_forbidden":
         hint = did_you_mean(str(inner[-1]), _known_keys(model, inner[:-1]))
-        return "unknown-key", f"{shown(path[:-1])}: unknown key {quoted(str(inner[-1]))}{hint}", True
+        return "unknown-key", f"{_before(path)}unknown key {quoted(str(inner[-1]))}{hint}", True
     if kind == "missing":
-        return "missing", f"{shown(path[:-1])}: {str(inner[-1])!r} is missing", False
+        return "missing", f"{_before(path)}{str(inner[-1])!r} is missing", False
     if kind in _WANTED:
         given = kind_of(detail["input"])
         quotes = "; write it in quotes" if kind == "string_type" and isinstance(detail["input"], bool) else ""
@@ -105,8 +110,18 @@ def _words(model: type[BaseModel], detail: ErrorDetails, inner: Path, path: Path
         return "bad-value", _choice_sentence(detail, place), False
     if kind in _EMPTY:
         return "empty", f"{place} must not be empty", False
-    code = "out-of-range" if kind in _RANGE else kind if "-" in kind else "bad-value"
-    return code, f"{place}: {detail['msg']}", False
+    if kind in _LIMITS:
+        return "out-of-range", f"{place} {_LIMITS[kind].format(**detail.get('ctx', {}))}", False
+    return ("bad-value" if kind in _OF_PYDANTIC else kind), f"{place}: {detail['msg']}", False
+
+
+def _before(path: Path) -> str:
+    return f"{shown(path[:-1])}: " if len(path) > 1 else ""
+
+
+def _echo(detail: ErrorDetails) -> bool:
+    """Say whether an error only repeats others: a list counts as too short when its items are wrong."""
+    return detail["type"] == "too_short" and bool(detail["input"])
 
 
 def _choice_sentence(detail: ErrorDetails, place: str) -> str:
@@ -114,7 +129,7 @@ def _choice_sentence(detail: ErrorDetails, place: str) -> str:
     words = [word.strip(" '") for word in expected.replace(" or ", ", ").split(",")]
     given = detail["input"]
     hint = did_you_mean(given, words) if isinstance(given, str) else ""
-    value = quoted(given, 40) if isinstance(given, str) else kind_of(given)
+    value = quoted(str(given), 40) if isinstance(given, str | int | float) else kind_of(given)
     return f"{place} must be {' or '.join(words)}, not {value}{hint}"
 
 

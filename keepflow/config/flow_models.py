@@ -1,0 +1,175 @@
+"""The shape of a flow file: what each part may hold, and what it means as a core object."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from keepflow.config.fields import (
+    ContainerPath,
+    Count,
+    Duration,
+    Env,
+    EnvName,
+    Flag,
+    ImageName,
+    Line,
+    Model,
+    Name,
+    Patterns,
+    Port,
+    Text,
+    Texts,
+    UrlPath,
+    bad,
+)
+from keepflow.core import flows
+
+_EVENT_WORDS = ("push", "tag", "pull_request", "manual")
+_EVERY = ("**",)
+_CRON_WORDS = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
+_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,()#-]{1,60}")
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,30}(?:/[A-Za-z0-9_+-]{1,30}){0,2}")
+
+
+class Health(Model):
+    """When a new container counts as healthy."""
+
+    path: UrlPath = "/"
+    within: Annotated[Duration, Field(gt=0)] = 60.0
+    successes: Count = 3
+    timeout: Annotated[Duration, Field(gt=0)] = 2.0
+    interval: Annotated[Duration, Field(gt=0)] = 0.1
+
+
+class Volume(Model):
+    """A named volume of a container."""
+
+    name: Name
+    at: ContainerPath
+    shared: Flag = False
+
+
+class Container(Model):
+    """The default description of one container."""
+
+    port: Port = 8080
+    health: Health = Health()
+    env: Env = Field(default_factory=dict)
+    secrets: tuple[EnvName, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    args: Texts = ()
+    strategy: flows.Strategy | None = None
+    stop_timeout: Duration = 30.0
+
+    def to_core(self) -> flows.Container:
+        """Return the description that is frozen into releases."""
+        return flows.Container(
+            port=self.port,
+            health=flows.Health(**self.health.model_dump()),
+            env=dict(self.env),
+            secrets=self.secrets,
+            volumes=tuple(flows.Volume(volume.name, volume.at, volume.shared) for volume in self.volumes),
+            args=self.args,
+            strategy=self.strategy or flows.Strategy.OVERLAP,
+            stop_timeout=self.stop_timeout,
+        )
+
+
+def _cron(text: str) -> str:
+    fields = text.split()
+    if text not in _CRON_WORDS and (len(fields) != 5 or not all(map(_CRON_FIELD.fullmatch, fields))):
+        raise bad("bad-cron", "must be five fields like '0 2 * * *' (minute hour day month weekday) or @daily")
+    return " ".join(fields)
+
+
+def _zone(text: str) -> str:
+    if not _ZONE.fullmatch(text):
+        raise bad("bad-zone", "must be a time zone like Asia/Shanghai or UTC")
+    return text
+
+
+class Schedule(Model):
+    """When a flow starts by the clock."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+    tz: Annotated[str, AfterValidator(_zone)] = ""
+
+
+def _schedule(value: Any) -> Any:
+    return {"cron": value} if isinstance(value, str) else value
+
+
+def _patterns(value: Any) -> Any:
+    """Read `true` as every name, and `false` as not set."""
+    return (_EVERY if value else None) if isinstance(value, bool) else value
+
+
+SomePatterns = Annotated[Patterns | None, BeforeValidator(_patterns, json_schema_input_type=bool | Patterns)]
+
+
+class On(Model):
+    """Which events start a flow."""
+
+    push: SomePatterns = None
+    tag: SomePatterns = None
+    pull_request: Flag = False
+    manual: Flag = False
+    schedule: Annotated[Schedule | None, BeforeValidator(_schedule, json_schema_input_type=str | Schedule)] = None
+
+    def to_core(self) -> flows.Trigger:
+        """Return the trigger the planner matches against."""
+        return flows.Trigger(
+            push=self.push or (),
+            tag=self.tag or (),
+            pull_request=self.pull_request,
+            manual=self.manual,
+            cron=self.schedule.cron if self.schedule else "",
+            tz=self.schedule.tz if self.schedule else "",
+        )
+
+
+def _events(value: Any) -> Any:
+    """Read `on: push` and `on: [push, manual]`."""
+    words = [value] if isinstance(value, str) else value
+    return dict.fromkeys(words, True) if isinstance(words, list) and all(isinstance(w, str) for w in words) else value
+
+
+EventWord = Literal["push", "tag", "pull_request", "manual"]
+
+
+class Input(Model):
+    """A value a person gives when starting a flow by hand; scripts see it as `KEEPFLOW_INPUT_<NAME>`."""
+
+    choices: Texts = ()
+    default: Text = ""
+    help: Text = ""
+
+    @property
+    def misfit(self) -> bool:
+        """Whether the default is none of the choices."""
+        return bool(self.choices and self.default) and self.default not in self.choices
+
+
+class Flow(Model):
+    """One flow; its steps are read by `flow_file`, which knows the step kinds."""
+
+    on: Annotated[On, BeforeValidator(_events, json_schema_input_type=EventWord | list[EventWord] | On)]
+    concurrency: Literal["queue", "latest", "cancel"] = "queue"
+    inputs: dict[EnvName, Input] = Field(default_factory=dict)
+    steps: Annotated[tuple[Any, ...], Field(min_length=1)]
+
+
+class File(Model):
+    """A whole flow file."""
+
+    version: Literal[1] = 1
+    image: ImageName | None = None
+    container: Container | None = None
+    flows: Annotated[dict[Name, Flow], Field(min_length=1)]
+
+
+#: A name people give to a step.
+StepName = Line

@@ -1,0 +1,72 @@
+"""Rules between the parts of a flow file: choices that must be made, and things that could never happen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from keepflow.config import flow_models as models
+from keepflow.config.validation import shown
+from keepflow.config.yaml_loader import Document, Path
+from keepflow.core.flows import JobKind, JobPart
+from keepflow.core.text import quoted
+from keepflow.errors import Problem
+
+Parts = Mapping[str, tuple[JobPart, ...]]
+
+
+def rule_problems(model: models.File, parts: Parts, document: Document) -> list[Problem]:
+    """Return what is wrong with a file whose every part is well formed."""
+    return [*_container_problems(model, document), *_flow_problems(model, parts, document)]
+
+
+def _container_problems(model: models.File, document: Document) -> Iterator[Problem]:
+    container = model.container
+    if container is None:
+        return
+    seen: dict[str, set[str]] = {"name": set(), "at": set()}
+    for index, volume in enumerate(container.volumes):
+        path: Path = ("container", "volumes", index)
+        for key, value in (("name", volume.name), ("at", volume.at)):
+            if value in seen[key]:
+                sentence = f"{shown(path)}: another volume has the same {key}, {quoted(value)}"
+                yield document.problem((*path, key), "duplicate-volume", sentence)
+            seen[key].add(value)
+        if not volume.shared and container.strategy is None:
+            sentence = (
+                f"{shown(path)}: may the old and the new container write {quoted(volume.name)} at once? Choose "
+                "'strategy: stop-first' (visitors see the maintenance page), 'strategy: overlap', or 'shared: true'"
+            )
+            yield document.problem(path, "needs-choice", sentence)
+    for index, secret in enumerate(container.secrets):
+        if secret in container.env or secret in container.secrets[:index]:
+            where = "env" if secret in container.env else "secrets"
+            sentence = f"container.secrets[{index}]: {quoted(secret)} is already named under {where}"
+            yield document.problem(("container", "secrets", index), "conflict", sentence)
+
+
+def _flow_problems(model: models.File, parts: Parts, document: Document) -> Iterator[Problem]:
+    for name, flow in model.flows.items():
+        path: Path = ("flows", name)
+        yield from _trigger_problems(flow.on, (*path, "on"), document)
+        for key, given in flow.inputs.items():
+            if given.misfit:
+                place = (*path, "inputs", key, "default")
+                sentence = f"{shown(place)}: {quoted(given.default)} is none of the choices"
+                yield document.problem(place, "bad-value", sentence)
+        first = parts[name][0] if parts[name] else None
+        if first is not None and first.kind == JobKind.DEPLOY:
+            place = (*path, "steps", 0)
+            sentence = f"{shown(place)}: nothing is built before this deploy, so there is nothing to deploy"
+            yield document.problem(place, "unreachable", sentence)
+
+
+def _trigger_problems(on: models.On, path: Path, document: Document) -> Iterator[Problem]:
+    trigger = on.to_core()
+    if not (trigger.push or trigger.tag or trigger.pull_request or trigger.manual or trigger.cron):
+        sentence = f"{shown(path)}: nothing starts this flow; write 'manual' when people start it"
+        yield document.problem(path, "unreachable", sentence)
+    for key, patterns in (("push", trigger.push), ("tag", trigger.tag)):
+        if patterns and all(pattern.startswith("!") for pattern in patterns):
+            place = (*path, key)
+            sentence = f"{shown(place)}: patterns with '!' take away; write first what they take away from, like '**'"
+            yield document.problem(place, "unreachable", sentence)

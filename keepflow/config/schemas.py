@@ -1,0 +1,57 @@
+"""JSON schemas of keepflow's files, for editors: versioned, and made from the models that check the files."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from keepflow.config import flow_models as models
+from keepflow.config.agent_file import AgentFile
+from keepflow.config.flow_file import Kinds
+from keepflow.config.server_file import ServerFile
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def flow_schema(kinds: Kinds) -> dict[str, Any]:
+    """Return the schema of the flow file with the step kinds that are installed."""
+    schema = models.File.model_json_schema(ref_template="#/$defs/{model}")
+    entries = [_entry_schema(kind, module, schema["$defs"]) for kind, module in sorted(kinds.items())]
+    deploy = {"type": "string", "description": "The environment that gets what was built.", "pattern": "^[a-z0-9-]+$"}
+    entries.append(_one_key("deploy", deploy, {}))
+    schema["$defs"]["Flow"]["properties"]["steps"]["items"] = {"anyOf": entries}
+    return _headed(schema, "flow-file", "keepflow flow file (.keepflow.yml)")
+
+
+def server_schema() -> dict[str, Any]:
+    """Return the schema of the master's file."""
+    return _headed(ServerFile.model_json_schema(), "server-file", "keepflow server file (keepflow.yml)")
+
+
+def agent_schema() -> dict[str, Any]:
+    """Return the schema of an agent's own file."""
+    return _headed(AgentFile.model_json_schema(), "agent-file", "keepflow agent file (agent.yml)")
+
+
+def _headed(schema: dict[str, Any], name: str, title: str) -> dict[str, Any]:
+    return {"$schema": _DRAFT, "$id": f"urn:keepflow:{name}:1", **schema, "title": title}
+
+
+def _entry_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of one entry under `steps`: the kind's settings, or what its shorthand takes."""
+    full = module.Spec.model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(full.pop("$defs", {}))
+    short = TypeAdapter(typing.get_type_hints(module.shorthand)["value"]).json_schema()
+    name = TypeAdapter(models.StepName).json_schema()
+    return _one_key(kind, {"anyOf": [*short.get("anyOf", [short]), full]}, {"name": name})
+
+
+def _one_key(kind: str, schema: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {kind: schema, **others},
+        "required": [kind],
+        "additionalProperties": False,
+    }
