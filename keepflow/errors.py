@@ -2,7 +2,9 @@
 
 KeepflowError
 ├── UsageError            2  400  the caller asked for something that makes no sense
-│   └── ConfigError       2  422  a file is unreadable or wrong; carries every Problem with its line
+│   ├── ConfigError       2  422  a file is unreadable or wrong; carries every Problem with its line
+│   ├── UnsupportedMedia  2  415  a body of a content type that is not read here
+│   └── SecretTooShort    2  422  a value so short that masking it would blot out the log
 ├── AuthError             4  401  nobody proved who they are
 │   ├── Denied            4  403  somebody known may not do this
 │   └── BadSignature      4  401  a signature does not fit its message
@@ -77,6 +79,20 @@ class ConfigError(UsageError):
     def __init__(self, problems: list[Problem], *, code: str | None = None) -> None:
         self.problems = sorted(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems), code=code)
+
+
+class SecretTooShort(UsageError):
+    """A value is too short to be a secret: masking it would blot out the log, not masking it would leak it."""
+
+    http_status = 422
+    default_code = "secret-too-short"
+
+
+class UnsupportedMedia(UsageError):
+    """A body of a content type that is not read here."""
+
+    http_status = 415
+    default_code = "unsupported-media"
 
 
 class AuthError(KeepflowError):

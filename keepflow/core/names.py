@@ -7,6 +7,9 @@ import re
 #: One DNS-like label: safe as container name, directory, upstream name and label value alike.
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+#: What git refuses in a ref name (`git check-ref-format`), the parts between slashes apart.
+_NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+REF_LIMIT = 1024  #: bytes; longer names do not fit into a file of git's
 SLOTS = ("blue", "green")
 
 
@@ -18,6 +21,22 @@ def is_name(text: str) -> bool:
 def is_sha(text: str) -> bool:
     """Say whether a text is a full commit id."""
     return SHA.fullmatch(text) is not None
+
+
+def is_ref(text: str) -> bool:
+    """Say whether a text is a full ref name that git accepts, like `refs/heads/dev`; it may still be hostile."""
+    if not text.startswith("refs/") or text.count("/") < 2 or _NOT_IN_REF.search(text):
+        return False
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair: no bytes, so no ref
+        return False
+    parts = text.split("/")
+    return size <= REF_LIMIT and not text.endswith(("/", ".")) and not any(_is_bad_part(part) for part in parts)
+
+
+def _is_bad_part(part: str) -> bool:
+    return not part or part.startswith(".") or part.endswith(".lock")
 
 
 def prefix(service: str, instance: str) -> str:

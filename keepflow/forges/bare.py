@@ -1,0 +1,17 @@
+"""A bare repository: `keepflow hook send` in its `post-receive` speaks like GitHub, with the same signature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from keepflow.core.events import Parsed
+from keepflow.forges import _github_shape as shape
+
+delivery_id = shape.delivery_id
+event_name = shape.event_name
+verify = shape.verify
+
+
+def parse(headers: Mapping[str, str], body: bytes) -> Parsed:
+    """Return what a verified delivery is; raises nothing but UsageError."""
+    return shape.parse(headers, body, {"push": shape.push})
