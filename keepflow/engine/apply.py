@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keepflow.core.deploys import overrides_to_json
+from keepflow.crypto.vault import Vault
 from keepflow.engine.context import Master
 from keepflow.errors import UsageError
 from keepflow.store import environments, events, people, projects, settings
@@ -33,10 +34,10 @@ def registry_place(name: str, user: str) -> str:
     return f"registry/{name}/{user}"
 
 
-def registries(conn: Connection, master: Master) -> dict[str, DesiredRegistry]:
+def registries(conn: Connection, vault: Vault) -> dict[str, DesiredRegistry]:
     """Return the registries of this master by name, with their logins unsealed."""
     stored: dict[str, Any] = settings.get(conn, REGISTRIES, {})
-    return {name: DesiredRegistry(**_unsealed(master, name, data)) for name, data in stored.items()}
+    return {name: DesiredRegistry(**_unsealed(vault, name, data)) for name, data in stored.items()}
 
 
 def plan(conn: Connection, master: Master, desired: Desired) -> list[PlanLine]:
@@ -75,7 +76,7 @@ def stored(conn: Connection, master: Master) -> Desired:
     managed = {project.name: project for project in projects.every(conn) if project.managed}
     return Desired(
         url=settings.get(conn, URL),
-        registries=registries(conn, master),
+        registries=registries(conn, master.vault),
         groups={group.name: tuple(sorted(group.members)) for group in people.all_groups(conn) if group.managed},
         projects={name: _stored_project(master, project) for name, project in managed.items()},
         environments={
@@ -136,12 +137,12 @@ def _sealed(master: Master, name: str, registry: DesiredRegistry) -> dict[str, A
     return data
 
 
-def _unsealed(master: Master, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def _unsealed(vault: Vault, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
     opened = dict(data)
     for user in ("push", "pull"):
         if data[user] is not None:
             sealed = bytes.fromhex(data[user]["password"])
-            password = master.vault.unseal(sealed, registry_place(name, user)).decode()
+            password = vault.unseal(sealed, registry_place(name, user)).decode()
             opened[user] = {"username": data[user]["username"], "password": password}
     return opened
 
