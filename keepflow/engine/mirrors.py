@@ -1,0 +1,107 @@
+"""The master's own copies of the repositories: fetched once, with the project's credential; agents read from here."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from keepflow import errors
+from keepflow.crypto.vault import Vault
+from keepflow.store.projects import Project, git_token_place
+from keepflow.tools.git import Commit, Mirror, Remote, check_ref, init_bare, ls_remote
+
+#: Names the flow file may have; a project can name one of its own.
+FLOW_FILES = (".keepflow.yml", ".keepflow.yaml")
+FLOW_FILE_LIMIT = 256 * 1024
+#: Branches may be replaced by tags of other forges' making; heads of pull requests live under these.
+_FETCH_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch of one ref found: the commit the ref has at the remote, None when the remote has no such ref."""
+
+    head: str | None
+
+
+class Mirrors:
+    """One bare repository per project under `KEEPFLOW_HOME/mirrors`; one fetch per project at a time."""
+
+    def __init__(self, home: Path, vault: Vault) -> None:
+        self._root = home / "mirrors"
+        self._vault = vault
+        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    def path(self, project: Project) -> Path:
+        """Return where the mirror of a project lies."""
+        return self._root / f"{project.name}.git"
+
+    def fetch(self, project: Project, ref: str) -> Fetched:
+        """Bring one ref of the remote here. Raises BadRemote, CommandFailed, CommandTimeout."""
+        remote, mirror = self.remote(project), self._mirror(project)
+        with self._locks[project.id]:
+            try:
+                mirror.fetch_ref(remote, ref, _FETCH_SECONDS)
+            except errors.CommandFailed as error:
+                if isinstance(error, errors.CommandTimeout) or ls_remote(remote).get(check_ref(ref)):
+                    raise
+                return Fetched(None)
+            return Fetched(mirror.resolve(ref))
+
+    def has(self, project: Project, sha: str) -> bool:
+        """Say whether a commit is in the mirror."""
+        return self._mirror(project).has(sha)
+
+    def is_ancestor(self, project: Project, earlier: str, later: str) -> bool:
+        """Say whether one commit is contained in another; False when one of them is not here."""
+        try:
+            return self._mirror(project).is_ancestor(earlier, later)
+        except errors.CommandFailed:
+            return False
+
+    def heads(self, project: Project) -> dict[str, str]:
+        """Ask the remote for its branches and tags. Raises BadRemote, CommandFailed, CommandTimeout."""
+        return ls_remote(self.remote(project))
+
+    def read_flow_file(self, project: Project, sha: str) -> tuple[str, bytes] | None:
+        """Return the name and content of the flow file at a commit, or None when the commit has none.
+
+        Raises TooLarge, and NotFound when the commit is not here.
+        """
+        names = FLOW_FILES if project.flow_file in FLOW_FILES else (project.flow_file,)
+        for name in names:
+            content = self._mirror(project).read_file(sha, name, FLOW_FILE_LIMIT)
+            if content is not None:
+                return name, content
+        return None
+
+    def commits(self, project: Project, base: str | None, head: str, limit: int) -> list[Commit]:
+        """List the newest commits that `head` has and `base` has not, newest first; empty when they are not here."""
+        try:
+            return self._mirror(project).log(base, head, limit)
+        except errors.NotFound:
+            return []
+
+    def message(self, project: Project, sha: str) -> Commit | None:
+        """Return one commit as people see it, or None when it is not here."""
+        found = self.commits(project, None, sha, 1)
+        return found[0] if found else None
+
+    def remote(self, project: Project) -> Remote:
+        """Return the project's repository with its credential."""
+        token = project.git_token
+        return Remote(
+            project.repo,
+            token=self._vault.unseal(token, git_token_place(project.name)).decode() if token else None,
+            ssh_key_file=Path(project.git_ssh_key_file) if project.git_ssh_key_file else None,
+            known_hosts_file=Path(project.git_known_hosts_file) if project.git_known_hosts_file else None,
+            allow_local=True,
+        )
+
+    def _mirror(self, project: Project) -> Mirror:
+        path = self.path(project)
+        if not (path / "HEAD").exists():
+            init_bare(path)
+        return Mirror(path)
