@@ -124,18 +124,10 @@ def _lay_python(root: Path) -> None:
         shutil.rmtree(tree / waste, ignore_errors=True)
     _lay_tree(tree, root)
     (root / "usr/bin/python3").symlink_to(python)
-    # Packages compile when they are configured, and these never are; without it every start would compile.
-    compile_all = [
-        "chroot",
-        str(root),
-        "/usr/bin/python3",
-        "-m",
-        "compileall",
-        "-q",
-        "--invalidation-mode",
-        "unchecked-hash",
-    ]
-    subprocess.run([*compile_all, f"/usr/lib/{python}"], check=True, capture_output=True)
+    if os.geteuid() == 0:  # only root may enter the tree
+        # Packages compile when they are configured, and these never are; without it every start would compile.
+        compiling = ("/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+        subprocess.run(["chroot", str(root), *compiling, f"/usr/lib/{python}"], check=True, capture_output=True)
 
 
 def _lay_esbuild(root: Path) -> None:
