@@ -95,18 +95,18 @@ def _answer(event: Event, on: Trigger) -> tuple[bool, str]:
         case EventKind.TAG:
             return _by_name("tag", event.tag, "tag", on.tag)
         case EventKind.PULL_REQUEST:
-            return _by_switch("pull request", "pull_request", on.pull_request)
+            return _by_switch("pull_request", on.pull_request)
         case EventKind.MANUAL:
-            return _by_switch("start by hand", "manual", on.manual)
+            return _by_switch("manual", on.manual)
         case EventKind.SCHEDULE:
-            return _by_switch("schedule", "schedule", bool(on.cron))
+            return _by_switch("schedule", bool(on.cron))
 
 
 def _by_name(noun: str, name: str | None, key: str, patterns: tuple[str, ...]) -> tuple[bool, str]:
     if name is None:
         return False, f"the {key} names no {noun}"
     if not patterns:
-        return False, f"it does not listen to {key} events"
+        return False, f"its 'on' does not name {key}"
     verdict: Verdict = decide(patterns, name)
     if verdict.by is None:
         return False, f"{noun} {quoted(name)} fits none of {key}: {', '.join(patterns)}"
@@ -115,8 +115,8 @@ def _by_name(noun: str, name: str | None, key: str, patterns: tuple[str, ...]) -
     return True, f"{noun} {quoted(name)} fits {key}: {verdict.by}"
 
 
-def _by_switch(what: str, key: str, on: bool) -> tuple[bool, str]:
-    return (True, f"{key} is on") if on else (False, f"it does not start on a {what}")
+def _by_switch(key: str, on: bool) -> tuple[bool, str]:
+    return (True, f"its 'on' names {key}") if on else (False, f"its 'on' does not name {key}")
 
 
 def _happening(event: Event) -> str:

@@ -65,10 +65,10 @@ def shorthand(value: str | list[str]) -> dict[str, Any]:
 
 
 def title(spec: Spec) -> str:
-    """Return the first line that does something, as people see it in a list."""
+    """Return the first line that does something, with an ellipsis when it is not all, as people see it in a list."""
     pieces = [spec.script] if spec.script.startswith("#!") else [shown(piece) for piece in commands(spec.script)]
-    first = next(filter(None, pieces), "").removeprefix("$ ")
-    return one_line(first.partition("\n")[0], 80)
+    first, _, rest = "\n".join(filter(None, pieces)).removeprefix("$ ").strip().partition("\n")
+    return one_line(first, 76) + (" …" if rest else "")
 
 
 def argv(spec: Spec, workspace: Path) -> tuple[str, ...]:  # noqa: ARG001 - a step that is one process may need it

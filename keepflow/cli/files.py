@@ -1,0 +1,114 @@
+"""`keepflow lint`, `plan`, `schema` and `init`: everything about files that needs no server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+from keepflow.cli.findings import FORMATS, render
+from keepflow.errors import Problem, Refused, UsageError
+
+FLOW_FILES = (".keepflow.yml", ".keepflow.yaml")
+SCHEMA_FILE = ".keepflow.schema.json"
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--kind", type=click.Choice(["flow", "server", "agent"]), help="What the files are (default: by content)."
+)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.pass_context
+def lint(ctx: click.Context, files: tuple[Path, ...], kind: Any, form: str) -> None:
+    """Check flow, server and agent files, offline.
+
+    Without FILES: the flow file in this directory. Prints one line per problem: `file:line:column: code message`.
+    Exit code 0: nothing found, 1: problems, 2: a file cannot be read.
+    """
+    from keepflow.config.detection import problems_of
+
+    paths = files or (_flow_file(),)
+    problems: list[Problem] = []
+    unreadable = False
+    for path in paths:
+        try:
+            problems += problems_of(path.read_bytes(), str(path), _kinds(), kind)
+        except OSError as error:
+            unreadable = True
+            click.echo(f"keepflow: cannot read {path}: {error.strerror}", err=True)
+    if text := render(problems, form):
+        click.echo(text)
+    noun = "problem" if len(problems) == 1 else "problems"
+    click.echo(f"{len(problems)} {noun} in {len(paths)} file{'s' if len(paths) != 1 else ''}", err=True)
+    ctx.exit(2 if unreadable else 1 if problems else 0)
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--event", type=click.Choice(["push", "tag", "manual"]), default="push", show_default=True)
+@click.option("--ref", help="Branch or tag, like dev or refs/heads/dev. Without it: what every flow would do.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def plan(file: Path | None, event: str, ref: str | None, output: str) -> None:
+    """Say which flows an event would start, why, and in what order their jobs would run. Starts nothing."""
+    from keepflow.cli.planned import as_json, as_text, planned
+    from keepflow.config.flow_file import load_flow
+    from keepflow.core.events import EventKind
+
+    path = file or _flow_file()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", code="unreadable") from None
+    answer = planned(load_flow(data, _kinds(), str(path)), EventKind(event), ref)
+    click.echo(json.dumps(as_json(answer), indent=2) if output == "json" else as_text(answer))
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["flow", "server", "agent"]), default="flow")
+def schema(kind: str) -> None:
+    """Print the JSON schema of a file, for editors: flow (default), server or agent."""
+    click.echo(_schema_text(kind), nl=False)
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+@click.option("--image", help="Repository name of the image (default: the name of this directory).")
+def init(force: bool, image: str | None) -> None:
+    """Write a first .keepflow.yml, commented, and its schema for your editor."""
+    from keepflow.cli.starter import flow_file_text
+    from keepflow.core.names import slug
+
+    here = Path.cwd()
+    existing = [name for name in FLOW_FILES if (here / name).exists()]
+    if existing and not force:
+        raise Refused(f"{existing[0]} exists; look at it, or write over it with --force", code="exists")
+    text = flow_file_text(image or slug(here.name), has_dockerfile=(here / "Dockerfile").exists(), schema=SCHEMA_FILE)
+    for name, content in ((FLOW_FILES[0], text), (SCHEMA_FILE, _schema_text("flow"))):
+        (here / name).write_text(content, encoding="utf-8")
+        click.echo(f"wrote {name}")
+    click.echo("next: read it, then `keepflow lint` and `keepflow plan --ref dev`", err=True)
+
+
+def _flow_file() -> Path:
+    for name in FLOW_FILES:
+        if Path(name).exists():
+            return Path(name)
+    raise UsageError(f"there is no {FLOW_FILES[0]} here; `keepflow init` writes one", code="no-flow-file")
+
+
+def _kinds() -> dict[str, ModuleType]:
+    from keepflow.ports import discover
+
+    return discover("keepflow.steps")
+
+
+def _schema_text(kind: str) -> str:
+    from keepflow.config import schemas
+
+    makers = {"server": schemas.server_schema, "agent": schemas.agent_schema}
+    content = schemas.flow_schema(_kinds()) if kind == "flow" else makers[kind]()
+    return json.dumps(content, indent=2) + "\n"

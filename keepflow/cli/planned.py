@@ -1,0 +1,124 @@
+"""What an event would start, as people read it and as programs do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keepflow.core.events import Event, EventKind
+from keepflow.core.flows import FlowFile, JobKind, Plan, PlannedJob, Strategy, Trigger
+from keepflow.core.names import is_ref
+from keepflow.core.planning import match, plan
+from keepflow.core.text import one_line, quoted
+from keepflow.errors import UsageError
+
+STOP_FIRST = "stop-first: visitors will see the maintenance page for a while"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFlow:
+    """One flow: whether it starts (None when no event was asked about), the sentence, and its jobs."""
+
+    name: str
+    starts: bool | None
+    why: str
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was asked, and every flow of the file."""
+
+    question: str
+    flows: tuple[PlannedFlow, ...]
+
+
+def planned(flow_file: FlowFile, kind: EventKind, ref: str | None) -> Answer:
+    """Plan every flow of a file for an event at a ref; without a ref, say for each flow what starts it.
+
+    Raises UsageError for a ref that git could not have.
+    """
+    plans = {name: plan(flow, flow_file) for name, flow in flow_file.flows.items()}
+    if ref is None and kind != EventKind.MANUAL:
+        flows = [PlannedFlow(name, None, _starts_on(flow_file.flows[name].on), plans[name]) for name in plans]
+        return Answer("every flow", tuple(flows))
+    full = _full_ref(ref or "HEAD", kind)
+    decision = match(Event(kind, full, "0" * 40), flow_file)
+    why = {found.flow: found.why for found in decision.matches}
+    flows = [PlannedFlow(name, name in why, {**decision.why_not, **why}[name], plans[name]) for name in plans]
+    return Answer(f"{kind.value} {one_line(full)}" if ref else kind.value, tuple(flows))
+
+
+def as_text(answer: Answer) -> str:
+    """Return an answer for a terminal."""
+    lines = [f"{answer.question}:"]
+    for flow in answer.flows:
+        verb = "" if flow.starts is None else "starts: " if flow.starts else "does not start: "
+        lines.append(f"  {flow.name}  {verb}{one_line(flow.why)}")
+        if flow.starts is not False:
+            lines += [f"    {line}" for line in _job_lines(flow.plan)]
+    if not any(flow.starts is not False for flow in answer.flows):
+        lines.append("  nothing starts")
+    return "\n".join(lines)
+
+
+def as_json(answer: Answer) -> dict[str, Any]:
+    """Return an answer for a program."""
+    return {
+        "question": answer.question,
+        "flows": [
+            {
+                "flow": flow.name,
+                "starts": flow.starts,
+                "why": flow.why,
+                "concurrency": flow.plan.concurrency,
+                "stop_first": _stops_first(flow.plan),
+                "jobs": [
+                    {
+                        "key": job.key,
+                        "kind": job.kind.value,
+                        "needs": list(job.needs),
+                        "target": job.target,
+                        "steps": [step.name for step in job.steps],
+                    }
+                    for job in flow.plan.jobs
+                ],
+            }
+            for flow in answer.flows
+        ],
+    }
+
+
+def _full_ref(ref: str, kind: EventKind) -> str:
+    space = "refs/tags/" if kind == EventKind.TAG else "refs/heads/"
+    full = ref if ref.startswith("refs/") else space + ref
+    if not is_ref(full):
+        raise UsageError(f"{quoted(ref)} is not a branch or tag that git could have", code="bad-ref")
+    return full
+
+
+def _starts_on(on: Trigger) -> str:
+    parts = [f"{key}: {', '.join(patterns)}" for key, patterns in (("push", on.push), ("tag", on.tag)) if patterns]
+    parts += [word for word, given in (("pull_request", on.pull_request), ("manual", on.manual)) if given]
+    parts += [f"schedule: {on.cron} {on.tz}".rstrip()] if on.cron else []
+    return "on " + "; ".join(parts)
+
+
+def _job_lines(plan: Plan) -> list[str]:
+    lines = []
+    for number, job in enumerate(plan.jobs, start=1):
+        after = f"  (after {', '.join(job.needs)})" if job.needs else ""
+        lines.append(f"{number}. {job.key}{after}")
+        lines += [f"     - {one_line(step.name)}" for step in job.steps]
+        if job.kind == JobKind.DEPLOY:
+            lines.append(f"     - deploys what was built to {job.target}{_warning(plan, job)}")
+    return lines
+
+
+def _warning(plan: Plan, job: PlannedJob) -> str:
+    return f"; {STOP_FIRST}" if job.kind == JobKind.DEPLOY and _stops_first(plan) else ""
+
+
+def _stops_first(plan: Plan) -> bool:
+    deploys = any(job.kind == JobKind.DEPLOY for job in plan.jobs)
+    return deploys and plan.container is not None and plan.container.strategy == Strategy.STOP_FIRST
