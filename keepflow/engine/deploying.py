@@ -15,7 +15,7 @@ from keepflow.core import deploys
 from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.crypto import dsse
-from keepflow.engine import dispatch, sending
+from keepflow.engine import sending
 from keepflow.engine.context import Master
 from keepflow.store import agents, deployments, environments, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.deployments import Deployment
@@ -99,7 +99,10 @@ def offer_waiting(tx: Tx, master: Master, now: int) -> None:
 
 
 def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: int) -> None:
-    """Write down what an agent says of a deployment; what a stale owner says changes nothing."""
+    """Write down what an agent says of a deployment; what a stale owner says changes nothing.
+
+    The caller moves the run on afterwards (`dispatch.advance`).
+    """
     if not isinstance(body, messages.DeployAnswer | messages.DeployPhase | messages.DeployFinished):
         raise TypeError(f"no deployment report: {type(body).__name__}")
     deployment = deployments.by_id(tx.conn, body.deployment)
@@ -243,7 +246,7 @@ def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
 
 
 def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployPhase) -> None:
-    phase = Phase(body.phase) if body.phase in Phase else deployment.phase
+    phase = Phase(body.phase) if body.phase in set(Phase) else deployment.phase
     said = {"phase": body.phase, "at": body.at, "detail": body.detail}
     forward = phase not in OUTCOMES and phase_may_move(deployment.phase, phase)
     moved = phase if forward else deployment.phase
@@ -279,7 +282,6 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         jobs.finish(tx.conn, deployment.job_id, state, reason, now)
     data = {"outcome": body.outcome, "code": body.code, "identity": deployment.identity}
     _event(tx, now, f"deployment-{outcome.value}", environment, deployment.id, actor=deployment.requested_by, data=data)
-    dispatch.advance(tx, master, jobs.by_id(tx.conn, deployment.job_id).run_id, now)
     offer_waiting(tx, master, now)
 
 

@@ -14,6 +14,7 @@ from keepflow.core.flows import JobKind, Plan, PlannedJob
 from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard
 from keepflow.core.releases import is_digest
+from keepflow.core.states import Phase
 from keepflow.engine import deploying, dispatch
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
@@ -285,7 +286,7 @@ def _card(conn: Connection, environment: Environment) -> Card:
     stored = releases.by_id(conn, current.release_id) if current else None
     holding = deployments.holding(conn, environment.id)
     last = deployments.of_environment(conn, environment.id, 1)
-    ended_badly = bool(last) and last[0].phase in (deploying.Phase.FAILED, deploying.Phase.REVERTED)
+    ended_badly = bool(last) and last[0].phase in (Phase.FAILED, Phase.REVERTED)
     return Card(
         environment,
         agent is not None and agent.connected,
