@@ -1,7 +1,7 @@
 """How a run moves on: which jobs may start, which never will, and what all of that makes of the run.
 
-Pure and total: for any states of the jobs there is an answer, and a run whose jobs have all ended has ended. The graph of
-needs has no cycles (the planner makes none, the flow file's check refuses them).
+Pure and total: for any states of the jobs there is an answer, and a run whose jobs have all ended has ended. The graph
+of needs has no cycles (the planner makes none, the flow file's check refuses them).
 """
 
 from __future__ import annotations

@@ -9,12 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, and_, func, or_, select, update
 
 from keepflow.core.flows import JobKind, PlannedJob
+from keepflow.core.progress import NEEDS, NO_REASON
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.store import counters
 from keepflow.store.runs import may_come_from
 from keepflow.store.tables import attempts, jobs, projects, runs, steps
-
-NO_REASON = Reason("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +135,14 @@ def waiting_for_agents(conn: Connection, no_agent: str, after: int, limit: int) 
     )
     query = select(jobs).where(ready, jobs.c.kind == JobKind.SCRIPT.value, jobs.c.id > after)
     return [_job(row) for row in conn.execute(query.order_by(jobs.c.id).limit(limit)).mappings()]
+
+
+def runs_with_waiting_deploys(conn: Connection) -> list[int]:
+    """List the runs that have a deploy job waiting for something outside of their own run."""
+    query = select(jobs.c.run_id).where(
+        jobs.c.state == State.WAITING.value, jobs.c.kind == JobKind.DEPLOY.value, jobs.c.reason_code != NEEDS
+    )
+    return list(conn.execute(query.distinct().order_by(jobs.c.run_id)).scalars())
 
 
 def move(conn: Connection, job_id: int, state: State, reason: Reason, now: int | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,12 +95,19 @@ def by_number(conn: Connection, project_id: int, number: int) -> Run | None:
 
 
 def page(
-    conn: Connection, project_id: int | None = None, before: int | None = None, limit: int = 50, **filters: Any
+    conn: Connection,
+    project_ids: Collection[int] | None = None,
+    before: int | None = None,
+    limit: int = 50,
+    **filters: Any,
 ) -> list[Run]:
-    """List runs, newest first, below the row id `before`; `filters` are columns and their values (`flow="dev"`)."""
+    """List runs of these projects (None: of all), newest first, below the row id `before`.
+
+    `filters` are columns and their values (`flow="dev"`).
+    """
     query = select(runs).where(*(runs.c[name] == value for name, value in filters.items()))
-    if project_id is not None:
-        query = query.where(runs.c.project_id == project_id)
+    if project_ids is not None:
+        query = query.where(runs.c.project_id.in_(project_ids))
     if before is not None:
         query = query.where(runs.c.id < before)
     return [_run(row) for row in conn.execute(query.order_by(runs.c.id.desc()).limit(limit)).mappings()]
@@ -141,6 +149,11 @@ def move(conn: Connection, run_id: int, state: State, reason: Reason, now: int, 
 def bind_agent(conn: Connection, run_id: int, agent_id: int) -> None:
     """Remember the agent a run stays on."""
     conn.execute(update(runs).where(runs.c.id == run_id).values(agent_id=agent_id))
+
+
+def point_to_newer(conn: Connection, run_id: int, newer_id: int) -> None:
+    """Remember the run that took the place of this one."""
+    conn.execute(update(runs).where(runs.c.id == run_id).values(superseded_by=newer_id))
 
 
 def may_come_from(state: State) -> tuple[State, ...]:

@@ -44,7 +44,7 @@ def page(conn: Connection, project_ids: Collection[int] | None, query: api.RunsQ
         conn,
         before=query.before,
         limit=query.limit + 1,
-        project_id=wanted,
+        project_ids=wanted,
         **{name: value for name, value in filters.items() if value},
     )
     shown = found[: query.limit]

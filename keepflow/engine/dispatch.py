@@ -1,0 +1,148 @@
+"""Moving runs on: which jobs may start, who gets them, and what that makes of the run.
+
+Everything happens in the caller's transaction. `advance` is called whenever something about a run has changed; it may
+be called at any time and any number of times.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from sqlalchemy import Connection
+
+from keepflow.core.flows import JobKind
+from keepflow.core.progress import NEEDS, JobView, progress
+from keepflow.core.states import FINAL, Reason, State
+from keepflow.engine import assigning, deploying
+from keepflow.engine.context import Master
+from keepflow.store import events, jobs, projects, runs
+from keepflow.store.jobs import Job
+from keepflow.store.runs import Run
+from keepflow.store.writer import Tx
+
+#: How two runs of a flow meet (`Plan.concurrency`); PARALLEL is for runs that guard themselves, such as promotes.
+QUEUE, LATEST, CANCEL, PARALLEL = "queue", "latest", "cancel", "parallel"
+
+
+def advance(tx: Tx, master: Master, run_id: int, now: int) -> None:
+    """Move one run on as far as it goes now, then the runs that waited for it, and hand out jobs that became ready."""
+    _advance(tx, master, [run_id], now)
+    assign(tx, master, now)
+
+
+def assign(tx: Tx, master: Master, now: int) -> None:
+    """Hand out what can be handed out, and bring the runs this concerns up to date."""
+    for run_id in assigning.assign(tx, master, now):
+        _settle(tx, master, run_id, now)
+    for run_id in jobs.runs_with_waiting_deploys(tx.conn):
+        _settle(tx, master, run_id, now)
+
+
+def ended(tx: Tx, master: Master, run: Run, now: int) -> None:
+    """Let the runs go on that waited for one that has just ended."""
+    _advance(tx, master, _held_after(tx.conn, run), now)
+    assign(tx, master, now)
+
+
+def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> None:
+    while todo:
+        run = runs.by_id(tx.conn, todo.pop(0))
+        if run.state in FINAL:
+            continue
+        blocker = _blocker(tx.conn, run)
+        if blocker is not None:
+            _hold(tx, master, run, blocker, now)
+            continue
+        while _start_ready(tx, master, run, now):
+            pass
+        if _settle(tx, master, run.id, now) in FINAL:
+            todo += _held_after(tx.conn, run)
+
+
+def _start_ready(tx: Tx, master: Master, run: Run, now: int) -> bool:
+    """Start or skip the jobs that are due; False when there was none."""
+    found = {job.key: job for job in jobs.of_run(tx.conn, run.id)}
+    result = progress([_view(job) for job in found.values()])
+    for key, reason in result.skipped.items():
+        jobs.finish(tx.conn, found[key].id, State.SKIPPED, reason, now)
+    for key in result.ready:
+        _start(tx, master, found[key], now)
+    return bool(result.skipped or result.ready)
+
+
+def _start(tx: Tx, master: Master, job: Job, now: int) -> None:
+    if job.kind == JobKind.SCRIPT:
+        jobs.move(tx.conn, job.id, State.QUEUED, Reason("ready", "waits for an agent"))
+    elif job.kind == JobKind.DEPLOY:
+        jobs.wait(tx.conn, job.id, Reason("deploy", "the deployment is being prepared"))
+        deploying.start(tx, master, job, now)
+    else:
+        reason = Reason("unsupported", f"this version of keepflow does not carry out {job.kind.value} jobs")
+        jobs.finish(tx.conn, job.id, State.FAILED, reason, now)
+
+
+def _settle(tx: Tx, master: Master, run_id: int, now: int) -> State:
+    """Make the run's own state what its jobs make of it, and say so when it changed."""
+    run = runs.by_id(tx.conn, run_id)
+    if run.state in FINAL:
+        return run.state
+    result = progress([_view(job) for job in jobs.of_run(tx.conn, run_id)])
+    _move(tx, master, run, result.state, result.reason, now)
+    return result.state
+
+
+def _hold(tx: Tx, master: Master, run: Run, blocker: Run, now: int) -> None:
+    name = f"{projects.by_id(tx.conn, run.project_id).name}#{blocker.number}"
+    _move(tx, master, run, State.WAITING, Reason("queue", f"waits for {name} of the same flow to end"), now)
+
+
+def _move(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now: int) -> None:
+    if (run.state, run.reason_code, run.reason) == (state, reason.code, reason.sentence):
+        return
+    if runs.move(tx.conn, run.id, state, reason, now):
+        announce(tx, master, run, state, reason, now)
+
+
+def announce(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now: int) -> None:
+    """Put a changed state of a run into the events (a new reason alone is no event), and wake whoever watches."""
+    if state != run.state:
+        data = {
+            "number": run.number,
+            "flow": run.flow,
+            "state": state.value,
+            "code": reason.code,
+            "reason": reason.sentence,
+        }
+        events.add(tx, now, "run-state", project_id=run.project_id, run_id=run.id, data=data)
+    tx.after_commit(partial(master.wakes.fire, f"run:{run.id}"))
+    tx.after_commit(partial(master.wakes.fire, "events"))
+
+
+def _view(job: Job) -> JobView:
+    return JobView(
+        key=job.key,
+        state=job.state,
+        reason=Reason(job.reason_code, job.reason),
+        needs=job.needs,
+        when=job.spec["when"],
+        allow_failure=job.spec["allow_failure"],
+        pending=job.state == State.WAITING and job.reason_code == NEEDS,
+    )
+
+
+def _blocker(conn: Connection, run: Run) -> Run | None:
+    """Return the older run that this one must wait for, or None; a run that has started waits for nobody."""
+    if run.started_at is not None or run.plan["concurrency"] == PARALLEL:
+        return None
+    older = (other for other in runs.live(conn, run.project_id, run.flow) if other.id < run.id)
+    return next((other for other in older if _meet(other, run)), None)
+
+
+def _meet(older: Run, newer: Run) -> bool:
+    """Say whether two runs of one flow may not run at once: in a queue never, else when they are of the same ref."""
+    return newer.plan["concurrency"] == QUEUE or older.ref == newer.ref
+
+
+def _held_after(conn: Connection, run: Run) -> list[int]:
+    later = (other for other in runs.live(conn, run.project_id, run.flow) if other.id > run.id)
+    return [other.id for other in later if other.started_at is None]

@@ -1,0 +1,68 @@
+"""What an agent is told about a script job: the code, the commands, the names scripts see, and what it is lent."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from keepflow.core.flows import JobKind, PlannedJob
+from keepflow.core.planning import plan_from_json
+from keepflow.engine import lending
+from keepflow.engine.context import Master
+from keepflow.store.jobs import Attempt, Job
+from keepflow.store.projects import Project
+from keepflow.store.runs import Run
+from keepflow.wire.messages import RunJob, StepOrder
+
+PROTECTED = "protected"  #: trust of a run whose branch reaches some environment
+OTHER = "other"
+
+
+def order(
+    conn: Connection, master: Master, project: Project, run: Run, job: Job, attempt: Attempt, token: str
+) -> RunJob:
+    """Return the whole order of one attempt; it holds secrets and is sealed where it is stored."""
+    plan = plan_from_json(run.plan)
+    planned = next(found for found in plan.jobs if found.key == job.key)
+    trusted = run.trust == PROTECTED
+    return RunJob(
+        fence=attempt.fence,
+        project=project.name,
+        run=run.number,
+        flow=run.flow,
+        job=job.key,
+        attempt=attempt.n,
+        sha=run.sha,
+        ref=run.ref,
+        trust=PROTECTED if trusted else OTHER,
+        code_path=f"/git/{project.name}",
+        token=token,
+        env=_env(conn, master, project, run, image=plan.image or "", environment=_target_after(plan.jobs, job.key)),
+        steps=tuple(StepOrder(kind=step.kind, name=step.name, spec=step.spec) for step in planned.steps),
+        logins=lending.push_logins(conn, master.vault, project) if trusted else (),
+        mask=lending.secrets(conn, master.vault, project),
+        images=project.images,
+    )
+
+
+def _env(
+    conn: Connection, master: Master, project: Project, run: Run, *, image: str, environment: str
+) -> dict[str, str]:
+    """Return the names that only the master knows the values of; the agent adds its own and Jenkins' spellings."""
+    event = run.event
+    return {
+        "KEEPFLOW_RUN_URL": f"{master.url().rstrip('/')}/projects/{project.name}/runs/{run.number}",
+        "KEEPFLOW_EVENT": event.kind.value,
+        "KEEPFLOW_MESSAGE": event.message,
+        "KEEPFLOW_ACTOR": event.actor,
+        "KEEPFLOW_REGISTRY": lending.address(conn, master.vault),
+        "KEEPFLOW_IMAGE": image,
+        "KEEPFLOW_ENVIRONMENT": environment,
+        **{f"KEEPFLOW_INPUT_{name.upper().replace('-', '_')}": value for name, value in event.inputs.items()},
+    }
+
+
+def _target_after(jobs: tuple[PlannedJob, ...], key: str) -> str:
+    """Return the environment that the work of a job goes to: the first deploy that follows it."""
+    keys = [job.key for job in jobs]
+    following = jobs[keys.index(key) + 1 :]
+    return next((job.target for job in following if job.kind == JobKind.DEPLOY), "")

@@ -1,0 +1,189 @@
+"""Runs come into being, meet older ones of their flow, and are ended before their time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keepflow.core.events import Event, EventKind
+from keepflow.core.flows import JobKind, Plan, PlannedJob
+from keepflow.core.patterns import branch_allowed
+from keepflow.core.planning import plan_to_json
+from keepflow.core.progress import NO_REASON, needs_reason
+from keepflow.core.states import FINAL, LIVE, Phase, Reason, State
+from keepflow.engine import dispatch, joborder, sending
+from keepflow.engine.context import Master
+from keepflow.store import deployments, environments, events, jobs, projects, runs
+from keepflow.store.jobs import Job
+from keepflow.store.projects import Project
+from keepflow.store.runs import Run
+from keepflow.store.writer import Tx
+from keepflow.wire.messages import StopJob
+
+#: What became of a request to end a run.
+CANCELLED, STOPPING, TOO_LATE, ENDED = "cancelled", "stopping", "too-late", "ended"
+#: Flow name of a run that only says why there is no flow.
+NO_FLOW = "none"
+
+
+def trust_of(conn: Connection, project: Project, event: Event) -> str:
+    """Say how far the code of an event is trusted: its branch reaches some environment, or it does not."""
+    if event.kind == EventKind.PULL_REQUEST or event.branch is None:
+        return joborder.OTHER
+    reached = any(branch_allowed(found.branches, event.branch) for found in environments.of_project(conn, project.id))
+    return joborder.PROTECTED if reached else joborder.OTHER
+
+
+def add(
+    tx: Tx,
+    master: Master,
+    project: Project,
+    event: Event,
+    plan: Plan,
+    *,
+    trust: str,
+    why: str,
+    now: int,
+    delivery_id: int | None = None,
+) -> int:
+    """Add a run with its jobs and end the older ones it takes the place of; `dispatch.advance` then starts it."""
+    queued = Reason("new", "has just been made")
+    run = _insert(tx, master, project, event, plan, State.QUEUED, queued, why, trust, delivery_id, now)
+    for ordinal, planned in enumerate(plan.jobs):
+        jobs.add(tx.conn, run.id, ordinal, planned, asdict(planned), needs_reason(planned.needs), now)
+    if plan.concurrency in (dispatch.LATEST, dispatch.CANCEL):
+        _supersede_older(tx, master, project, run, now)
+    return run.id
+
+
+def add_ended(
+    tx: Tx,
+    master: Master,
+    project: Project,
+    event: Event,
+    flow: str,
+    state: State,
+    reason: Reason,
+    *,
+    why: str,
+    now: int,
+    delivery_id: int | None = None,
+    superseded_by: int | None = None,
+    log: str = "",
+) -> int:
+    """Add a run that is over before it began, so that people see it and why; `log` becomes its log."""
+    trust = trust_of(tx.conn, project, event)
+    run = _insert(tx, master, project, event, Plan(flow, ()), state, reason, why, trust, delivery_id, now)
+    if superseded_by is not None:
+        runs.point_to_newer(tx.conn, run.id, superseded_by)
+    if log:
+        planned = PlannedJob("flow-file", JobKind.SCRIPT)
+        job_id = jobs.add(tx.conn, run.id, 0, planned, asdict(planned), NO_REASON, now)
+        attempt = jobs.add_attempt(tx.conn, job_id, None, now)
+        jobs.finish_attempt(tx.conn, attempt.fence, state, reason, now, log_bytes=len(log.encode()))
+        jobs.finish(tx.conn, job_id, state, reason, now)
+        tx.after_commit(partial(master.logs.put, attempt.log_path, log))
+    return run.id
+
+
+def stop(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now: int) -> str:
+    """End what can be ended of a run and say what became of it.
+
+    CANCELLED: nothing of it goes on; STOPPING: an agent was told to stop its script job; TOO_LATE: a deployment was
+    sent and goes on by itself, nothing after it will start; ENDED: it was over before.
+    """
+    if run.state in FINAL:
+        return ENDED
+    word = CANCELLED
+    for job in jobs.of_run(tx.conn, run.id):
+        if job.state not in LIVE:
+            continue
+        if job.kind == JobKind.DEPLOY and not _withdraw(tx.conn, job, reason, now):
+            word = TOO_LATE
+            continue
+        if job.kind == JobKind.SCRIPT and job.state == State.RUNNING:
+            word = STOPPING if word == CANCELLED else word
+            stop_attempts(tx, master, job, reason, now)
+        jobs.finish(tx.conn, job.id, state, reason, now)
+    if word != TOO_LATE and runs.move(tx.conn, run.id, state, reason, now):
+        dispatch.announce(tx, master, run, state, reason, now)
+    return word
+
+
+def stop_attempts(tx: Tx, master: Master, job: Job, reason: Reason, now: int) -> None:
+    """Tell the agents that hold a script job to stop it; the attempt ends when its agent says so."""
+    for attempt in jobs.attempts_of(tx.conn, job.id):
+        if attempt.state == State.RUNNING and attempt.agent_id is not None:
+            body = StopJob(fence=attempt.fence, code=reason.code, sentence=reason.sentence)
+            sending.send(tx, master, attempt.agent_id, body, now)
+
+
+def _insert(
+    tx: Tx,
+    master: Master,
+    project: Project,
+    event: Event,
+    plan: Plan,
+    state: State,
+    reason: Reason,
+    why: str,
+    trust: str,
+    delivery_id: int | None,
+    now: int,
+) -> Run:
+    number = projects.next_number(tx.conn, project.id)
+    run_id = runs.add(
+        tx.conn,
+        now,
+        project.id,
+        number,
+        plan.flow,
+        event,
+        state=state,
+        reason=reason,
+        why=why,
+        plan=plan_to_json(plan),
+        trust=trust,
+        delivery_id=delivery_id,
+    )
+    data: dict[str, Any] = {"number": number, "flow": plan.flow, "ref": event.ref, "sha": event.sha, "why": why}
+    data |= {"state": state.value, "reason": reason.sentence}
+    events.add(tx, now, "run-created", actor=event.actor, project_id=project.id, run_id=run_id, data=data)
+    tx.after_commit(partial(master.wakes.fire, "events"))
+    return runs.by_id(tx.conn, run_id)
+
+
+def _supersede_older(tx: Tx, master: Master, project: Project, run: Run, now: int) -> None:
+    cancels = run.plan["concurrency"] == dispatch.CANCEL
+    reason = Reason("superseded", f"superseded by {project.name}#{run.number}, a newer run of {run.flow} on {run.ref}")
+    for older in runs.live(tx.conn, project.id, run.flow):
+        if older.id >= run.id or older.ref != run.ref or older.plan["concurrency"] == dispatch.PARALLEL:
+            continue
+        if cancels or _can_be_dropped(tx.conn, older):
+            stop(tx, master, older, State.SUPERSEDED, reason, now)
+            runs.point_to_newer(tx.conn, older.id, run.id)
+
+
+def _can_be_dropped(conn: Connection, run: Run) -> bool:
+    """Say whether nobody works on a run now: no script runs, and no deployment of it was sent to an agent."""
+    for job in jobs.of_run(conn, run.id):
+        if job.state == State.RUNNING:
+            return False
+        deployment = deployments.of_job(conn, job.id) if job.kind == JobKind.DEPLOY and job.state in LIVE else None
+        if deployment is not None and deployment.phase != Phase.QUEUED:
+            return False
+    return True
+
+
+def _withdraw(conn: Connection, job: Job, reason: Reason, now: int) -> bool:
+    """Take a deployment back that no agent was sent; False when it is too late for that."""
+    deployment = deployments.of_job(conn, job.id)
+    if deployment is None:
+        return True
+    if deployment.phase != Phase.QUEUED:
+        return False
+    values = {"reason_code": reason.code, "reason": reason.sentence, "finished_at": now}
+    return deployments.move(conn, deployment, Phase.FAILED, values)
