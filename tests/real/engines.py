@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.real.images import base_image
+from tests.real.leftovers import alive, orphaned, write_record
 from tests.real.waiting import Hopeless, wait_until
 
 SYSTEM_SOCKET = Path("/var/run/docker.sock")
@@ -31,15 +33,23 @@ class Engine:
         self.socket = directory / "docker.sock"
         self.log = directory / "dockerd.log"
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._pid: int | None = None  #: of the daemon, when this object is the one to stop it
 
     @classmethod
-    def primary(cls, directory: Path) -> Engine:
-        """Return this host's running engine, or start one of its own in `directory`."""
-        engine = cls(directory)
+    def primary(cls, directory: Path, *, prefix: tuple[str, ...] = ()) -> Engine:
+        """Return this host's running engine; without one, the one in `directory`, which is started when nobody runs it.
+
+        An engine in `directory` that a broken-off run left is taken over, and stopped in the end.
+        """
+        engine = cls(directory, prefix=prefix)
         if answers(SYSTEM_SOCKET):
             engine.socket = SYSTEM_SOCKET
-        else:
+        elif not answers(engine.socket):
+            write_record(directory)
             engine.start()
+        elif orphaned(directory):
+            write_record(directory)
+            engine._pid = int((directory / "dockerd.pid").read_text())
         return engine
 
     @property
@@ -54,8 +64,8 @@ class Engine:
 
     @property
     def own(self) -> bool:
-        """Whether this object started the daemon, and so will stop it."""
-        return self._daemon is not None
+        """Whether this object will stop the daemon: it started it, or took it over."""
+        return self._pid is not None
 
     def start(self) -> None:
         """Start the daemon and wait until it answers. Raises Hopeless with the end of its log when it ends instead."""
@@ -67,6 +77,7 @@ class Engine:
             self._daemon = subprocess.Popen(
                 [*self.prefix, *self._argv()], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        self._pid = self._daemon.pid
         wait_until(self._started, START_SECONDS, f"the engine in {self.directory} answering")
 
     def _argv(self) -> list[str]:
@@ -90,17 +101,18 @@ class Engine:
         return answers(self.socket)
 
     def stop(self) -> None:
-        """Stop a daemon that this object started, and with it its containers. An engine found running is left alone."""
-        if self._daemon is None:
+        """Stop a daemon that is this object's, and with it its containers. Any other engine is left alone."""
+        if self._pid is None:
             return
-        if self._daemon.poll() is None:
-            self._daemon.send_signal(signal.SIGTERM)
-            try:
-                self._daemon.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self._daemon.kill()
-                self._daemon.wait(timeout=10)
-        self._daemon = None
+        pid, self._pid = self._pid, None
+        for number, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, 10)):
+            with contextlib.suppress(ProcessLookupError, TimeoutError):
+                os.kill(pid, number)
+                wait_until(lambda: not alive(pid), seconds, "the end of dockerd")
+                break
+        if self._daemon is not None:
+            self._daemon.wait(timeout=10)
+            self._daemon = None
 
     def docker(self, *argv: str, seconds: float = 120) -> str:
         """Run `docker ARGV…` against this engine and return its trimmed output; RuntimeError tells what it said."""

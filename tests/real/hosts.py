@@ -64,7 +64,8 @@ class SecondHost:
         self.directory = STATE / self.name
         self._cable = f"kft{secrets.token_hex(4)}"  # an interface name has 15 characters
         self._holder: subprocess.Popen[bytes] | None = None
-        write_record(self.directory, f"{self._cable}o")
+        with one_at_a_time():  # no sweep may see the directory without its record
+            write_record(self.directory, cable=f"{self._cable}o")
         try:
             self.gateway, self.address = self._make_network()
             self._hold_mounts()

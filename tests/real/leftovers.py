@@ -22,7 +22,7 @@ STATE = Path("/var/lib/keepflow-test")  #: one directory per second host; short,
 def sweep() -> list[str]:
     """Remove the second hosts whose maker has ended without closing them; return their names. Safe to call any time."""
     with one_at_a_time():
-        swept = [directory for directory in sorted(STATE.glob("kft-*")) if _orphaned(directory)]
+        swept = [directory for directory in sorted(STATE.glob("kft-*")) if orphaned(directory)]
         for directory in swept:
             remove(directory)
     return [directory.name for directory in swept]
@@ -46,17 +46,16 @@ def read_record(directory: Path) -> dict[str, Any]:
     return told
 
 
-def write_record(directory: Path, cable: str) -> None:
-    """Write down, before anything is made, what it will be and for whom, so that a later run can take it away."""
-    unseen = directory.with_name(f".{directory.name}")  # no other run's sweep may find it half written
-    unseen.mkdir(parents=True)
-    record = {"cable": cable, "owner": os.getpid(), "born": born(os.getpid())}
-    (unseen / "host.json").write_text(json.dumps(record))
-    unseen.rename(directory)
+def write_record(directory: Path, **more: str) -> None:
+    """Write down whose a directory is (this process's) and what else a later run must know to take it away."""
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = directory / "host.json.part"
+    unfinished.write_text(json.dumps({"owner": os.getpid(), "born": born(os.getpid()), **more}))
+    unfinished.replace(directory / "host.json")
 
 
-def _orphaned(directory: Path) -> bool:
-    """Say whether the process that made a host is gone."""
+def orphaned(directory: Path) -> bool:
+    """Say whether the process whose a directory is has ended."""
     told = read_record(directory)
     return not told or not alive(told["owner"]) or born(told["owner"]) != told["born"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.real import engines
 from tests.real.engines import Engine
 from tests.real.hosts import Hopeless, Listener, SecondHost, free_port, sweep, wait_until
 from tests.real.leftovers import STATE, alive
@@ -140,9 +141,37 @@ def test_what_a_killed_run_left_is_swept_and_what_a_living_one_uses_is_not(secon
 def test_an_engine_that_cannot_start_says_why(tmp_path: Path) -> None:
     need("dockerd", "iptables")
     need_root()
-    engine = Engine(tmp_path, bridge="no address/24")
-    with pytest.raises(Hopeless, match="no address"):
-        engine.start()
+    (tmp_path / "data").write_text("where a directory must be")
+    with pytest.raises(Hopeless, match="points to a file"):
+        Engine(tmp_path).start()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.real import engines
+engines.SYSTEM_SOCKET = Path("/nonexistent")
+engines.Engine.primary(Path(sys.argv[1]), prefix=tuple(sys.argv[2:]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_engine_left_by_a_killed_run_is_taken_over_by_one_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("dockerd", "docker", "iptables", "ip", "nsenter", "unshare")
+    need_root()
+    monkeypatch.setattr(engines, "SYSTEM_SOCKET", Path("/nonexistent"))
+    with SecondHost("alone") as host:  # an engine in our own network would meet the one that runs there
+        directory = host.directory / "e"
+        killed = subprocess.run([sys.executable, "-c", KILLED, str(directory), *host.prefix], cwd=ROOT, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert engines.answers(directory / "docker.sock")
+        first = Engine.primary(directory, prefix=host.prefix)
+        second = Engine.primary(directory, prefix=host.prefix)
+        assert (first.own, second.own) == (True, False)
+        second.stop()
+        assert first.docker("version", "--format", "{{.Server.Version}}")
+        first.stop()
+        assert not engines.answers(directory / "docker.sock")
 
 
 def test_waiting_ends_with_the_last_error_in_its_message() -> None:

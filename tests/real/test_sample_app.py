@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from keepflow.config.flow_file import load_flow
+from keepflow.core.flows import JobKind
+from keepflow.ports import discover
 from tests.real.hosts import free_port, wait_until
 from tests.real.sample import SOURCES
 from tests.real.scripted import get
@@ -54,6 +57,16 @@ def app(tmp_path: Path) -> Iterator[App]:
     yield started
     process.kill()
     process.wait(timeout=5)
+
+
+def test_its_flow_file_has_the_two_flows() -> None:
+    text = (SOURCES / ".keepflow.yml").read_text()
+    flows = load_flow(text, discover("keepflow.steps")).flows
+    assert {name: flow.on.push for name, flow in flows.items()} == {"dev": ("dev",), "test": ("master", "main")}
+    assert [part.target for flow in flows.values() for part in flow.parts if part.kind == JobKind.DEPLOY] == [
+        "dev",
+        "test",
+    ]
 
 
 def test_the_page_shows_marker_and_version_and_escapes_them(app: App) -> None:
