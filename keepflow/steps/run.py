@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
@@ -43,7 +42,7 @@ def _joined(value: Any) -> Any:
 def _runnable(script: str) -> str:
     if "\0" in script or (not any(shown(piece) for piece in commands(script)) and not script.startswith("#!")):
         raise bad("empty", "the script holds no command")
-    if max(len(part.encode()) for part in _argv(script)) > _ARGUMENT_LIMIT:
+    if max(len(part.encode()) for part in argv(script)) > _ARGUMENT_LIMIT:
         raise bad("too-long", "the script is too long; put it into a file of the repository and run that")
     return script
 
@@ -71,17 +70,13 @@ def title(spec: Spec) -> str:
     return one_line(first, 76) + (" …" if rest else "")
 
 
-def argv(spec: Spec, workspace: Path) -> tuple[str, ...]:  # noqa: ARG001 - a step that is one process may need it
-    """Return the one process that is this whole step."""
-    return _argv(spec.script)
-
-
 def perform(spec: Spec, context: StepContext) -> int:
     """Run the script; its exit code is the step's."""
-    return context.sh(argv(spec, context.workspace), {})
+    return context.sh(argv(spec.script), {})
 
 
-def _argv(script: str) -> tuple[str, ...]:
+def argv(script: str) -> tuple[str, ...]:
+    """Return the one command that is this whole script."""
     interpreter = _SHEBANG.match(script)
     if interpreter:
         parts = [part for part in interpreter.groups() if part]
