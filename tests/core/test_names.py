@@ -1,0 +1,114 @@
+"""Names: one grammar for hosts, files and URLs, and refs exactly as git takes them."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keepflow.core import names
+from tests import hostile
+
+legal = st.from_regex(names.NAME, fullmatch=True)
+
+
+@pytest.mark.parametrize("text", ["a", "shop", "keepwork-dev", "0", "a" * 40])
+def test_a_short_word_of_small_letters_digits_and_hyphens_is_a_name(text: str) -> None:
+    assert names.is_name(text)
+
+
+@pytest.mark.parametrize("text", ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "a b", "a\n", "ä", "a" * 41, "a\0"])
+def test_anything_else_is_no_name(text: str) -> None:
+    assert not names.is_name(text)
+
+
+@pytest.mark.parametrize("branch", hostile.NAMES)
+def test_a_slug_of_a_hostile_branch_is_a_name(branch: str) -> None:
+    assert names.is_name(names.slug(branch))
+
+
+@given(st.text())
+def test_a_slug_of_any_text_is_a_name(text: str) -> None:
+    assert names.is_name(names.slug(text))
+
+
+@given(legal, legal, st.sampled_from(names.SLOTS))
+def test_every_name_on_a_host_begins_with_service_and_instance(service: str, instance: str, slot: str) -> None:
+    start = f"kf-{service}-{instance}-"
+    made = [
+        names.container(service, instance, slot),
+        names.network(service, instance),
+        names.volume(service, instance, "log"),
+        names.keep_tag(service, instance, f"sha256:{'a' * 64}"),
+    ]
+    assert all(name.startswith(start) for name in made)
+
+
+def test_a_keep_tag_is_a_tag_docker_takes() -> None:
+    assert names.keep_tag("shop", "main", f"sha256:{'ab' * 32}") == "kf-shop-main-keep:abababababababababab"
+
+
+@pytest.mark.parametrize("slot", names.SLOTS)
+def test_the_other_slot_of_the_other_slot_is_the_slot(slot: str) -> None:
+    assert names.other_slot(slot) != slot
+    assert names.other_slot(names.other_slot(slot)) == slot
+
+
+@pytest.mark.parametrize("text", ["a" * 40, "0" * 64])
+def test_a_full_commit_id_is_a_sha(text: str) -> None:
+    assert names.is_sha(text)
+
+
+@pytest.mark.parametrize("text", ["", "a" * 39, "A" * 40, "g" * 40, "a" * 41, "a" * 40 + "\n", "-" * 40])
+def test_anything_shorter_longer_or_other_is_no_sha(text: str) -> None:
+    assert not names.is_sha(text)
+
+
+@pytest.mark.parametrize("branch", hostile.NAMES)
+def test_every_hostile_branch_that_git_takes_is_a_ref(branch: str) -> None:
+    assert names.is_ref(f"refs/heads/{branch}") == _git_takes(f"refs/heads/{branch}")
+
+
+_PARTS = (
+    "refs/",
+    "heads/",
+    "a",
+    ".",
+    "..",
+    "/",
+    "@",
+    "@{",
+    ".lock",
+    "~",
+    "^",
+    ":",
+    "?",
+    "*",
+    "[",
+    "\\",
+    " ",
+    "\t",
+    "\x7f",
+    "é",
+    "-",
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(_PARTS), max_size=6).map("".join))
+def test_a_ref_is_a_ref_exactly_when_git_says_so(tail: str) -> None:
+    ref = f"refs/heads/{tail}"
+    assert names.is_ref(ref) == _git_takes(ref)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "dev", "refs/heads", "heads/dev", "refs/heads/\ud800", "refs/heads/" + "x" * 1100, "refs/heads/a\0"]
+)
+def test_what_is_no_full_ref_name_is_refused(text: str) -> None:
+    assert not names.is_ref(text)
+
+
+def _git_takes(ref: str) -> bool:
+    return subprocess.run(["git", "check-ref-format", ref], timeout=10).returncode == 0
