@@ -54,7 +54,7 @@ def _env(
         "KEEPFLOW_EVENT": event.kind.value,
         "KEEPFLOW_MESSAGE": event.message,
         "KEEPFLOW_ACTOR": event.actor,
-        "KEEPFLOW_REGISTRY": lending.address(conn, master.vault),
+        "KEEPFLOW_REGISTRY": next(iter(lending.addresses(conn, master.vault)), ""),
         "KEEPFLOW_IMAGE": image,
         "KEEPFLOW_ENVIRONMENT": environment,
         **{f"KEEPFLOW_INPUT_{name.upper().replace('-', '_')}": value for name, value in event.inputs.items()},

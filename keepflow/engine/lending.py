@@ -12,9 +12,9 @@ from keepflow.store.projects import Project, git_token_place
 from keepflow.wire.messages import Login
 
 
-def address(conn: Connection, vault: Vault) -> str:
-    """Return the address of the registry that scripts push to, or ""."""
-    return next((registry.address for registry in registries(conn, vault).values()), "")
+def addresses(conn: Connection, vault: Vault) -> tuple[str, ...]:
+    """Return the addresses of the registries this master knows; scripts push to the first one."""
+    return tuple(registry.address for registry in registries(conn, vault).values())
 
 
 def push_logins(conn: Connection, vault: Vault, project: Project) -> tuple[Login, ...]:

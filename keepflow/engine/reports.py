@@ -116,7 +116,7 @@ def _keep_images(tx: Tx, master: Master, attempt: Attempt, images: tuple[BuiltIm
         return None
     run = runs.by_id(tx.conn, jobs.by_id(tx.conn, attempt.job_id).run_id)
     project, agent = projects.by_id(tx.conn, run.project_id), agents.by_id(tx.conn, attempt.agent_id)
-    registries = {login.address for login in lending.push_logins(tx.conn, master.vault, project)}
+    registries = set(lending.addresses(tx.conn, master.vault))
     container = plan_from_json(run.plan).container or Container()
     refused: Reason | None = None
     for image in images:
