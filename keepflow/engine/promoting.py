@@ -275,9 +275,8 @@ def _run(
     event = Event(kind=EventKind.MANUAL, ref=built.ref, sha=built.sha, message=built.message, actor=presser.name)
     job = PlannedJob(key=f"deploy-{environment.name}", kind=JobKind.DEPLOY, target=environment.name)
     why = f"{presser.name} promoted {project.name}#{built.number} to {environment.name}"
-    return engine_runs.add(
-        tx, master, project, event, Plan(flow=FLOW, jobs=(job,)), trust=built.trust, why=why, now=now
-    )
+    plan = Plan(flow=FLOW, jobs=(job,), concurrency=dispatch.PARALLEL)
+    return engine_runs.add(tx, master, project, event, plan, trust=built.trust, why=why, now=now)
 
 
 def _card(conn: Connection, environment: Environment) -> Card:
