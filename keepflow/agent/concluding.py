@@ -1,0 +1,57 @@
+"""The end of a good deployment: the old container retired, what serves remembered, images nobody needs let go.
+
+The new release serves already, so nothing that goes wrong here undoes it; it becomes a note on the receipt.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+from keepflow.agent import draining
+from keepflow.agent.deployment import Outcome
+from keepflow.agent.instances import History, Served
+from keepflow.agent.scene import Scene
+from keepflow.core import names
+from keepflow.core.states import Phase
+from keepflow.errors import KeepflowError
+
+_log = logging.getLogger(__name__)
+
+
+def conclude(scene: Scene) -> Outcome:
+    """Retire the old, remember the new, and return `done`."""
+    for step in (draining.retire_old, _remember, _drop_unneeded):
+        try:
+            step(scene)
+        except Exception as error:
+            if not isinstance(error, KeepflowError):
+                _log.exception("deployment %s: after the switch", scene.deployment.id)
+            scene.receipt.notes.append(f"after the switch: {error}")
+    identity = scene.deployment.identity
+    return Outcome(Phase.DONE, "", f"{identity[:19]} serves in the {scene.known_plan().new} slot", identity)
+
+
+def _remember(scene: Scene) -> None:
+    plan, receipt = scene.known_plan(), scene.receipt
+    served = Served.of(scene.deployment, plan.image_id, time.time_ns() // 1000)
+    history = scene.instance.history().after(served, plan.new, scene.policy.keep)
+    if receipt.kept_hot_until is not None:
+        history = replace(
+            history, retired=plan.old_container, retired_until=receipt.kept_hot_until, retired_grace=plan.old_grace
+        )
+    scene.instance.save_history(history)
+
+
+def _drop_unneeded(scene: Scene) -> None:
+    """Let go of keep-tags of releases that are no longer remembered; the serving one and the last ones always are."""
+    service, instance = scene.deployment.service, scene.deployment.instance
+    history: History = scene.instance.history()
+    if scene.deployment.identity not in history.identities:  # remembering failed: better keep too much
+        return
+    needed = {names.keep_tag(service, instance, identity) for identity in history.identities}
+    repository = names.keep_tag(service, instance, "").rstrip(":")
+    for tag, _ in scene.target.kept(repository):
+        if tag not in needed:
+            scene.target.drop(tag)

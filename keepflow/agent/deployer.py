@@ -1,0 +1,292 @@
+"""The deployer: takes deployments on, carries them out alone on this host, and picks up what a dead process left.
+
+    accept → (journal on the disk) → carry_out → rollout │ putting_back → outcome in the journal → told → closed
+
+`recover` is the normal way to start, not an exception: it reads the open journals and finishes or undoes each one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from keepflow.agent import rollout
+from keepflow.agent.concluding import conclude
+from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
+from keepflow.agent.gate import Gate
+from keepflow.agent.instances import History, Instance, known_instances
+from keepflow.agent.journal import Journal, Journals
+from keepflow.agent.networks import Networks
+from keepflow.agent.putting_back import put_back
+from keepflow.agent.scene import Plan, Receipt, Scene
+from keepflow.agent.serving import look
+from keepflow.core import names
+from keepflow.core.states import Phase
+from keepflow.errors import DeployFailed, KeepflowError, Refused, Unavailable, UsageError
+from keepflow.ports import Proxy, Site, Target, Traffic
+from keepflow.tools.failpoints import fail
+
+_UNSETTLED_PAUSE = 60.0  #: seconds between two tries to settle a deployment whose outcome is unknown
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A deployment that is on the disk and holds its instance; it is carried out or, by a later process, recovered."""
+
+    deployment: Deployment
+    journal: Journal
+    instance: Instance
+
+
+@dataclass(slots=True)
+class Deployer:
+    """Deploys to one host. Methods may be called from every thread; `root` is the agent's state directory."""
+
+    root: Path
+    agent: str
+    target: Target
+    proxy: Proxy
+    policies: Mapping[str, ServicePolicy]
+    reporter: Reporter
+    pool: str = "10.213.0.0/16"
+    labels: Mapping[str, str] = field(default_factory=dict)  #: more labels for every container and network
+    journals: Journals = field(init=False)
+    networks: Networks = field(init=False)
+    _patience: dict[str, float] = field(default_factory=dict)  #: when to try unsettled deployments again, by id
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.journals = Journals(self.root / "journal")
+        self.networks = Networks(self.root / "networks.json", self.pool)
+
+    def accept(self, deployment: Deployment) -> Accepted:
+        """Take a deployment on; when this returns, it ends on this host whatever happens to master and link.
+
+        Raises Refused (`instance-busy`, `unsettled`, `known-deployment`, `replayed-nonce`), StaleFence, UsageError.
+        """
+        self._policy(deployment.service)
+        instance = self._instance(deployment.service, deployment.instance).claim()
+        try:
+            if self.journals.is_open(deployment.service, deployment.instance):
+                raise Refused(
+                    f"an earlier deployment of {deployment.service}/{deployment.instance} has not settled yet; "
+                    "the agent tries again by itself",
+                    code="unsettled",
+                )
+            journal = self.journals.accept(deployment)
+        except BaseException:
+            instance.release()
+            raise
+        return Accepted(deployment, journal, instance)
+
+    def carry_out(self, accepted: Accepted, secrets: Mapping[str, str] | None = None) -> Outcome:
+        """Bring an accepted deployment to its end and tell it; `secrets` are the values of its secrets by name."""
+        scene = self._scene(accepted, secrets or {})
+        scene.enter(Phase.ACCEPTED)
+        return self._to_the_end(scene, rollout.forward)
+
+    def deploy(self, deployment: Deployment, secrets: Mapping[str, str] | None = None) -> Outcome:
+        """Accept and carry out."""
+        return self.carry_out(self.accept(deployment), secrets)
+
+    def recover(self) -> list[Outcome]:
+        """Finish or undo what a dead process left, tell ends that were not told, and have all fronts stand.
+
+        Raises Unavailable when the engine does not answer: nothing was decided then, call again.
+        """
+        self.target.ping()
+        outcomes = self.settle_open()
+        self.stand_up()
+        return outcomes
+
+    def settle_open(self) -> list[Outcome]:
+        """Bring every open journal that no process holds to its end."""
+        outcomes = []
+        for deployment in self.journals.open_deployments():
+            if time.monotonic() < self._patience.get(deployment.id, 0.0):
+                continue
+            try:
+                instance = self._instance(deployment.service, deployment.instance).claim()
+            except Refused:  # some process is at it
+                continue
+            journal = self.journals.reopen(deployment)
+            if journal is None:
+                instance.release()
+            else:
+                outcomes.append(self._resume(Accepted(deployment, journal, instance)))
+        return outcomes
+
+    def stand_up(self) -> list[str]:
+        """Have every front stand, also before its first deploy; returns what could not be done, in words."""
+        for policy in self.policies.values():
+            for name in policy.instances:
+                self._instance(policy.service, name).front()
+        trouble = []
+        for instance in self._known():
+            try:
+                self._stand_up(instance)
+            except KeepflowError as error:
+                trouble.append(f"{instance.service}/{instance.instance}: {error.message}")
+        return trouble
+
+    def tend(self) -> list[str]:
+        """Do what is due now and then: fronts up, hot containers past their time stopped, unsettled ones settled.
+
+        Meant to be called every few seconds; cheap when nothing is due. Returns troubles in words.
+        """
+        trouble = self.stand_up()
+        try:
+            for instance in self._known():
+                self._stop_retired(instance)
+            self.settle_open()
+        except Unavailable as error:
+            trouble.append(error.message)
+        return trouble
+
+    def serving(self, service: str, instance: str = "main") -> Serving:
+        """Say what an instance serves right now: by flags, container and front door, not by memory."""
+        here = self._instance(service, instance)
+        return look(self._policy(service), here.history(), self._site(here), self.target, self.proxy)
+
+    def history(self, service: str, instance: str = "main") -> History:
+        """Return what served here, newest first, for a rollback."""
+        return self._instance(service, instance).history()
+
+    def _to_the_end(self, scene: Scene, steps: Callable[[Scene], None]) -> Outcome:
+        try:
+            outcome = _carried_out(scene, steps)
+            told = scene.journal.last("unknown")
+            if outcome.outcome != Phase.UNKNOWN:
+                scene.write("outcome", outcome=outcome.to_json())
+                fail("deploy.outcome")
+                self.reporter.finished(scene.deployment, outcome)
+                self.journals.close(scene.journal)
+            else:  # it stays open, and is told once, until it settles
+                self._patience[scene.deployment.id] = time.monotonic() + _UNSETTLED_PAUSE
+                if told is None or told["sentence"] != outcome.sentence:
+                    scene.write("unknown", sentence=outcome.sentence)
+                    self.reporter.finished(scene.deployment, outcome)
+                scene.journal.end()
+        finally:
+            scene.stop_probing()
+            scene.instance.release()
+        return outcome
+
+    def _resume(self, accepted: Accepted) -> Outcome:
+        """Bring a journal that another process left to its end; truth is flags and containers, then the journal."""
+        ended = accepted.journal.outcome
+        if ended is not None:
+            self.reporter.finished(accepted.deployment, ended)
+            self.journals.close(accepted.journal)
+            accepted.instance.release()
+            return ended
+        scene = self._scene(accepted, {})
+        scene.receipt.recovered = True
+        kept = accepted.journal.last("plan")
+        scene.plan = Plan(**kept["plan"]) if kept else None
+        if scene.plan:
+            scene.receipt.digest_before = scene.plan.identity_before
+            scene.receipt.image_id = scene.plan.image_id
+        return self._to_the_end(scene, _pick_up)
+
+    def _scene(self, accepted: Accepted, secrets: Mapping[str, str]) -> Scene:
+        deployment = accepted.deployment
+        policy = self._policy(deployment.service)
+        network = self.networks.of(deployment.service, deployment.instance)
+        return Scene(
+            deployment=deployment,
+            policy=policy,
+            instance=accepted.instance,
+            network=network,
+            site=accepted.instance.front().site(policy, network),
+            target=self.target,
+            proxy=self.proxy,
+            journal=accepted.journal,
+            reporter=self.reporter,
+            labels={**self.labels, names.LABEL_OWNER: f"agent:{self.agent}"},
+            secrets=secrets,
+            receipt=Receipt(deployment.container.strategy.value),
+        )
+
+    def _stand_up(self, instance: Instance) -> None:
+        """Have one front stand; flags that vanished are put back to what served last, so that nobody is surprised."""
+        site = self._site(instance)
+        self.proxy.ensure(site)
+        history = instance.history()
+        if self.proxy.state(site) is None and history.slot:
+            self.proxy.switch(site, Traffic(history.slot))
+
+    def _stop_retired(self, instance: Instance) -> None:
+        history = instance.history()
+        if history.retired is None or history.retired_until > time.time_ns() // 1000:
+            return
+        try:
+            instance.claim()
+        except Refused:
+            return
+        try:
+            state = self.proxy.state(self._site(instance))
+            facts = self.target.inspect(history.retired)
+            if facts is not None and state is not None and facts.labels.get(names.LABEL_SLOT) != state.slot:
+                self.target.stop(facts.id, history.retired_grace)
+            instance.save_history(replace(instance.history(), retired=None))
+        finally:
+            instance.release()
+
+    def _known(self) -> list[Instance]:
+        return [found for found in known_instances(self.root / "instances") if found.service in self.policies]
+
+    def _site(self, instance: Instance) -> Site:
+        network = self.networks.of(instance.service, instance.instance)
+        return instance.front().site(self._policy(instance.service), network)
+
+    def _instance(self, service: str, instance: str) -> Instance:
+        return Instance(self.root / "instances", service, instance)
+
+    def _policy(self, service: str) -> ServicePolicy:
+        if service not in self.policies:
+            raise UsageError(f"this host's file names no service {service!r}", code="unknown-service")
+        return self.policies[service]
+
+
+def _carried_out(scene: Scene, steps: Callable[[Scene], None]) -> Outcome:
+    """Take the steps, or put everything back; whatever happens, an outcome with a receipt comes out."""
+    try:
+        steps(scene)
+    except KeepflowError as error:
+        outcome = put_back(scene, error.code, error.message, getattr(error, "log_tail", ""))
+    except Exception as error:
+        _log.exception("deployment %s: a bug", scene.deployment.id)
+        outcome = put_back(scene, "internal-error", f"a bug in keepflow: {type(error).__name__}: {error}")
+    else:
+        outcome = conclude(scene)
+    scene.end_phase()
+    scene.stop_probing()
+    return replace(outcome, receipt=scene.receipt.to_json())
+
+
+def _pick_up(scene: Scene) -> None:
+    """Go on where a dead process stopped if visitors were already sent to the new container and it lives, or raise."""
+    told = scene.journal.last("putting-back")
+    if told is not None:
+        raise DeployFailed(told["sentence"], code=told["code"], log_tail=told["log_tail"])
+    state = scene.proxy.state(scene.site)
+    plan = scene.plan
+    if plan is None or state is None or state.slot != plan.new or not scene.journal.has_act("switch"):
+        raise DeployFailed("the agent was started again before the switch", code="agent-restarted")
+    scene.receipt.slot = plan.new
+    scene.start_probing(pause=False)
+    Gate(
+        scene.target,
+        plan.container,
+        scene.address(plan.new),
+        scene.site.server_name,
+        scene.deployment.container.health,
+        fresh=False,
+    ).wait()
+    rollout.settle(scene)

@@ -1,0 +1,135 @@
+"""What a deployment is on a host: what to make serve, what this host allows, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from keepflow.core import deploys
+from keepflow.core.flows import Container
+from keepflow.core.states import Phase
+from keepflow.ports import RegistryLogin
+from keepflow.wire.orders import DeployOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One try to make a service serve one release; everything in it was already checked against the host's file."""
+
+    id: str
+    fence: int
+    nonce: str
+    environment: str
+    service: str
+    instance: str
+    action: str  #: "deploy" or "rollback"
+    origin: str  #: "registry" or "local"
+    repository: str
+    image_id: str
+    digest: str | None
+    container: Container
+    expect_current: str | None = None  #: identity that must serve now; None = not checked
+
+    @property
+    def identity(self) -> str:
+        """The digest of a registry release, else the image id."""
+        return self.digest or self.image_id
+
+    @classmethod
+    def of(cls, order: DeployOrder) -> Deployment:
+        """Take what the deployer needs out of a verified order; raises KeyError, TypeError or ValueError."""
+        return cls(
+            id=order.deployment,
+            fence=order.fence,
+            nonce=order.nonce,
+            environment=order.environment,
+            service=order.service,
+            instance=order.instance,
+            action=order.action,
+            origin=order.image.origin,
+            repository=order.image.repository,
+            image_id=order.image.image_id,
+            digest=order.image.digest,
+            container=deploys.from_json(order.description),
+            expect_current=order.expect_current,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data, for the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Deployment:
+        """Read it back from plain data."""
+        return cls(**{**data, "container": deploys.from_json(data["container"])})
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePolicy:
+    """What the host's own file says about one service. Times are seconds."""
+
+    service: str
+    environment: str
+    server_name: str = "localhost"
+    listen: str = "80"
+    certificate: str = ""
+    certificate_key: str = ""
+    instances: tuple[str, ...] = ("main",)  #: those whose front stands before the first deploy
+    volumes: tuple[str, ...] = ()
+    env_file: Path | None = None
+    login: RegistryLogin | None = None
+    keep: int = 5  #: releases whose images stay for a rollback, the serving one included
+    drain: float = 30.0  #: longest wait for open connections of the old slot
+    watch: float = 5.0  #: how long the new slot is watched, with the old one as net
+    hot: float = 0.0  #: how long the old slot is kept running for a rollback in no time
+    net: bool = True  #: whether the old slot may answer for the new one while it is watched
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a deployment ended: `done`, `failed` (old untouched), `reverted` (put back) or `unknown`."""
+
+    outcome: Phase
+    code: str = ""
+    sentence: str = ""
+    serving: str | None = None  #: identity that serves now
+    receipt: dict[str, Any] = field(default_factory=dict)
+    log_tail: str = ""  #: last lines of a new container that did not make it
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data, for the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """Read it back from plain data."""
+        return cls(**{**data, "outcome": Phase(data["outcome"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What one instance serves now. `since` in UTC microseconds; `healthy` is None when nothing is there to ask."""
+
+    service: str
+    instance: str
+    environment: str
+    slot: str | None
+    identity: str | None
+    container_id: str | None = None
+    deployment: str | None = None
+    since: int | None = None
+    healthy: bool | None = None
+    restarts: int = 0
+    note: str = ""
+
+
+class Reporter(Protocol):
+    """Who is told how deployments go. Both methods return only when what they were told will not be lost."""
+
+    def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
+        """A deployment entered a phase, or says more about the one it is in."""
+
+    def finished(self, deployment: Deployment, outcome: Outcome) -> None:
+        """A deployment ended; may be told again after a crash, as the same deployment."""

@@ -1,0 +1,350 @@
+"""The one rollout, phase by phase: new one up, proven, switched to, watched; old one drained and stopped.
+
+Each phase is a function that either completes or raises; what happens then is `putting_back`'s affair. Nothing here
+touches the old container before `stopping` (stop-first) or `draining`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+
+from keepflow.agent import draining, env_file
+from keepflow.agent.gate import Gate
+from keepflow.agent.scene import Plan, Scene
+from keepflow.core import deploys, names
+from keepflow.core.flows import Strategy
+from keepflow.core.states import Phase
+from keepflow.errors import DeployFailed
+from keepflow.ports import ContainerFacts, ImageFacts, SlotSpec, Traffic
+
+_RESERVE = 256 * 1024 * 1024  #: bytes that must be free on the disk of the agent's state
+_PROOF_SECONDS = 5.0
+_PROOFS = 3  #: answers of the new slot in a row, through the front door
+_STRIKES = 3  #: bad probes in a row that end the watch
+_LOOK_EVERY = 0.25  #: seconds between two looks at the container during the watch
+_CALM_AFTER = 1.0  #: seconds of good watch after which probes become rare
+
+
+def forward(scene: Scene) -> None:
+    """Go from preflight until visitors get the new release; raises for `putting_back` to handle."""
+    preflight(scene)
+    pull(scene)
+    prepare(scene)
+    if scene.deployment.container.strategy == Strategy.STOP_FIRST and scene.known_plan().old:
+        stop_old(scene)
+    start(scene)
+    gate(scene)
+    switch(scene)
+    settle(scene)
+
+
+def settle(scene: Scene) -> None:
+    """Prove and watch a release that the flags already name."""
+    prove(scene)
+    watch(scene)
+
+
+def preflight(scene: Scene) -> None:
+    """Refuse what cannot work before anything is touched, and make the plan."""
+    scene.enter(Phase.PREFLIGHT)
+    scene.target.ping()
+    _check_settings(scene)
+    free = shutil.disk_usage(scene.instance.root).free
+    if free < _RESERVE:
+        raise DeployFailed(f"only {free >> 20} MiB are free on this host; free some space", code="disk-full")
+    plan = make_plan(scene)
+    _ready_front(scene, plan)
+    expected = scene.deployment.expect_current
+    if expected is not None and expected != plan.identity_before:
+        raise DeployFailed(
+            f"{plan.identity_before or 'nothing'} serves here, but the order expects {expected}", code="not-current"
+        )
+    scene.receipt.digest_before = plan.identity_before
+    scene.keep_plan(plan)
+
+
+def make_plan(scene: Scene) -> Plan:
+    """Look at flags and containers and decide who follows whom; raises DeployFailed `foreign-container`."""
+    history = scene.instance.history()
+    state = scene.proxy.state(scene.site)
+    if state is None and history.slot:  # somebody removed the flags; who served last serves on
+        state = Traffic(history.slot)
+        scene.proxy.switch(scene.site, state)
+    served = state.slot if state else None
+    old = scene.holder(served) if served else None
+    new = names.other_slot(served) if served else "blue"
+    idle = scene.holder(new)
+    if idle is not None and not scene.is_ours(idle):
+        raise DeployFailed(
+            f"the container {idle.name} has the name of a slot but was not made by keepflow; remove or rename it",
+            code="foreign-container",
+        )
+    alive = old is not None and old.running
+    last = history.current if history.slot == served else None
+    return Plan(
+        new=new,
+        old=served if alive else None,
+        old_container=old.id if old else None,
+        old_grace=(last.container if last else scene.deployment.container).stop_timeout,
+        served=served,
+        identity_before=old.labels.get(names.LABEL_IDENTITY) if old and alive else None,
+    )
+
+
+def pull(scene: Scene) -> None:
+    """Have exactly the wanted image on this engine, kept by a tag that no prune removes."""
+    deployment, plan = scene.deployment, scene.known_plan()
+    wanted = deployment.image_id
+    if deployment.origin == "registry":
+        wanted = f"{deployment.repository}@{deployment.digest}"
+    facts = scene.target.image(wanted)
+    scene.enter(Phase.PULLING, "on disk already" if facts else wanted)
+    if facts is None:
+        facts = _fetch(scene)
+    if deployment.origin == "registry" and wanted not in facts.repo_digests:
+        raise DeployFailed(f"the engine has {facts.image_id}, but not as {wanted}", code="digest-mismatch")
+    with scene.act("keep", image=facts.image_id):
+        tag = names.keep_tag(deployment.service, deployment.instance, deployment.identity)
+        scene.target.keep(facts.image_id, tag)
+    scene.receipt.image_id = facts.image_id
+    scene.keep_plan(replace(plan, image_id=facts.image_id))
+
+
+def prepare(scene: Scene) -> None:
+    """Create the new container in the idle slot; a hot one of the wanted release is taken as it is."""
+    scene.enter(Phase.PREPARING)
+    deployment, plan = scene.deployment, scene.known_plan()
+    labels = _labels(scene)
+    scene.target.network(scene.network.name, scene.network.subnet, _without_deployment(labels))
+    idle = scene.holder(plan.new)
+    if idle is not None and _is_hot(scene, idle):
+        scene.receipt.hot_start = True
+        scene.keep_plan(replace(plan, container=idle.id, reused=True))
+        return
+    if idle is not None:
+        with scene.act("clear", container=idle.id):
+            scene.target.stop(idle.id, plan.old_grace)
+            scene.target.remove(idle.id)
+    host_env = env_file.read(scene.policy.env_file) if scene.policy.env_file else {}
+    spec = SlotSpec(
+        service=deployment.service,
+        instance=deployment.instance,
+        slot=plan.new,
+        address=scene.network.address(plan.new),
+        subnet=scene.network.subnet,
+        image_id=plan.image_id,
+        container=deployment.container,
+        env={**deployment.container.env, **scene.secrets, **host_env},
+        labels=labels,
+    )
+    with scene.act("create", slot=plan.new):
+        container = scene.target.create(spec)
+    scene.keep_plan(replace(plan, container=container))
+
+
+def stop_old(scene: Scene) -> None:
+    """Stop-first: show the maintenance page, let requests end, stop the old container."""
+    plan = scene.known_plan()
+    scene.enter(Phase.STOPPING, "visitors see the maintenance page")
+    scene.pause_visitors()
+    with scene.act("pause"):
+        scene.proxy.switch(scene.site, Traffic(plan.old, maintenance=True))
+    draining.drain(scene, plan.old or "")
+    with scene.act("stop-first", container=plan.old_container):
+        scene.target.stop(plan.old_container or "", plan.old_grace)
+
+
+def start(scene: Scene) -> None:
+    """Start the new container; the front door is asked from here on."""
+    plan = scene.known_plan()
+    scene.enter(Phase.STARTING)
+    scene.start_probing(pause=plan.served is None)
+    if not plan.reused:
+        with scene.act("start", container=plan.container):
+            scene.target.start(plan.container)
+
+
+def gate(scene: Scene) -> None:
+    """Wait until the new container has proven that it serves."""
+    scene.enter(Phase.GATING)
+    plan = scene.known_plan()
+    health = scene.deployment.container.health
+    evidence = Gate(
+        scene.target, plan.container, scene.address(plan.new), scene.site.server_name, health, fresh=not plan.reused
+    ).wait()
+    scene.receipt.gate = {"tries": evidence.tries, "seconds": round(evidence.seconds, 4), "last": evidence.last}
+
+
+def switch(scene: Scene) -> None:
+    """Send visitors to the new container, the old one behind it as net where that is allowed."""
+    plan, policy = scene.known_plan(), scene.policy
+    scene.enter(Phase.SWITCHING, f"{plan.served or 'nothing'} → {plan.new}")
+    stopped = scene.journal.has_act("stop-first")
+    net = bool(plan.old) and not stopped and policy.net and policy.watch > 0
+    with scene.act("switch", slot=plan.new):
+        scene.proxy.switch(scene.site, Traffic(plan.new, net=net))
+        scene.visitors_are_back()
+    scene.receipt.slot = plan.new
+
+
+def prove(scene: Scene) -> None:
+    """Believe only answers: of the new slot's own address through the front door, from the wanted image."""
+    scene.enter(Phase.PROVING)
+    plan = scene.known_plan()
+    _answers_of(scene, plan.new)
+    scene.receipt.serving_after = scene.since_accepted()
+    facts = _still_good(scene)
+    if facts.image_id != plan.image_id:
+        raise DeployFailed(
+            f"the container runs {facts.image_id}, but {plan.image_id} was ordered", code="digest-mismatch"
+        )
+    scene.receipt.digest_after = scene.deployment.identity
+
+
+def watch(scene: Scene) -> None:
+    """Look at front door and container for the watch window; an answer of the old slot is a failure of the new one."""
+    seconds = _watch_left(scene)
+    if seconds <= 0:
+        return
+    scene.enter(Phase.WATCHING, f"{seconds:g} s")
+    plan, prober = scene.known_plan(), scene.start_probing(pause=False)
+    address = scene.address(plan.new)
+    began = time.monotonic()
+    looked = 0.0
+    while (now := time.monotonic()) < began + seconds:
+        recent = prober.since(began)[-_STRIKES:]
+        bad = [sample for sample in recent if sample.failed or sample.address != address]
+        if len(bad) == _STRIKES:
+            last = bad[-1]
+            raise DeployFailed(
+                f"after the switch the front door answered with status {last.status} from {last.address or 'nobody'}",
+                code="front-door-failing",
+            )
+        if now - looked >= _LOOK_EVERY:
+            _still_good(scene)
+            looked = now
+        if bad or now - began < _CALM_AFTER:
+            prober.quickly()
+        else:
+            prober.slowly()
+        time.sleep(0.02)
+
+
+def _watch_left(scene: Scene) -> float:
+    """Return how long to watch: after a crash the rest of the window, but never less than a look."""
+    window = scene.policy.watch
+    if scene.journal.entered(Phase.DRAINING) is not None:
+        return 0.0
+    began = scene.journal.entered(Phase.WATCHING)
+    passed = 0.0 if began is None else time.time() - began / 1_000_000
+    return max(window - max(passed, 0.0), min(window, _CALM_AFTER))
+
+
+def _check_settings(scene: Scene) -> None:
+    container, policy = scene.deployment.container, scene.policy
+    strange = [volume.name for volume in container.volumes if volume.name not in policy.volumes]
+    if strange:
+        raise DeployFailed(
+            f"this host's file allows no volume {', '.join(strange)} for {policy.service} (volumes: in agent.yml)",
+            code="volume-not-allowed",
+        )
+    given = {*scene.secrets, *(env_file.read(policy.env_file) if policy.env_file else ())}
+    missing = [name for name in container.secrets if name not in given]
+    if missing:
+        raise DeployFailed(
+            f"no value for {', '.join(missing)}: set it for the environment, or in the host's env_file",
+            code="secret-missing",
+        )
+
+
+def _ready_front(scene: Scene, plan: Plan) -> None:
+    """Have the front stand and see the flags, with the release's port in the idle slot."""
+    front = scene.instance.front()
+    wanted = front.with_port(plan.new, scene.deployment.container.port)
+    if wanted != front:
+        scene.say(f"the application's port becomes {scene.deployment.container.port}: nginx is reloaded once")
+    scene.site = wanted.site(scene.policy, scene.network)
+    scene.proxy.ensure(scene.site)
+    if wanted != front:
+        scene.instance.save_front(wanted)
+    if scene.proxy.state(scene.site) is not None and not scene.proxy.sees_flags(scene.site):
+        raise DeployFailed(
+            "the proxy does not obey the flag directory; see its error log and the rights of that directory",
+            code="proxy-blind",
+        )
+
+
+def _fetch(scene: Scene) -> ImageFacts:
+    deployment = scene.deployment
+    if deployment.origin != "registry" or deployment.digest is None:
+        raise DeployFailed(
+            f"the image {deployment.image_id} is no longer on the engine that built it; build it again",
+            code="image-missing",
+        )
+    scene.receipt.pulled = True
+    return scene.target.pull(deployment.repository, deployment.digest, scene.policy.login, scene.say)
+
+
+def _labels(scene: Scene) -> dict[str, str]:
+    deployment, plan = scene.deployment, scene.known_plan()
+    return {
+        **scene.labels,
+        names.LABEL_SERVICE: deployment.service,
+        names.LABEL_INSTANCE: deployment.instance,
+        names.LABEL_SLOT: plan.new,
+        names.LABEL_ENVIRONMENT: deployment.environment,
+        names.LABEL_DEPLOYMENT: deployment.id,
+        names.LABEL_FENCE: str(deployment.fence),
+        names.LABEL_IDENTITY: deployment.identity,
+        names.LABEL_DESCRIPTION: deploys.description_hash(deployment.container),
+    }
+
+
+def _without_deployment(labels: dict[str, str]) -> dict[str, str]:
+    of_a_container = (names.LABEL_SLOT, names.LABEL_DEPLOYMENT, names.LABEL_FENCE, names.LABEL_IDENTITY)
+    return {key: value for key, value in labels.items() if key not in (*of_a_container, names.LABEL_DESCRIPTION)}
+
+
+def _is_hot(scene: Scene, idle: ContainerFacts) -> bool:
+    """Say whether the idle slot already runs what a rollback wants."""
+    return (
+        scene.deployment.action == "rollback"
+        and idle.running
+        and idle.image_id == scene.known_plan().image_id
+        and idle.labels.get(names.LABEL_DESCRIPTION) == deploys.description_hash(scene.deployment.container)
+    )
+
+
+def _answers_of(scene: Scene, slot: str) -> None:
+    """Wait for answers of one slot, in a row, through the front door; raises DeployFailed `front-door`."""
+    health, address = scene.deployment.container.health, scene.address(slot)
+    deadline = time.monotonic() + _PROOF_SECONDS
+    in_row, last = 0, "nobody answered"
+    while in_row < _PROOFS:
+        if time.monotonic() > deadline:
+            raise DeployFailed(f"the front door does not show the new release: {last}", code="front-door")
+        try:
+            answer = scene.proxy.probe(scene.site, health.path, health.timeout)
+        except DeployFailed as error:
+            in_row, last = 0, error.message
+        else:
+            good = answer.address == address and 200 <= answer.status < 400
+            in_row = in_row + 1 if good else 0
+            last = f"status {answer.status} from {answer.address or 'nobody'} instead of {address}"
+        if not in_row:
+            time.sleep(0.02)
+
+
+def _still_good(scene: Scene) -> ContainerFacts:
+    """Return the facts of the new container; raises DeployFailed when it is no longer what was gated."""
+    plan = scene.known_plan()
+    facts = scene.target.inspect(plan.container)
+    if facts is None:
+        raise DeployFailed("the new container is gone", code="gone")
+    if facts.oom_killed:
+        raise DeployFailed("the new container was killed for want of memory", code="out-of-memory")
+    if not facts.running or (facts.restarts and not plan.reused):
+        raise DeployFailed("the new container ended after the switch", code="died-after-switch")
+    return facts

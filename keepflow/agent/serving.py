@@ -1,0 +1,46 @@
+"""What an instance serves right now, read from flags, container and front door; memory only adds since when."""
+
+from __future__ import annotations
+
+from keepflow.agent.deployment import ServicePolicy, Serving
+from keepflow.agent.instances import History, Served
+from keepflow.core import names
+from keepflow.errors import DeployFailed
+from keepflow.ports import Proxy, Site, Target
+
+_PROBE_SECONDS = 2.0
+
+
+def look(policy: ServicePolicy, history: History, site: Site, target: Target, proxy: Proxy) -> Serving:
+    """Look at one instance; raises Unavailable when the engine does not answer."""
+    state = proxy.state(site)
+    if state is None or state.slot is None:
+        note = "nothing was deployed yet" if state else "the flag directory is not readable"
+        return Serving(site.service, site.instance, policy.environment, None, None, note=note)
+    facts = target.inspect(names.container(site.service, site.instance, state.slot))
+    if facts is None:
+        note = "the container of the serving slot is gone"
+        return Serving(site.service, site.instance, policy.environment, state.slot, None, healthy=False, note=note)
+    remembered = history.current if history.slot == state.slot else None
+    return Serving(
+        service=site.service,
+        instance=site.instance,
+        environment=policy.environment,
+        slot=state.slot,
+        identity=facts.labels.get(names.LABEL_IDENTITY),
+        container_id=facts.id,
+        deployment=remembered.deployment if remembered else facts.labels.get(names.LABEL_DEPLOYMENT),
+        since=remembered.since if remembered else None,
+        healthy=facts.running and _answers(proxy, site, state.slot, remembered),
+        restarts=facts.restarts,
+        note="visitors see the maintenance page" if state.maintenance else "",
+    )
+
+
+def _answers(proxy: Proxy, site: Site, slot: str, served: Served | None) -> bool:
+    path = served.container.health.path if served else "/"
+    try:
+        answer = proxy.probe(site, path, _PROBE_SECONDS)
+    except DeployFailed:
+        return False
+    return answer.slot == slot and answer.status < 500
