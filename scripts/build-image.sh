@@ -71,7 +71,7 @@ compress_tree() {
   [ -f "$work/tree/Dockerfile.dist" ] || fail "no Dockerfile.dist in $checkout"
   dist=build-$(printf %s "$name" | tr / -)-$number-$$
   echo "+ docker build --file Dockerfile.dist" >&2
-  docker build --file "$work/tree/Dockerfile.dist" --tag "$dist" \
+  docker build --force-rm --file "$work/tree/Dockerfile.dist" --tag "$dist" \
     ${COMPRESS:+--build-arg "COMPRESS=$COMPRESS"} "$work/tree"
   echo "+ docker run $dist" >&2
   docker run --rm --init --network none --name "$dist" "$dist" >"$work/dist.tar"
@@ -102,7 +102,7 @@ copy_checkout
 commit=${GIT_COMMIT:-$(git -C "$checkout" rev-parse HEAD 2>/dev/null || echo unknown)}
 printf 'commit=%s\nbuild=%s\n' "$commit" "$number" >"$work/tree/build-info"
 echo "+ docker build --tag $image" >&2
-docker build --tag "$image" ${BASE:+--build-arg "BASE=$BASE"} "$work/tree"
+docker build --force-rm --tag "$image" ${BASE:+--build-arg "BASE=$BASE"} "$work/tree"
 if [ -n "${KEEPFLOW_OUTPUT:-}" ]; then
   echo "image=$image" >>"$KEEPFLOW_OUTPUT"
 fi

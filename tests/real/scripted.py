@@ -81,6 +81,7 @@ class Checkout:
         """Remove everything the scripts made on the engine."""
         for environment in ("dev", "test"):
             self.engine.remove_labelled(f"keepflow.service={self.service(environment)}")
+            Path(f"/run/lock/kf-{self.service(environment)}-main.lock").unlink(missing_ok=True)
         for volume in self.engine.docker("volume", "ls", "--quiet").split():
             if self.name in volume:
                 self.engine.docker("volume", "rm", volume)

@@ -122,13 +122,14 @@ def test_secret_files_go_into_the_image_and_never_into_the_checkout(checkout: Ch
 
 @pytest.mark.parametrize("environment", ["dev", "test"])
 def test_a_docker_build_that_fails_fails_the_script(checkout: Checkout, environment: str) -> None:
-    with (checkout.directory / "Dockerfile").open("a") as dockerfile:
-        dockerfile.write("RUN false\n")
+    (checkout.directory / "Dockerfile").write_text(f"FROM {checkout.engine.base_image('busybox')}\nRUN exit 41\n")
     done = checkout.run("build-image.sh", environment)
     assert done.returncode not in (0, 2)
     assert checkout.told == []
     assert f"{checkout.name}/{environment}:b1" not in checkout.images()
     assert not [image for image in checkout.images() if image.startswith("build-")]
+    left = checkout.engine.docker("container", "ls", "--all", "--no-trunc", "--format", "{{.Command}}")
+    assert "exit 41" not in left
 
 
 def test_test_compresses_the_code_and_leaves_the_originals(checkout: Checkout) -> None:
