@@ -116,7 +116,7 @@ class SlotSpec:
     container: Container
     env: Mapping[str, str]  #: final environment, secrets and env_file included
     labels: Mapping[str, str]
-    restart: str = "unless-stopped"
+    restart: str = "unless-stopped"  #: given by `persist`, once it has proven itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,13 @@ class Target(Protocol):
         """Create (not start) the slot's container under its exact name and return its id; raises DeployFailed."""
 
     def start(self, container_id: str) -> None:
-        """Start a created container; raises DeployFailed `start-failed` with the engine's words."""
+        """Start a created container, which the engine does not restart yet.
+
+        Raises DeployFailed `start-failed` with the engine's words.
+        """
+
+    def persist(self, container_id: str) -> None:
+        """Give a container that has proven itself its restart policy; until then it stays down when it ends."""
 
     def inspect(self, name: str) -> ContainerFacts | None:
         """Return the facts of the container with exactly this name, running or not."""

@@ -13,6 +13,7 @@ from keepflow.tools.http_get import NoAnswer, get
 TAIL_LINES = 60
 _FIRST_PAUSE = 0.01  #: seconds after the first try that did not pass; grows up to the interval
 _BETWEEN_PASSES = 0.02
+_CONNECT = 0.25  #: seconds: a lost first packet to a bridge is soon sent again by the next try
 _LOOK_EVERY = 0.1  #: seconds between two looks at the container while it does not answer
 
 
@@ -75,7 +76,7 @@ class Gate:
         timeout = max(0.01, min(self._health.timeout, deadline - time.monotonic()))
         headers = {"Host": self._host_header, "User-Agent": "keepflow-gate"}
         try:
-            answer = get(self._ip, self._port, self._health.path, headers, timeout=timeout)
+            answer = get(self._ip, self._port, self._health.path, headers, timeout=timeout, connect=_CONNECT)
         except NoAnswer as error:
             self._last = str(error)
             return False

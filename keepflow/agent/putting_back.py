@@ -89,6 +89,7 @@ def _revive_old(scene: Scene, plan: Plan) -> None:
     Gate(
         scene.target, old.id, scene.address(plan.old or ""), scene.site.server_name, container.health, fresh=False
     ).wait()
+    scene.target.persist(old.id)
 
 
 def _remove_new(scene: Scene, plan: Plan, touched: bool) -> None:

@@ -21,9 +21,7 @@ def settings(engine: APIClient, spec: SlotSpec) -> Any:
         Mount(target=volume.at, source=names.volume(spec.service, spec.instance, volume.name), type="volume")
         for volume in spec.container.volumes
     ]
-    host = engine.create_host_config(
-        init=True, restart_policy={"Name": spec.restart}, mounts=mounts, network_mode=network
-    )
+    host = engine.create_host_config(init=True, restart_policy={"Name": "no"}, mounts=mounts, network_mode=network)
     endpoint = engine.create_endpoint_config(ipv4_address=spec.address)
     return engine.create_container_config(
         image=spec.image_id,
@@ -49,7 +47,7 @@ def facts(found: dict[str, Any]) -> ContainerFacts:
         image_id=found["Image"],
         running=running,
         restarts=int(found["RestartCount"]),
-        exit_code=None if state["Running"] else int(state["ExitCode"]),
+        exit_code=None if running else int(state["ExitCode"]),
         oom_killed=bool(state["OOMKilled"]),
         started_at=state["StartedAt"],
         address=next((address for address in addresses if address), None),

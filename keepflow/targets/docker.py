@@ -156,18 +156,23 @@ class Docker:
         return created
 
     def start(self, container_id: str) -> None:
-        """Start a container with its own restart policy; raises DeployFailed `start-failed` or `address-in-use`."""
+        """Start a container, which stays down when it ends; raises DeployFailed `start-failed` or `address-in-use`."""
         from docker.errors import APIError
 
+        fail("docker.before-start")
         with self._engine() as engine:
-            attributes = engine.inspect_container(container_id)
-            wanted = attributes["Config"]["Labels"].get(names.LABEL_RESTART, "no")
-            if attributes["HostConfig"]["RestartPolicy"]["Name"] != wanted:
-                engine.update_container(container_id, restart_policy=_policy(wanted))
             try:
                 engine.start(container_id)
             except APIError as error:
-                raise self._not_started(attributes, error) from error
+                raise self._not_started(container_id, error) from error
+        fail("docker.after-start")
+
+    def persist(self, container_id: str) -> None:
+        """Give a container its restart policy; raises DeployFailed `engine-refused` when it is gone."""
+        with self._engine() as engine:
+            labels = engine.inspect_container(container_id)["Config"]["Labels"] or {}
+            wanted = labels.get(names.LABEL_RESTART, "unless-stopped")
+            engine.update_container(container_id, restart_policy=_policy(wanted))
 
     def inspect(self, name: str) -> ContainerFacts | None:
         """Return the facts of the container with exactly this name or id, running or not."""
@@ -251,7 +256,10 @@ class Docker:
             return DeployFailed(f"the image {spec.image_id} is not on this engine", code="image-missing")
         return DeployFailed(f"the engine refuses to create {name}: {_words(error)}", code="create-refused")
 
-    def _not_started(self, attributes: dict[str, Any], error: APIError) -> DeployFailed:
+    def _not_started(self, container_id: str, error: APIError) -> DeployFailed:
+        """Say why; an address that somebody else has is looked for, because the engine's words for it are odd."""
+        with self._engine() as engine:
+            attributes = engine.inspect_container(container_id)
         name = attributes["Name"].removeprefix("/")
         for network, endpoint in attributes["NetworkSettings"]["Networks"].items():
             address = (endpoint.get("IPAMConfig") or {}).get("IPv4Address")

@@ -32,15 +32,22 @@ class Response:
 
 
 def get(
-    host: str, port: int, path: str, headers: Mapping[str, str], *, timeout: float, tls_name: str | None = None
+    host: str,
+    port: int,
+    path: str,
+    headers: Mapping[str, str],
+    *,
+    timeout: float,
+    connect: float = 1.0,
+    tls_name: str | None = None,
 ) -> Response:
     """Ask `http://host:port/path` (https when `tls_name` is given, certificate unchecked: this asks one's own machine).
 
-    `timeout` in seconds is for all of it; connecting gets at most one second of it. Raises NoAnswer.
+    `timeout` in seconds is for all of it, of which connecting gets at most `connect`. Raises NoAnswer.
     """
     deadline = time.monotonic() + timeout
     try:
-        with socket.create_connection((host, port), timeout=min(timeout, 1.0)) as plain:
+        with socket.create_connection((host, port), timeout=min(timeout, connect)) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return _exchange(plain, deadline, path, headers, tls_name)
     except TimeoutError:

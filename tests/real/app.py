@@ -5,6 +5,7 @@
 """
 
 import os
+import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -43,6 +44,12 @@ class Server(ThreadingHTTPServer):
 
     request_queue_size = 128
     daemon_threads = True
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """Send every piece at once: head and body are two."""
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
 
 
 print(f"version {VERSION} in mode {MODE}", flush=True)
