@@ -72,12 +72,19 @@ class _Deciding:
     def event(self) -> Event:
         return self.found.event
 
+    @property
+    def _taken(self) -> str | None:
+        """The commit last taken of this ref."""
+        return heads.get(self.tx.conn, self.project.id, self.event.ref)
+
     def decide(self) -> dict[str, Any]:
         """Make the runs and return the decision."""
         if self.found.gone:
             if self.found.head is None:
                 heads.drop(self.tx.conn, self.project.id, self.event.ref)
             return decided(f"nothing was built: {self.found.gone}")
+        if self.delivery.forge == SWEEP and self._taken == self.event.sha:
+            return decided("its hook came in time after all")
         swept = self._swept_before()
         if swept:
             self.started = [_entry(run) for run in swept]
@@ -91,7 +98,7 @@ class _Deciding:
     def _swept_before(self) -> list[Run]:
         """Return the runs of this very head when the sweep handled it before its late hook came."""
         event, conn = self.event, self.tx.conn
-        if self.delivery.forge == SWEEP or heads.get(conn, self.project.id, event.ref) != event.sha:
+        if self.delivery.forge == SWEEP or self._taken != event.sha:
             return []
         before = stored_runs.of_commit(conn, self.project.id, event.ref, event.sha)
         first = {run.id: deliveries.by_id(conn, run.delivery_id) for run in before if run.delivery_id}

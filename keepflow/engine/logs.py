@@ -111,6 +111,10 @@ class Logs:
         except FileNotFoundError:
             return 0
 
+    def length(self, path: str) -> int:
+        """Return how much of a log can be read, as its agent counts; masking makes files longer or shorter."""
+        return logfile.agent_offset(logfile.read_index(self._place(path)), self.size(path))
+
     def place_of(self, path: str, agent_offset: int) -> int:
         """Return the file offset of an agent offset, such as the beginning of a step."""
         return logfile.file_offset(logfile.read_index(self._place(path)), agent_offset)
@@ -230,7 +234,7 @@ class Logs:
                 return None
             run = runs.by_id(conn, jobs.by_id(conn, attempt.job_id).run_id)
             needles = lending.needles(conn, self._vault, projects.by_id(conn, run.project_id))
-        total = attempt.log_bytes if attempt.state in FINAL else None
+        total = attempt.log_bytes if attempt.state in FINAL and attempt.log_bytes else None
         return _Facts(attempt.agent_id, attempt.log_path, needles, total)
 
     def _make_room(self) -> None:

@@ -15,7 +15,6 @@ from keepflow.tools.git import Commit, Mirror, Remote, check_ref, init_bare, ls_
 #: Names the flow file may have; a project can name one of its own.
 FLOW_FILES = (".keepflow.yml", ".keepflow.yaml")
 FLOW_FILE_LIMIT = 256 * 1024
-#: Branches may be replaced by tags of other forges' making; heads of pull requests live under these.
 _FETCH_SECONDS = 120.0
 
 
@@ -84,10 +83,10 @@ class Mirrors:
         except errors.NotFound:
             return []
 
-    def message(self, project: Project, sha: str) -> Commit | None:
-        """Return one commit as people see it, or None when it is not here."""
-        found = self.commits(project, None, sha, 1)
-        return found[0] if found else None
+    def tidy(self, project: Project) -> None:
+        """Pack what many fetches left lying about; slow."""
+        with self._locks[project.id]:
+            self._mirror(project).tidy()
 
     def remote(self, project: Project) -> Remote:
         """Return the project's repository with its credential."""

@@ -154,6 +154,11 @@ def move(conn: Connection, job_id: int, state: State, reason: Reason, now: int |
     return conn.execute(query.values(**values)).rowcount == 1
 
 
+def explain(conn: Connection, job_id: int, code: str, sentence: str) -> None:
+    """Give a job a sentence without moving it."""
+    conn.execute(update(jobs).where(jobs.c.id == job_id).values(reason_code=code, reason=sentence))
+
+
 def wait(conn: Connection, job_id: int, reason: Reason) -> bool:
     """Let a job wait for this reason; False when it has ended."""
     return move(conn, job_id, State.WAITING, reason)

@@ -1,0 +1,121 @@
+"""What people ask for: start a flow by hand, cancel a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keepflow import errors
+from keepflow.core import planning
+from keepflow.core.events import Event, EventKind
+from keepflow.core.flows import Flow, FlowFile
+from keepflow.core.states import Reason, State
+from keepflow.core.text import did_you_mean, quoted
+from keepflow.engine import clock, dispatch, repository, runs
+from keepflow.engine.context import Master
+from keepflow.store import events, projects
+from keepflow.store import runs as stored_runs
+from keepflow.store.projects import Project
+from keepflow.store.writer import Tx
+
+#: Branches that are meant when nobody names one, in this order.
+_DEFAULT_BRANCHES = ("refs/heads/main", "refs/heads/master")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request: a word for machines (`engine.runs`) and a sentence for people."""
+
+    word: str
+    sentence: str
+
+
+def run_flow(master: Master, project_name: str, flow: str, ref: str, inputs: Mapping[str, str], by: str) -> int:
+    """Start a flow by hand at the newest commit of a branch or tag ("" = the main branch) and return the run's number.
+
+    Asks the remote, so it is not for the writer thread. Raises NotFound, UsageError, Refused, and what git raises.
+    """
+    with master.database.read() as conn:
+        project = projects.by_name(conn, project_name)
+    if project is None:
+        raise errors.NotFound(f"there is no project {quoted(project_name)}")
+    full, sha = _resolve(master, project, ref)
+    event = Event(EventKind.MANUAL, full, sha, actor=by, inputs=dict(inputs))
+    found = repository.look(master, project, event, None)
+    if found.gone or found.flow_file is None:
+        raise errors.UsageError(found.gone or (found.failure.sentence if found.failure else ""), code="no-flow")
+    chosen = _choose(found.flow_file, flow, event)
+    event = Event.from_json({**found.event.to_json(), "inputs": _inputs(chosen, inputs)})
+    plan = planning.plan(chosen, found.flow_file)
+
+    def start(tx: Tx) -> int:
+        now, trust = clock.now(), runs.trust_of(tx.conn, project, event)
+        run_id = runs.add(tx, master, project, event, plan, trust=trust, why=f"started by {by}", now=now)
+        dispatch.advance(tx, master, run_id, now)
+        return stored_runs.by_id(tx.conn, run_id).number
+
+    return master.writer.call(start)
+
+
+def cancel_run(tx: Tx, master: Master, run_id: int, by: str, now: int) -> Answer:
+    """Ask for a run to be cancelled and say what becomes of that: state first, agent second; a deployment goes on."""
+    run = stored_runs.by_id(tx.conn, run_id)
+    word = runs.stop(tx, master, run, State.CANCELLED, Reason("cancelled", f"cancelled by {by}"), now)
+    if word != runs.ENDED:
+        events.add(tx, now, "run-cancel", actor=by, project_id=run.project_id, run_id=run.id, data={"word": word})
+        dispatch.ended(tx, master, run, now)
+    return Answer(word, _CANCEL_SENTENCES[word].format(state=run.state.value))
+
+
+_CANCEL_SENTENCES = {
+    runs.CANCELLED: "nothing of it was running; it is cancelled",
+    runs.STOPPING: "cancelled; the agent was told to stop the script and everything it started",
+    runs.TOO_LATE: "too late: its deployment was sent and goes on by itself; nothing after it will start. Roll back?",
+    runs.ENDED: "it had ended before ({state})",
+}
+
+
+def _resolve(master: Master, project: Project, ref: str) -> tuple[str, str]:
+    """Return the full name and the commit of a branch or tag at the remote."""
+    refs = master.mirrors.heads(project)
+    wanted = (
+        (ref,) if ref.startswith("refs/") else (f"refs/heads/{ref}", f"refs/tags/{ref}") if ref else _DEFAULT_BRANCHES
+    )
+    for full in wanted:
+        if full in refs:
+            return full, refs[full]
+    if not ref:
+        raise errors.NotFound(f"{project.name} has neither a branch main nor master; name one", code="no-ref")
+    short = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
+    raise errors.NotFound(f"{project.name} has no branch or tag {quoted(ref)}{did_you_mean(ref, short)}", code="no-ref")
+
+
+def _choose(flow_file: FlowFile, flow: str, event: Event) -> Flow:
+    if flow not in flow_file.flows:
+        names = ", ".join(flow_file.flows)
+        raise errors.NotFound(
+            f"there is no flow {quoted(flow)} at {quoted(event.ref)}; there are: {names}", code="no-flow"
+        )
+    decision = planning.match(event, flow_file)
+    if flow in decision.why_not:
+        sentence = f"{flow}: {decision.why_not[flow]}; `on: {{manual: true}}` in the flow file lets people start it"
+        raise errors.Refused(sentence, code="not-manual")
+    return flow_file.flows[flow]
+
+
+def _inputs(flow: Flow, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the inputs of a run: what was given, defaults for the rest; raises UsageError for what is not declared."""
+    declared: Mapping[str, Mapping[str, Any]] = flow.inputs
+    for name, value in given.items():
+        if name not in declared:
+            hint = did_you_mean(name, declared) or (
+                f"; there are: {', '.join(declared)}" if declared else "; it takes none"
+            )
+            raise errors.UsageError(f"{flow.name}: unknown input {quoted(name)}{hint}", code="unknown-input")
+        choices = declared[name].get("choices") or ()
+        if choices and value not in choices:
+            allowed = ", ".join(map(str, choices))
+            raise errors.UsageError(f"{flow.name}: {name} must be one of {allowed}", code="bad-input")
+    defaults = {name: str(entry["default"]) for name, entry in declared.items() if entry.get("default") is not None}
+    return {**defaults, **given}
