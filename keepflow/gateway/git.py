@@ -1,0 +1,228 @@
+"""Git over smart HTTP for agents: fetch only, one project, by a job token that dies with its attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import os
+import signal
+import zlib
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from sqlalchemy import Connection
+from starlette.types import Receive, Scope, Send
+
+from keepflow import errors
+from keepflow.core.names import is_name
+from keepflow.crypto import tokens
+from keepflow.engine.context import Master
+from keepflow.gateway.answers import allow, header
+from keepflow.gateway.limits import MIB, Disconnected
+from keepflow.gateway.readers import Readers
+from keepflow.store import jobs, projects, runs
+from keepflow.store.projects import Project
+from keepflow.tools.git.serving import upload_pack_argv
+
+#: What a fetching git may send, before and after unpacking; it only lists commits.
+REQUEST_LIMIT = 16 * MIB
+_PIECE = 64 * 1024
+_MOST_PROCESSES = 8
+_QUEUE_SECONDS = 60.0
+_FETCH_SECONDS = 900.0
+_GZIP = 31  # zlib's number for "gzip, any window"
+_PACK_FLUSH = b"0000"
+
+
+class Unproven(errors.AuthError):
+    """No living job token came along."""
+
+    def __init__(self) -> None:
+        super().__init__("this needs the token of a job that is running now")
+
+
+class Git:
+    """`GET /git/{project}/info/refs` and `POST /git/{project}/git-upload-pack`."""
+
+    def __init__(self, master: Master, readers: Readers) -> None:
+        self._master, self._readers = master, readers
+        self._processes = asyncio.Semaphore(_MOST_PROCESSES)
+
+    async def refs(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer what a git asks first: which refs there are, or what this end can do."""
+        allow(scope, "GET")
+        mirror = await self._mirror(scope)
+        if parse_qs(scope["query_string"].decode("latin-1")).get("service") != ["git-upload-pack"]:
+            raise errors.Denied("only fetching is possible here")
+        # Clients of protocol 0 and 1 expect the service's name first; git http-backend does the same.
+        prefix = b"" if _protocol(scope) else b"001e# service=git-upload-pack\n" + _PACK_FLUSH
+        await self._answer(scope, None, send, mirror, "advertisement", prefix)
+
+    async def fetch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one round of a fetch."""
+        allow(scope, "POST")
+        mirror = await self._mirror(scope)
+        if header(scope, b"content-type") != b"application/x-git-upload-pack-request":
+            raise errors.UsageError("this is no request of a fetching git", code="bad-request")
+        await self._answer(scope, receive, send, mirror, "result", b"")
+
+    async def _mirror(self, scope: Scope) -> Path:
+        """Return the mirror the token opens; a token of another project sees nothing here."""
+        token, name = _token(header(scope, b"authorization")), scope["path_params"]["project"]
+        if tokens.kind_of(token) != "job":
+            raise Unproven
+        project = await self._readers.query(lambda conn: _project_of(conn, token))
+        if not is_name(name) or project.name != name:
+            raise errors.NotFound("there is no such project for this job")
+        return self._master.mirrors.path(project)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive | None, send: Send, mirror: Path, kind: str, prefix: bytes
+    ) -> None:
+        argv, environment = upload_pack_argv(mirror, advertise=receive is None)
+        if _protocol(scope):
+            environment["GIT_PROTOCOL"] = "version=2"
+        async with self._place(), _running(argv, environment, receive is not None) as process:
+            feeding = asyncio.create_task(_feed(process, scope, receive)) if receive else None
+            try:
+                async with asyncio.timeout(_FETCH_SECONDS):
+                    await _pass_on(process, feeding, send, f"application/x-git-upload-pack-{kind}".encode(), prefix)
+            finally:
+                if feeding:
+                    feeding.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_QUEUE_SECONDS):
+                await self._processes.acquire()
+        except TimeoutError:
+            raise errors.Unavailable("too many fetches at once; try again soon", code="busy") from None
+        try:
+            yield
+        finally:
+            self._processes.release()
+
+
+def _project_of(conn: Connection, token: str) -> Project:
+    attempt = jobs.attempt_by_token(conn, tokens.digest(token))
+    if attempt is None:
+        raise Unproven
+    run = runs.by_id(conn, jobs.by_id(conn, attempt.job_id).run_id)
+    return projects.by_id(conn, run.project_id)
+
+
+def _token(value: bytes | None) -> str:
+    """Return the token of `Bearer TOKEN`, or of `Basic`, where it is the password; else the empty text."""
+    scheme, _, rest = (value or b"").decode("latin-1").partition(" ")
+    if scheme.lower() == "bearer":
+        return rest.strip()
+    if scheme.lower() == "basic":
+        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+            return base64.b64decode(rest.strip(), validate=True).decode("ascii").partition(":")[2]
+    return ""
+
+
+def _protocol(scope: Scope) -> bool:
+    """Say whether the client speaks protocol 2; nothing else of its header reaches the environment."""
+    return b"version=2" in (header(scope, b"git-protocol") or b"").split(b":")
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _running(argv: list[str], environment: dict[str, str], feeds: bool) -> AsyncIterator[Process]:
+    """Start a program in its own group and make sure that nothing of it is left."""
+    process = await asyncio.create_subprocess_exec(
+        *argv, env=environment, stdin=PIPE if feeds else DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        _kill(process)
+        await process.wait()
+
+
+def _kill(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _pass_on(
+    process: Process, feeding: asyncio.Task[None] | None, send: Send, content_type: bytes, prefix: bytes
+) -> None:
+    output = process.stdout
+    if output is None:
+        raise RuntimeError("a process that is read from was started without a pipe")
+    piece = await output.read(_PIECE)
+    if not piece:
+        await _explain_silence(process, feeding)
+    headers = [(b"content-type", content_type), (b"cache-control", b"no-cache")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if prefix:
+        await send({"type": "http.response.body", "body": prefix, "more_body": True})
+    while piece:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        piece = await output.read(_PIECE)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _explain_silence(process: Process, feeding: asyncio.Task[None] | None) -> None:
+    """Raise why git said nothing: the request was bad, or the mirror is."""
+    if feeding is not None and feeding.done():
+        feeding.result()
+    code = await process.wait()
+    if code != 0:
+        raise errors.Unavailable("git could not read the mirror of this project", code="mirror")
+
+
+async def _feed(process: Process, scope: Scope, receive: Receive) -> None:
+    """Hand the request to git, unpacked; a request that is too large or broken ends the process instead."""
+    if process.stdin is None:
+        raise RuntimeError("a process that is fed was started without a pipe")
+    try:
+        async for piece in _unpacked(scope, receive):
+            process.stdin.write(piece)
+            await process.stdin.drain()
+        process.stdin.close()
+        await receive()  # comes only when the client has gone away: nobody waits for the rest
+        _kill(process)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # git knows enough, or has ended; its output says which
+    except errors.KeepflowError:
+        _kill(process)
+        raise
+
+
+async def _unpacked(scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+    encoding = header(scope, b"content-encoding") or b"identity"
+    if encoding not in (b"gzip", b"x-gzip", b"identity"):
+        raise errors.UsageError("only gzip is understood as Content-Encoding", code="bad-encoding")
+    gunzip = None if encoding == b"identity" else zlib.decompressobj(_GZIP)
+    left = REQUEST_LIMIT
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Disconnected("the client went away")
+        more, piece = message.get("more_body", False), message.get("body", b"")
+        if gunzip is not None:
+            piece = _gunzip(gunzip, piece, left)
+        left -= len(piece)
+        if left < 0:
+            raise errors.TooLarge(f"a fetch may send at most {REQUEST_LIMIT // MIB} MiB")
+        if piece:
+            yield piece
+
+
+def _gunzip(gunzip: zlib._Decompress, piece: bytes, left: int) -> bytes:
+    try:
+        return gunzip.decompress(piece, left + 1)
+    except zlib.error:
+        raise errors.UsageError("the body is no gzip", code="bad-encoding") from None
