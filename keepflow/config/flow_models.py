@@ -162,10 +162,16 @@ class Flow(Model):
     steps: Annotated[tuple[Any, ...], Field(min_length=1)]
 
 
+def _version(value: Any) -> Any:
+    if type(value) is not int or value != 1:
+        raise bad("bad-value", "must be 1, the only version there is")
+    return value
+
+
 class File(Model):
     """A whole flow file."""
 
-    version: Literal[1] = 1
+    version: Annotated[Literal[1], BeforeValidator(_version)] = 1
     image: ImageName | None = None
     container: Container | None = None
     flows: Annotated[dict[Name, Flow], Field(min_length=1)]

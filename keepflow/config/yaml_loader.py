@@ -101,7 +101,7 @@ def load(text: str | bytes, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        _refuse(document, place, "syntax", _syntax_sentence(error))
+        _refuse(document, place, "syntax", _syntax_sentence(error, clean[_index(clean, place) :][:1]))
     except yaml.YAMLError as error:
         _refuse(document, _first_unprintable(clean), "syntax", f"a character that YAML does not allow: {error}")
     document.value = _expand(document, root, (), root.mark)
@@ -124,9 +124,14 @@ def _refuse(document: Document, mark: Mark, code: str, message: str) -> NoReturn
     raise ConfigError([*document.problems, problem]) from None
 
 
-def _syntax_sentence(error: yaml.MarkedYAMLError) -> str:
+def _index(text: str, place: Mark) -> int:
+    lines = text.split("\n")
+    return sum(len(line) + 1 for line in lines[: place[0] - 1]) + place[1] - 1
+
+
+def _syntax_sentence(error: yaml.MarkedYAMLError, at: str) -> str:
     sentence = ", ".join(part for part in (error.context, error.problem) if part) or "not YAML"
-    if "'\\t'" in sentence or "tab" in sentence:
+    if at == "\t":
         return f"{sentence}: indent with spaces, not tabs"
     if "mapping values are not allowed" in sentence:
         return f"{sentence}: check the indentation, and put text with ': ' in quotes"
@@ -222,24 +227,31 @@ class _Reader:
     def key(self, event: Any, depth: int) -> str | None:
         """Read a key as the text it looks like; None, and a problem, for anything that is not plain text."""
         if isinstance(event, yaml.ScalarEvent) and event.value:
-            return str(event.value)
+            return self.whole(event)
         self.note(_mark(event), "bad-key", "a key must be a word, not empty, not a list, a mapping or an alias")
         self.node(event, depth + 1)
         return None
 
+    def whole(self, event: Any) -> str:
+        """Return a scalar's text; half of a surrogate pair, which `"\\ud800"` can make, is text to nobody else."""
+        text: str = event.value
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            _refuse(self.document, _mark(event), "syntax", "an escape that stands for half a character")
+        return text
+
     def scalar(self, event: Any) -> Any:
-        plain = event.implicit[0]
+        text, plain = self.whole(event), event.implicit[0]
         if event.tag is None or event.tag == "!":
-            return _core_value(event.value) if plain and event.tag is None else event.value
+            return _core_value(text) if plain and event.tag is None else text
         name = _SCALAR_TAGS.get(event.tag)
         if name == "str":
-            return event.value
-        value = _core_value(event.value)
+            return text
+        value = _core_value(text)
         wanted = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
         if name is None:
             self.check_tag(event, "str")
         elif not isinstance(value, wanted[name]) or (name in ("int", "float") and isinstance(value, bool)):  # type: ignore[arg-type]  # a table of classes
-            self.note(_mark(event), "bad-tag", f"{quoted(event.value)} is not a {name}")
+            self.note(_mark(event), "bad-tag", f"{quoted(text)} is not a {name}")
         return value
 
     def check_tag(self, event: Any, name: str) -> None:
