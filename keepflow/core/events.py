@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -47,8 +47,19 @@ class Event:
         return self.ref.removeprefix("refs/tags/") if self.ref.startswith("refs/tags/") else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the event as plain data for the store."""
-        return {**asdict(self), "kind": self.kind.value}
+        """Return the event as plain data for the store; spelt out, because every hook pays for it."""
+        return {
+            "kind": self.kind.value,
+            "ref": self.ref,
+            "sha": self.sha,
+            "before": self.before,
+            "forced": self.forced,
+            "message": self.message,
+            "author": self.author,
+            "actor": self.actor,
+            "url": self.url,
+            "inputs": dict(self.inputs),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Event:

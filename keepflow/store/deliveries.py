@@ -60,7 +60,7 @@ class NewDelivery:
 def add(conn: Connection, new: NewDelivery) -> int | None:
     """Store a call and return its row id, or None when this project already has a delivery of that id.
 
-    This is the statement that decides how many hooks a second the master takes, so it goes to the driver as text.
+    This is the statement that decides how many hooks a second the master takes, so it goes to the driver itself.
     """
     event, final = new.parsed.event, new.parsed.event is None
     values = (
@@ -78,7 +78,8 @@ def add(conn: Connection, new: NewDelivery) -> int | None:
         new.received_at if final else None,
     )
     statement = _insert_text("%s" if conn.dialect.name == "postgresql" else "?")
-    row = conn.exec_driver_sql(statement, values).first()
+    driver: Any = conn.connection.driver_connection
+    row = driver.execute(statement, values).fetchone()
     return int(row[0]) if row else None
 
 

@@ -7,7 +7,6 @@ while the disk syncs, the next group gathers. So durability costs one sync for m
 
 from __future__ import annotations
 
-import errno
 import queue
 import sqlite3
 import threading
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from keepflow import errors
 from keepflow.store.database import Database
@@ -161,7 +160,7 @@ class Writer:
             self._conn.invalidate()
             self._conn.close()
             self._conn = None
-        group.reject(translate(error))
+        group.reject(_reason_of_failure(error))
 
     def _shut(self, because: str) -> bool:
         with self._gate:
@@ -194,7 +193,7 @@ class _Group:
             task.result = task.work(tx)
             self._callbacks += tx.callbacks
         except BaseException as error:
-            if fatal_to_transaction(error):
+            if ends_transaction(error):
                 raise
             driver.execute("ROLLBACK TO SAVEPOINT closure")
             task.error, tx.chain = error, chain
@@ -224,29 +223,36 @@ def sync_failed(error: BaseException) -> bool:
     return _sqlite_code(error) in _FSYNC_FAILED
 
 
-def fatal_to_transaction(error: BaseException) -> bool:
-    """Say whether an error ended the whole transaction, not only the statement that met it."""
-    if isinstance(error, DatabaseError) and error.connection_invalidated:
-        return True
+def ends_transaction(error: BaseException) -> bool:
+    """Say whether an error of a closure ended the whole transaction, not only the statement that met it."""
     code = _sqlite_code(error)
-    return code is not None and (code & 0xFF) in _DISK_TROUBLE
+    lost = isinstance(error, DatabaseError) and error.connection_invalidated
+    return lost or (code is not None and (code & 0xFF) in _DISK_TROUBLE)
 
 
 def translate(error: BaseException) -> BaseException:
-    """Turn what a driver raised into what the rest of keepflow understands; other errors stay as they are."""
-    code = _sqlite_code(error)
+    """Turn trouble of the disk into OutOfSpace, or Unavailable when it may not be retried; all else stays as it is."""
+    code, origin = _sqlite_code(error), _origin(error)
     if code in _FSYNC_FAILED:
-        return errors.Unavailable(f"the disk failed to sync: {error}", code="store-closed")
-    full = getattr(getattr(error, "orig", None), "sqlstate", None) == _PG_DISK_FULL
-    if full or (code is not None and (code & 0xFF) in _DISK_TROUBLE) or getattr(error, "errno", None) == errno.ENOSPC:
-        return errors.OutOfSpace("the disk of the database is full or fails; nothing was stored, free some space")
-    if isinstance(error, DatabaseError) and error.connection_invalidated:
-        return errors.Unavailable("the connection to the database was lost; try again", code="database")
+        return errors.Unavailable(f"the disk failed to sync: {origin}", code="store-closed")
+    in_trouble = code is not None and (code & 0xFF) in _DISK_TROUBLE
+    if in_trouble or getattr(origin, "sqlstate", None) == _PG_DISK_FULL:
+        return errors.OutOfSpace(f"the disk of the database is full or fails ({origin}); nothing was stored")
     return error
 
 
+def _reason_of_failure(error: BaseException) -> BaseException:
+    """Return what everybody in a group is told that was not committed."""
+    told = translate(error)
+    if isinstance(told, errors.KeepflowError):
+        return told
+    return errors.Unavailable(f"the database did not commit: {_origin(error)}", code="database")
+
+
 def _sqlite_code(error: BaseException) -> int | None:
-    origin = error.orig if isinstance(error, DatabaseError) else error
-    return (
-        origin.sqlite_errorcode if isinstance(origin, sqlite3.Error) and hasattr(origin, "sqlite_errorcode") else None
-    )
+    return getattr(_origin(error), "sqlite_errorcode", None)
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return the driver's own error, which SQLAlchemy wraps and statements for the driver itself raise bare."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
