@@ -140,8 +140,8 @@ def _pattern(text: str) -> str:
 
 
 def _listen(text: str) -> str:
-    address, _, port = text.rpartition(":")
-    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+    address, colon, port = text.rpartition(":")
+    if bool(colon) != bool(address) or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
         raise bad("bad-listen", "must be a port (80) or address:port (127.0.0.1:8900)")
     if address:
         try:
