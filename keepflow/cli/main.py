@@ -8,6 +8,7 @@ import sys
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from keepflow import __version__
 from keepflow.errors import KeepflowError
@@ -92,6 +93,12 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"there is no verb {args[0]!r}" + (f"; did you mean `{near[0]}`?" if near else ""))
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete verbs without importing them, then options."""
+        verbs = [(name, verb.help) for group in VERBS.values() for name, verb in group.items()]
+        found = [CompletionItem(name, help=line) for name, line in verbs if name.startswith(incomplete)]
+        return found if incomplete else [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the verbs in their groups, without importing them."""
         for title, verbs in VERBS.items():
@@ -101,12 +108,16 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--url", metavar="URL", help="The master to talk to (else KEEPFLOW_URL, config.yml, the one running here)."
+)
+@click.option("--token-file", metavar="FILE", help="The file with the token for it (else KEEPFLOW_TOKEN[_FILE]).")
 @click.option("--no-color", is_flag=True, help="No colours (also: NO_COLOR, TERM=dumb, no terminal).")
 @click.version_option(__version__, message="keepflow %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, verbose: bool, no_color: bool) -> None:
+def cli(ctx: click.Context, verbose: bool, url: str | None, token_file: str | None, no_color: bool) -> None:
     """From git push to production on machines you own."""
-    ctx.obj = {"verbose": verbose}
+    ctx.obj = {"verbose": verbose, "url": url, "token_file": token_file}
     if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
 

@@ -1,7 +1,7 @@
 """Who somebody is and what they may do: the rules gateway, web and command line share.
 
-A role grants a verb on a project, a scope narrows a token, an environment's list narrows both (`listed`). Whoever may not
-even see a thing is answered as if it did not exist.
+A role grants a verb on a project, a scope narrows a token, an environment's list narrows both (`listed`). Whoever may
+not even see a thing is answered as if it did not exist.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _BAD_LINK = "this link is used up, too old, or was never one; `keepflow up` prin
 
 
 def make_setup_link(tx: Tx, master: Master, now: int) -> str:
-    """Make the one-time link by which the first admin is made; raises Refused `set-up` when there is anybody already."""
+    """Make the one-time link by which the first admin is made; raises Refused `set-up` when there is anybody."""
     if people.any_user(tx.conn):
         raise errors.Refused("this server is set up: somebody has an account", code="set-up")
     return _link(tx, master, SETUP, None, now)

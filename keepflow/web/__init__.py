@@ -1,1 +1,1 @@
-"""People-facing Flask: pages, REST API, sign-in; every view declares the verb it needs, and what declares none is closed."""
+"""People-facing Flask: pages, REST API, sign-in; a view that does not declare the verb it needs is closed."""

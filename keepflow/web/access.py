@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from flask import current_app, g, request
 
 from keepflow import errors
-from keepflow.core import roles
+from keepflow.core import hosts, roles
 from keepflow.core.names import is_name
 from keepflow.crypto import tokens
 from keepflow.engine import people as rules
@@ -110,21 +108,11 @@ def _permitted(who: Caller, verb: str) -> Caller:
 
 
 def _check_host() -> None:
-    # A name that is not ours and points here is DNS rebinding; a bare IP address cannot be rebound.
-    host = (urlsplit(f"//{request.host}").hostname or "").lower()
-    if host in ("localhost", urlsplit(web().master.url()).hostname) or _is_address(host):
-        return
-    raise errors.UsageError(
-        "this server is not known by that name; set its public address with `url:` in keepflow.yml", code="unknown-host"
-    )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    if not hosts.is_ours(request.host, web().master.url()):
+        raise errors.UsageError(
+            "this server is not known by that name; set its public address with `url:` in keepflow.yml",
+            code="unknown-host",
+        )
 
 
 def _check_same_site() -> None:
@@ -132,7 +120,7 @@ def _check_same_site() -> None:
     if site is not None:
         same = site in ("same-origin", "none")
     else:
-        same = urlsplit(request.headers.get("Origin", "")).netloc.lower() == request.host.lower()
+        same = hosts.same_origin(request.headers.get("Origin", ""), request.host)
     if not same:
         raise errors.Denied("this request came from another site", code="cross-site")
 

@@ -1,4 +1,4 @@
-"""How things are shown: Jinja filters for states, times, commits, digests and links. Everything returned is escaped or plain."""
+"""How things are shown: Jinja filters for states, times, commits, digests and links; what they return is safe."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def _invalid(error: ValidationError) -> AnyResponse:
 def _http(error: HTTPException) -> AnyResponse:
     status = error.code or 500
     if status < 400:
-        return error.get_response()  # type: ignore[return-value]  # routing redirects carry their own answer
+        return error.get_response()
     answer = _answer(status, error.name.lower().replace(" ", "-"), _said(status), {})
     for name, value in error.get_headers():
         if name in ("Allow", "Retry-After"):

@@ -49,7 +49,7 @@ def caller() -> Caller:
     return found
 
 
-def project() -> Project:
+def current_project() -> Project:
     """Return the project of the address; only views with `<project>` in their address may call this."""
     found = caller().project
     if found is None:

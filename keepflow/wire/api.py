@@ -208,10 +208,10 @@ class RunsQuery(Request):
 
 
 class NewRun(Request):
-    """Start a flow by hand. `ref` is a branch, a tag or a full ref name; without it, the flow's own branch."""
+    """Start a flow by hand. `ref` is a branch, a tag or a full ref name; without it, the main branch."""
 
     flow: str = Field(max_length=40)
-    ref: str = Field(max_length=255)
+    ref: str = Field(default="", max_length=255)
     inputs: dict[str, str] = Field(default_factory=dict, max_length=50)
 
 

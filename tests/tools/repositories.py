@@ -42,7 +42,13 @@ def bare(path: Path) -> Path:
     return path
 
 
-def commit(repository: Path, files: dict[str, str | bytes | None], message: str = "change", ref: str = "master") -> str:
+def commit(
+    repository: Path,
+    files: dict[str, str | bytes | None],
+    message: str = "change",
+    ref: str = "master",
+    author: str = "Ann",
+) -> str:
     """Add one commit with these files (None removes one) to a branch of a bare repository; return its id."""
     parent = git(repository, "for-each-ref", "--format=%(objectname)", f"refs/heads/{ref}")
     index = {"GIT_INDEX_FILE": str(repository / "test.index")}
@@ -55,6 +61,7 @@ def commit(repository: Path, files: dict[str, str | bytes | None], message: str 
         blob = git(repository, "hash-object", "-w", "--stdin", data=data)
         git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", **index)
     tree = git(repository, "write-tree", **index)
-    sha = git(repository, "commit-tree", tree, *(["-p", parent] if parent else []), data=message.encode())
+    parents = ["-p", parent] if parent else []
+    sha = git(repository, "commit-tree", tree, *parents, data=message.encode(), GIT_AUTHOR_NAME=author)
     git(repository, "update-ref", f"refs/heads/{ref}", sha)
     return sha

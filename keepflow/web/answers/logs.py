@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from keepflow.core import ansi
 from keepflow.engine.logs import Logs
 from keepflow.store.jobs import Attempt
 
 _CHUNK = 256 * 1024
 _EXCERPT = 64 * 1024
-#: Colours, cursor moves, titles and links: what a terminal would act on.
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[()][A-Za-z0-9]|.)?")
 
 
 def stream(logs: Logs, attempts: list[Attempt]) -> Iterator[bytes]:
@@ -42,13 +40,12 @@ def tail(logs: Logs, attempts: list[Attempt], lines: int) -> bytes:
 
 
 def excerpt(logs: Logs, attempt: Attempt, start: int, end: int | None, lines: int) -> str:
-    """Return the last lines of a part of one attempt's log as plain text, without what only a terminal understands."""
-    size = logs.size(attempt.log_path)
-    stop = min(size, end) if end is not None else size
-    begin = max(start, stop - _EXCERPT)
-    data = logs.read(attempt.log_path, begin, stop - begin) if stop > begin else b""
-    text = _ESCAPES.sub("", data.decode(errors="replace"))
-    rows = [row.rpartition("\r")[2] for row in text.replace("\r\n", "\n").split("\n")]
+    """Return the last lines of one step (agent offsets) as plain text, without what only a terminal understands."""
+    path = attempt.log_path
+    stop = logs.size(path) if end is None else min(logs.size(path), logs.place_of(path, end))
+    begin = max(logs.place_of(path, start), stop - _EXCERPT)
+    data = logs.read(path, begin, stop - begin) if stop > begin else b""
+    rows = ansi.plain(data.decode(errors="replace")).split("\n")
     while rows and not rows[-1].strip():
         rows.pop()
     return "\n".join(rows[-lines:])

@@ -6,7 +6,7 @@ from keepflow.engine import promoting
 from keepflow.errors import UsageError
 from keepflow.web.answers import deployments as answers
 from keepflow.web.api.endpoint import Endpoints
-from keepflow.web.state import caller, project, reading, web
+from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
 endpoints = Endpoints("Delivery")
@@ -15,7 +15,7 @@ endpoints = Endpoints("Delivery")
 @endpoints.add("GET", "/projects/<project>/environments", "see", api.Environments)
 def environments() -> api.Environments:
     """List the environments of a project: what serves, since when, by whom, and what could be promoted."""
-    return api.Environments(items=answers.board(reading(), project()))
+    return api.Environments(items=answers.board(reading(), current_project()))
 
 
 @endpoints.add(
@@ -27,7 +27,7 @@ def environments() -> api.Environments:
 )
 def deployments(environment: str, query: api.PageQuery) -> api.DeploymentPage:
     """List the deployments of an environment, newest first."""
-    return answers.page(reading(), project(), environment, query)
+    return answers.page(reading(), current_project(), environment, query)
 
 
 @endpoints.add(
@@ -39,8 +39,8 @@ def deployments(environment: str, query: api.PageQuery) -> api.DeploymentPage:
 )
 def preview(environment: str, query: api.PreviewQuery) -> api.Preview:
     """Say what promoting a run or digest would do: every guard, the commits, the settings that change."""
-    who = answers.presser(reading(), caller().user, project())
-    found = promoting.preview(web().master, project().name, environment, query.source, who)
+    who = answers.presser(reading(), caller().user, current_project())
+    found = promoting.preview(web().master, current_project().name, environment, query.source, who)
     return answers.preview(found)
 
 
@@ -64,8 +64,8 @@ def promote(environment: str, body: api.Promotion) -> api.Deployment:
 
 def press(environment: str, source: str, note: str, key: str | None) -> str:
     """Press the button as the caller and return the deployment's id; page and API do the same here."""
-    master, now, name = web().master, web().now(), project().name
-    who = answers.presser(reading(), caller().user, project())
+    master, now, name = web().master, web().now(), current_project().name
+    who = answers.presser(reading(), caller().user, current_project())
     return master.writer.call(
         lambda tx: promoting.promote(
             tx, master, project=name, to=environment, source=source, presser=who, note=note, key=key, now=now

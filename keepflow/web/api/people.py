@@ -9,7 +9,7 @@ from keepflow.store import credentials, people
 from keepflow.store.writer import Tx
 from keepflow.web.answers import server as answers
 from keepflow.web.api.endpoint import Endpoints
-from keepflow.web.state import caller, project, reading, web
+from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
 endpoints = Endpoints("People")
@@ -92,13 +92,13 @@ def _groups_now() -> api.Groups:
 @endpoints.add("GET", "/projects/<project>/roles", "roles", api.Roles)
 def roles() -> api.Roles:
     """List the roles of a project."""
-    return api.Roles(items=answers.roles(reading(), project()))
+    return api.Roles(items=answers.roles(reading(), current_project()))
 
 
 @endpoints.add("POST", "/projects/<project>/roles", "roles", api.Roles, body=api.SetRole)
 def set_role(body: api.SetRole) -> api.Roles:
     """Give a user or a group its role in a project, or take it away."""
-    place, now, by = project(), web().now(), caller().user.name
+    place, now, by = current_project(), web().now(), caller().user.name
     web().master.writer.call(
         lambda tx: rules.set_role(tx, place.id, body.role, user=body.user, group=body.group, by=by, now=now)
     )

@@ -12,7 +12,7 @@ from keepflow.web.answers import logs
 from keepflow.web.answers import runs as answers
 from keepflow.web.answers import server as server_answers
 from keepflow.web.api.endpoint import Endpoints
-from keepflow.web.state import caller, project, reading, web
+from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
 endpoints = Endpoints("Runs")
@@ -28,20 +28,22 @@ def all_runs(query: api.RunsQuery) -> api.RunPage:
 @endpoints.add("GET", "/projects/<project>/runs", "see", api.RunPage, query=api.RunsQuery)
 def project_runs(query: api.RunsQuery) -> api.RunPage:
     """List the runs of a project, newest first."""
-    return answers.page(reading(), {project().id}, query)
+    return answers.page(reading(), {current_project().id}, query)
 
 
 @endpoints.add("POST", "/projects/<project>/runs", "run", api.Started, body=api.NewRun, status=202)
 def start_run(body: api.NewRun) -> api.Started:
     """Start a flow by hand."""
-    number = commands.run_flow(web().master, project().name, body.flow, body.ref, body.inputs, caller().user.name)
-    return api.Started(run=number, url=f"{web().master.url()}/projects/{project().name}/runs/{number}")
+    number = commands.run_flow(
+        web().master, current_project().name, body.flow, body.ref, body.inputs, caller().user.name
+    )
+    return api.Started(run=number, url=f"{web().master.url()}/projects/{current_project().name}/runs/{number}")
 
 
 @endpoints.add("GET", "/projects/<project>/runs/<int:number>", "see", api.RunDetail)
 def show_run(number: int) -> api.RunDetail:
     """Show one run with its jobs, steps, releases and deployments."""
-    found = answers.detail(reading(), project(), number)
+    found = answers.detail(reading(), current_project(), number)
     if found is None:
         raise no_run(number)
     return found
@@ -66,20 +68,20 @@ def log_answer(number: int, query: api.LogQuery) -> AnyResponse:
 
 def attempts(number: int, job: str | None) -> list[jobs.Attempt]:
     """Return the attempts of a run (or of one of its jobs) in order; raises NotFound."""
-    stored = runs.by_number(reading(), project().id, number)
+    stored = runs.by_number(reading(), current_project().id, number)
     if stored is None:
         raise no_run(number)
     found = jobs.of_run(reading(), stored.id)
     if job is not None:
         found = [one for one in found if one.key == job]
         if not found:
-            raise NotFound(f"run {project().name}#{number} has no such job", code="no-job")
+            raise NotFound(f"run {current_project().name}#{number} has no such job", code="no-job")
     return [attempt for one in found for attempt in jobs.attempts_of(reading(), one.id)]
 
 
 def no_run(number: int) -> NotFound:
     """Return the error for a run that is not there."""
-    return NotFound(f"there is no run {project().name}#{number}", code="no-run")
+    return NotFound(f"there is no run {current_project().name}#{number}", code="no-run")
 
 
 @endpoints.add("POST", "/projects/<project>/runs/<int:number>/cancel", "cancel", api.Cancelled)
@@ -90,7 +92,7 @@ def cancel_run(number: int) -> api.Cancelled:
 
 def cancel(number: int) -> api.Cancelled:
     """Cancel a run of this project as the caller; page and API do the same here."""
-    stored = runs.by_number(reading(), project().id, number)
+    stored = runs.by_number(reading(), current_project().id, number)
     if stored is None:
         raise no_run(number)
     master, now, by = web().master, web().now(), caller().user.name
@@ -101,13 +103,13 @@ def cancel(number: int) -> api.Cancelled:
 @endpoints.add("GET", "/projects/<project>/deliveries", "see", api.DeliveryPage, query=api.PageQuery)
 def project_deliveries(query: api.PageQuery) -> api.DeliveryPage:
     """List the webhook calls of a project, newest first."""
-    return server_answers.delivery_page(reading(), project(), query)
+    return server_answers.delivery_page(reading(), current_project(), query)
 
 
 @endpoints.add("GET", "/projects/<project>/deliveries/<int:delivery>", "see", api.Delivery)
 def show_delivery(delivery: int) -> api.Delivery:
     """Show one webhook call and what was decided about it."""
-    found = deliveries.get(reading(), delivery)
-    if found is None or found.project_id != project().id:
-        raise NotFound(f"{project().name} has no delivery {delivery}", code="no-delivery")
+    found = deliveries.by_id(reading(), delivery)
+    if found is None or found.project_id != current_project().id:
+        raise NotFound(f"{current_project().name} has no delivery {delivery}", code="no-delivery")
     return server_answers.delivery(found)

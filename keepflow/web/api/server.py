@@ -47,7 +47,7 @@ def revoke_agent(name: str) -> api.Agent:
     master, now, by = web().master, web().now(), caller().user.name
     master.writer.call(lambda tx: enrol.revoke(tx, master, found.id, by, now))
     with master.database.read() as conn:
-        return answers.agent(agents.get(conn, found.id), [])
+        return answers.agent(agents.by_id(conn, found.id), [])
 
 
 @endpoints.add("POST", "/apply", "administer", api.Applied, body=api.Apply)

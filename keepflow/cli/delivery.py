@@ -1,0 +1,171 @@
+"""`keepflow environments, promote, deploys`."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import click
+
+from keepflow import errors
+from keepflow.cli import output, watching
+from keepflow.cli.client import Client, at, connect
+from keepflow.cli.output import as_json, say
+from keepflow.cli.runs import ended, in_project, the_project, the_run
+
+
+@click.command()
+@in_project
+@as_json
+def environments(project: str | None, form: str) -> None:
+    """Show what serves where: digest, commit, since when, by whom."""
+    client = connect()
+    name = the_project(client, project)
+    found = client.get(at("projects", name, "environments"))
+    if form == "json":
+        return output.print_json(found)
+    rows = [_row(name, place) for place in found["items"]]
+    output.print_table(("ENVIRONMENT", "STATE", "DIGEST", "RUN", "COMMIT", "SINCE", "BY", "AGENT", "MESSAGE"), rows)
+    for place in found["items"]:
+        if place["drift"]:
+            say(f"{place['name']}: drift: {place['drift']}")
+    return None
+
+
+def _row(project: str, place: dict[str, Any]) -> tuple[str, ...]:
+    agent = f"{place['agent']} {'online' if place['agent_online'] else 'offline'}"
+    state = "drift" if place["drift"] else place["underway"]["phase"] if place["underway"] else "serving"
+    serving = place["serving"]
+    if serving is None:
+        return (place["name"], "never" if state == "serving" else state, "", "", "", "", "", agent, "")
+    return (
+        place["name"],
+        state,
+        output.short(serving["identity"]),
+        f"{project}#{serving['run']}",
+        serving["sha"][:7],
+        output.when(serving["since"]),
+        serving["by"],
+        agent,
+        output.subject(serving["message"]),
+    )
+
+
+@click.command()
+@click.argument("environment")
+@in_project
+@click.option("-n", "--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many.")
+@as_json
+def deploys(environment: str, project: str | None, limit: int, form: str) -> None:
+    """List the deployments of an environment, newest first."""
+    client = connect()
+    name = the_project(client, project)
+    page = client.get(at("projects", name, "environments", environment, "deployments"), limit=limit)
+    if form == "json":
+        return output.print_json(page)
+    rows = [
+        (
+            output.when(one["requested_at"]),
+            one["phase"],
+            one["kind"],
+            output.short(one["identity"]),
+            f"{name}#{one['run']}",
+            one["sha"][:7],
+            one["requested_by"],
+            output.took(one["accepted_at"], one["finished_at"]),
+            one["reason"] or one["note"],
+        )
+        for one in page["items"]
+    ]
+    output.print_table(("WHEN", "PHASE", "KIND", "DIGEST", "RUN", "COMMIT", "BY", "TOOK", "REASON"), rows)
+    return None
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.option("--run", "run", metavar="RUN", help="The run whose release to promote.")
+@click.option("--to", "environment", required=True, metavar="ENVIRONMENT", help="Where to.")
+@in_project
+@click.option("--note", default="", help="Why now; kept with the deployment.")
+@click.option("-w", "--wait", is_flag=True, help="Tell the phases and reflect the outcome in the exit code.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="With -w: stop waiting after this (exit code 6).")
+@click.option("--yes", is_flag=True, help="Do not ask for the environment's name.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change and which rules are met.")
+@as_json
+def promote(
+    source: str | None,
+    run: str | None,
+    environment: str,
+    project: str | None,
+    note: str,
+    wait: bool,
+    timeout: float | None,
+    yes: bool,
+    dry_run: bool,
+    form: str,
+) -> int:
+    """Promote a tested release (a run or a digest): show the difference, ask, then let the agent carry it out."""
+    client = connect()
+    name, what = _source(client, source, run, project)
+    place = at("projects", name, "environments", environment)
+    preview = client.get(f"{place}/preview", source=what)
+    _show(preview)
+    if dry_run:
+        if form == "json":
+            output.print_json(preview)
+        return 0 if preview["allowed"] else errors.Refused.exit_code
+    if not preview["allowed"]:
+        unmet = [guard for guard in preview["guards"] if not guard["met"]]
+        raise errors.Refused("; ".join(guard["sentence"] for guard in unmet), code=unmet[0]["code"])
+    if not yes:
+        output.ask_typed(f"Type {environment} to promote", environment, "--yes")
+    body = {"identity": preview["identity"], "note": note, "key": uuid.uuid4().hex}
+    deployment = client.post(f"{place}/promotions", body)
+    say(f"{name}#{preview['run']} goes to {environment} as run {name}#{deployment['run']}")
+    return _watch(client, name, deployment, wait, timeout, form)
+
+
+def _watch(client: Client, name: str, deployment: dict[str, Any], wait: bool, timeout: float | None, form: str) -> int:
+    label = f"{name}#{deployment['run']}"
+    outcome: dict[str, Any] | None = deployment
+    if wait:
+        with watching.detaching(label):
+            outcome = watching.follow_deployment(client, deployment["id"], timeout)
+        if outcome and outcome["reason"]:
+            say(outcome["reason"])
+    if form == "json":
+        output.print_json(outcome or client.get(at("deployments", deployment["id"])))
+    else:
+        click.echo(deployment["id"])
+    return ended(label, outcome["phase"] if outcome else None) if wait else 0
+
+
+def _source(client: Client, source: str | None, run: str | None, project: str | None) -> tuple[str, str]:
+    text = source or run
+    if text is None or (source and run):
+        raise click.UsageError("name what to promote: a run (--run 12) or a digest")
+    if text.startswith("sha256:"):
+        return the_project(client, project), text
+    name, number = the_run(client, text, project)
+    return name, str(number)
+
+
+def _show(preview: dict[str, Any]) -> None:
+    before = output.short(preview["serving"]) or "nothing"
+    target = f"{preview['project']}/{preview['environment']}"
+    say(f"{target}: {before} → {output.short(preview['identity'])} (run {preview['project']}#{preview['run']})")
+    for title, commits in (("would go live", preview["commits"]), ("would GO AWAY", preview["leaving"])):
+        if commits:
+            say(f"{len(commits)} commit{'s' if len(commits) != 1 else ''} {title}:")
+            for commit in commits:
+                say(f"  {commit['sha'][:7]}  {output.subject(commit['subject'])}  ({output.subject(commit['author'])})")
+    if preview["changes"]:
+        say("settings that change:")
+        for change in preview["changes"]:
+            before = "not set" if change["before"] is None else change["before"]
+            after = "not set" if change["after"] is None else change["after"]
+            say(f"  {change['setting']}: {output.subject(before)} → {output.subject(after)}")
+    if preview["stop_first"]:
+        say("visitors see a maintenance page while it starts")
+    for guard in preview["guards"]:
+        say(f"  {'✓' if guard['met'] else '✗'} {guard['sentence']}")

@@ -1,0 +1,41 @@
+"""Webhook calls: what came, and what was decided."""
+
+from __future__ import annotations
+
+from flask import Blueprint, render_template, request
+
+from keepflow.store import runs
+from keepflow.web.access import needs
+from keepflow.web.answers import server as answers
+from keepflow.web.api.runs import show_delivery as read_delivery
+from keepflow.web.state import current_project, reading
+from keepflow.wire import api
+
+blueprint = Blueprint("deliveries", __name__)
+
+
+@blueprint.get("/projects/<project>/deliveries")
+@needs("see")
+def list_deliveries(project: str) -> str:  # noqa: ARG001 - the guard reads it
+    """List the webhook calls of a project."""
+    given = {name: request.args[name] for name in ("before",) if name in request.args}
+    page = answers.delivery_page(reading(), current_project(), api.PageQuery.model_validate(given))
+    return render_template(
+        "deliveries.html", section="projects", tab="deliveries", project=current_project(), page=page
+    )
+
+
+@blueprint.get("/projects/<project>/deliveries/<int:delivery>")
+@needs("see")
+def show_delivery(project: str, delivery: int) -> str:  # noqa: ARG001 - the guard reads the project
+    """Show one webhook call: its event, the decision, and why."""
+    found = read_delivery(delivery)
+    started = [stored.number for stored in runs.of_delivery(reading(), delivery)]
+    return render_template(
+        "delivery.html",
+        section="projects",
+        tab="deliveries",
+        project=current_project(),
+        delivery=found,
+        started=started,
+    )

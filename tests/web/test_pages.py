@@ -1,0 +1,30 @@
+"""What the pages show."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.web.conftest import SignedIn
+
+PAGES = (
+    "/",
+    "/projects/keepwork",
+    "/projects/keepwork/environments",
+    "/projects/keepwork/environments/production/promote?source=3",
+    "/projects/keepwork/environments/production/deployments",
+    "/projects/keepwork/deliveries",
+    "/projects/keepwork/deliveries/1",
+    "/projects/keepwork/runs/1",
+    "/projects/keepwork/runs/2",
+    "/projects/keepwork/runs/5",
+    "/projects/keepwork/runs/6",
+    "/runs",
+    "/agents",
+    "/api/v1/docs",
+)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_can_be_opened(path: str, signed_in: SignedIn) -> None:
+    answer = signed_in("root").get(path)
+    assert answer.status_code == 200, answer.text
