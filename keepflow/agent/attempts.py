@@ -1,0 +1,187 @@
+"""Attempts at script jobs on this disk: what was asked, the log that leaves the host, which fences were ever seen."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from keepflow.tools.files import sync_directory, write_atomic
+from keepflow.wire.messages import RunJob
+
+_REMEMBERED = 4096  #: fences of attempts that are gone; the master repeats a message only until it was received
+_LOG_KEPT = 7 * 86400.0  #: seconds that a log waits for a master that never asks for it
+
+
+class AttemptLog:
+    """The masked log of one attempt: appended by its job, sent from any offset, kept until the master holds it all."""
+
+    def __init__(self, directory: Path, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._file = os.open(directory / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._acked_file = os.open(directory / "acked", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.size = os.fstat(self._file).st_size
+        self.acked = min(int(os.pread(self._acked_file, 20, 0) or b"0"), self.size)
+
+    def append(self, data: bytes) -> None:
+        """Add masked bytes; raises OSError when the disk takes them not."""
+        view = memoryview(data)
+        while view:
+            written = os.write(self._file, view)
+            view = view[written:]
+            self.size += written
+        self._wake()
+
+    def read(self, offset: int, limit: int) -> bytes:
+        """Return up to `limit` bytes from an offset."""
+        return os.pread(self._file, limit, offset)
+
+    def acknowledge(self, offset: int) -> None:
+        """Note that the master holds everything below an offset."""
+        with self._lock:
+            if offset > self.acked:
+                self._set_acked(offset)
+        self._wake()
+
+    def agree(self, offset: int) -> None:
+        """Take the master's word for what it holds: less (it was restored) or more (this host lost power)."""
+        with self._lock:
+            if offset > self.size:
+                os.ftruncate(self._file, offset)
+                self.size = offset
+            self._set_acked(offset)
+
+    def last_byte(self, end: int) -> bytes:
+        """Return the byte before an offset, or nothing at the start."""
+        return os.pread(self._file, 1, end - 1) if end else b""
+
+    def close(self) -> None:
+        """Give the files back."""
+        os.close(self._file)
+        os.close(self._acked_file)
+
+    def _set_acked(self, offset: int) -> None:
+        self.acked = offset
+        os.pwrite(self._acked_file, b"%020d" % offset, 0)
+
+
+class Attempt:
+    """One attempt. Its `mark` is in the environment of all its processes; no job is ever told its `nonce`."""
+
+    def __init__(self, directory: Path, wake: Callable[[], None]) -> None:
+        data = json.loads((directory / "attempt.json").read_bytes())
+        self.directory = directory
+        self.mark = str(data["mark"])
+        self.nonce = str(data["nonce"])
+        self.order = RunJob.model_validate(data["order"])
+        self.log = AttemptLog(directory, wake)
+        self._ended = _read_number(directory / "ended")
+
+    @property
+    def fence(self) -> int:
+        """The number that names this attempt everywhere."""
+        return self.order.fence
+
+    @property
+    def ended(self) -> int | None:
+        """The number of the report of its end, or None while it has none."""
+        return self._ended
+
+    def end(self, number: int) -> None:
+        """Note that its end is on the list of reports; the log may still have to be sent."""
+        self._ended = number
+        with contextlib.suppress(OSError):  # a full disk: a restart finds the end among the reports
+            (self.directory / "ended").write_text(f"{number}\n")
+
+
+class Attempts:
+    """All attempts of one agent directory. Every method may be called from every thread."""
+
+    def __init__(self, root: Path, wake: Callable[[], None] = lambda: None) -> None:
+        self._root = root
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._seen_file = root / "seen"
+        self._seen = _read_seen(self._seen_file)
+        self._held: dict[int, Attempt] = {}
+        for directory in sorted(root.iterdir()):
+            if directory.name.isdigit():
+                self._open(directory)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        with self._lock:
+            return iter(list(self._held.values()))
+
+    def get(self, fence: int) -> Attempt | None:
+        """Return an attempt that is still on the disk."""
+        with self._lock:
+            return self._held.get(fence)
+
+    @property
+    def highest(self) -> int:
+        """The highest fence ever seen here, 0 for none."""
+        with self._lock:
+            return max([0, *self._seen, *self._held])
+
+    def add(self, order: RunJob) -> Attempt | None:
+        """Put a new attempt on the disk for good; None when this fence was seen before, then nothing changes."""
+        with self._lock:
+            if order.fence in self._held or order.fence in self._seen:
+                return None
+            directory = self._root / str(order.fence)
+            directory.mkdir(mode=0o700, exist_ok=True)
+            data = {
+                "mark": f"{order.fence}-{secrets.token_hex(8)}",
+                "nonce": secrets.token_hex(12),
+                "order": order.model_dump(mode="json"),
+            }
+            write_atomic(directory / "attempt.json", json.dumps(data).encode(), 0o600)
+            sync_directory(self._root)
+            return self._hold(directory)
+
+    def sweep(self, confirmed: int) -> None:
+        """Take away what the master holds wholly: the report of the end (all up to `confirmed`) and the whole log."""
+        for attempt in self:
+            told = attempt.ended is not None and attempt.ended <= confirmed
+            if told and (attempt.log.acked >= attempt.log.size or _forsaken(attempt)):
+                self._discard(attempt)
+
+    def _open(self, directory: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._hold(directory)
+            return
+        shutil.rmtree(directory, ignore_errors=True)  # a crash came before its order was written: nobody was told of it
+
+    def _hold(self, directory: Path) -> Attempt:
+        attempt = Attempt(directory, self._wake)
+        self._held[attempt.fence] = attempt
+        return attempt
+
+    def _discard(self, attempt: Attempt) -> None:
+        with self._lock:
+            if self._held.pop(attempt.fence, None) is None:
+                return
+            self._seen = [*self._seen, attempt.fence][-_REMEMBERED:]
+            write_atomic(self._seen_file, "".join(f"{fence}\n" for fence in self._seen).encode(), 0o600)
+            attempt.log.close()
+            shutil.rmtree(attempt.directory, ignore_errors=True)
+
+
+def _read_seen(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def _read_number(path: Path) -> int | None:
+    text = path.read_text().strip() if path.exists() else ""
+    return int(text) if text.isdigit() else None
+
+
+def _forsaken(attempt: Attempt) -> bool:
+    return time.time() - (attempt.directory / "ended").stat().st_mtime > _LOG_KEPT

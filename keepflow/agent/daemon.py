@@ -1,0 +1,227 @@
+"""The agent as a process: everything is built here, taken up where the last process left it, watched, and ended.
+
+Whatever breaks that nobody foresaw ends the process (crash-only): the next one recovers from the disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from keepflow.agent.accounts import jobs_account
+from keepflow.agent.attempts import Attempt, Attempts
+from keepflow.agent.channel import Wake
+from keepflow.agent.clock import Clock
+from keepflow.agent.deploys import Deploys
+from keepflow.agent.host_file import HostFile
+from keepflow.agent.images import Images, MadeHere, ask_registry
+from keepflow.agent.jobs import Jobs, refusal_of
+from keepflow.agent.lanes import Lanes
+from keepflow.agent.link import Link
+from keepflow.agent.logs import Log
+from keepflow.agent.reports import Reports
+from keepflow.agent.state import State, machine_id
+from keepflow.agent.supervision import Supervisor
+from keepflow.agent.worker import Host, Job
+from keepflow.agent.workplace import Workplace
+from keepflow.config.agent_file import AgentFile
+from keepflow.ports import discover
+from keepflow.targets.docker import Docker
+from keepflow.wire import messages
+from keepflow.wire.messages import Body, Heartbeat, Hello
+
+log = Log(__name__)
+
+_LOOK = 5.0  #: seconds between two looks at the host's file and at the threads
+_JOBS_STOP = 2.0  #: seconds for all jobs to end when the agent is stopped
+_LINK_STOP = 0.9  #: seconds for the last words to the master
+
+
+class Daemon:
+    """One agent. `run` returns the exit code when SIGTERM came or something broke."""
+
+    def __init__(self, state: State, host_file: HostFile, supervisor: Supervisor | None = None) -> None:
+        """Build everything; the state must be claimed. Raises UsageError for what this host must mend first."""
+        file = host_file.now()
+        self._state, self._host_file = state, host_file
+        self._supervisor = supervisor or Supervisor()
+        self._stop = threading.Event()
+        self._broken = False
+        self._account = jobs_account(file)
+        identity = replace(state.identity(), url=file.master)
+        key = state.key()
+        wake = Wake()
+        self._clock = Clock()
+        self._reports = Reports(state.root / "reports", wake)
+        self._attempts = Attempts(state.directory("attempts"), wake)
+        engine = Docker(file.docker.host)
+        made = MadeHere(state.root / "made-here")
+        self._kinds = discover("keepflow.steps")
+        jobs_root = state.jobs_root(apart=self._account.account is not None)
+        self._workplace = Workplace(jobs_root, self._account.account)
+        self._host = Host(
+            agent=identity.agent,
+            master=identity.url,
+            ca_file=_ca_file(state, identity.ca_pem),
+            file=file,
+            account=self._account,
+            workplace=self._workplace,
+            lanes=Lanes(jobs_root / "lanes", self._account.account),
+            kinds=self._kinds,
+            images=Images(engine, made, ask_registry),
+            reports=self._reports,
+            clock=self._clock,
+        )
+        self._jobs = Jobs(
+            self._attempts,
+            self._reports,
+            self._clock,
+            make=self._job,
+            slots=lambda: host_file.now().jobs,
+            refuses=lambda order: refusal_of(order, host_file.now().capabilities, frozenset(self._kinds)),
+        )
+        self._deploys = Deploys(state, identity, key.public.key_id, host_file, engine, made, self._reports, self._clock)
+        self._link = Link(
+            identity,
+            key,
+            reports=self._reports,
+            attempts=self._attempts,
+            clock=self._clock,
+            wake=wake,
+            hello=self._hello,
+            beat=self._beat,
+            take=self._take,
+        )
+
+    def run(self) -> int:
+        """Recover, serve until told to stop, and leave; returns the exit code."""
+        _stay_lean()
+        signal.signal(signal.SIGTERM, self._asked_to_stop)
+        signal.signal(signal.SIGINT, self._asked_to_stop)
+        threading.excepthook = self._thread_broke
+        self._jobs.recover()
+        self._workplace.clear()
+        self._deploys.recover()
+        linked = threading.Thread(target=self._link.run, name="link", daemon=True)
+        linked.start()
+        log.info("the agent is ready", agent=self._host.agent, master=self._host.master, state=str(self._state.root))
+        self._supervisor.ready(f"agent {self._host.agent} of {self._host.master}")
+        self._watch()
+        return self._leave(linked)
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        turns, greeting = 0, self._greeting()
+        tick = min(_LOOK, self._supervisor.every / 4)
+        while not self._stop.wait(tick):
+            if self._link.turns != turns:
+                turns = self._link.turns
+                self._supervisor.alive()
+            if not self._link.connected.is_set():
+                self._reports.sync()
+            if (fresh := self._greeting()) != greeting:
+                greeting = fresh
+                self._link.renew()
+
+    def _take(self, body: Body) -> None:
+        match body:
+            case messages.RunJob():
+                self._jobs.take(body)
+            case messages.StopJob():
+                self._jobs.stop(body)
+            case messages.Deploy():
+                self._deploys.take(body)
+
+    def _job(self, attempt: Attempt) -> Job:
+        return Job(attempt, replace(self._host, file=self._host_file.now()))
+
+    def _hello(self, hello: Hello) -> Hello:
+        file = self._host_file.now()
+        return hello.model_copy(
+            update={
+                "capabilities": file.capabilities,
+                "labels": file.labels,
+                "slots": file.jobs,
+                "step_kinds": tuple(sorted(self._kinds)),
+                "highest_fence": max(self._attempts.highest, self._deploys.highest_fence),
+                "running": self._held(),
+                "machine_id": machine_id(),
+                "warnings": self._warnings(file),
+            }
+        )
+
+    def _greeting(self) -> tuple[object, ...]:
+        """Return what the master should know anew when it changes."""
+        file = self._host_file.now()
+        return file.capabilities, file.labels, file.jobs, self._warnings(file)
+
+    def _warnings(self, file: AgentFile) -> tuple[str, ...]:
+        found = self._account.warnings(file.docker_for) if "run" in file.capabilities else []
+        if self._host.master.startswith("http:") and not _is_loopback(self._host.master):
+            found.append("the link to the master is not encrypted; give the master a certificate and use https")
+        if self._host_file.problem:
+            found.append(self._host_file.problem)
+        return tuple(found)
+
+    def _beat(self) -> Heartbeat:
+        return Heartbeat(
+            at=self._clock.now(),
+            running=self._held(),
+            services=self._deploys.services(),
+            free_bytes=shutil.disk_usage(self._state.root).free,
+        )
+
+    def _held(self) -> tuple[int, ...]:
+        return tuple(sorted({*(attempt.fence for attempt in self._attempts), *self._deploys.open_fences()}))
+
+    # --- how it ends --------------------------------------------------------------------------------------------------
+
+    def _asked_to_stop(self, number: int, _frame: FrameType | None) -> None:
+        log.info("the agent stops", signal=signal.Signals(number).name)
+        self._stop.set()
+
+    def _thread_broke(self, arguments: threading.ExceptHookArgs) -> None:
+        log.broke(
+            "a part of the agent broke; it ends, and the next process recovers",
+            arguments.exc_value,
+            thread=arguments.thread.name if arguments.thread else "",
+        )
+        self._broken = True
+        self._stop.set()
+
+    def _leave(self, linked: threading.Thread) -> int:
+        self._supervisor.stopping()
+        deadline = time.monotonic() + _JOBS_STOP
+        self._jobs.close(_JOBS_STOP)
+        self._deploys.close(deadline - time.monotonic())
+        self._link.leave("the agent was stopped")
+        linked.join(_LINK_STOP)
+        self._reports.sync()
+        return 1 if self._broken else 0
+
+
+def _stay_lean() -> None:
+    """Keep paramiko out: the engine's library loads it for ssh:// addresses, and it is a quarter of an idle agent."""
+    sys.modules.setdefault("paramiko", None)  # type: ignore[arg-type]  # None is how an import is refused
+
+
+def _ca_file(state: State, pem: str) -> Path | None:
+    """Lay the master's authority down for git, which reads files only."""
+    path = state.root / "ca.pem"
+    if not pem:
+        path.unlink(missing_ok=True)
+        return None
+    path.write_text(pem)
+    return path
+
+
+def _is_loopback(url: str) -> bool:
+    host = url.split("//", 1)[1].split("/")[0]
+    return host.startswith(("127.", "localhost", "[::1]"))

@@ -1,0 +1,223 @@
+"""Deployments of this agent: orders come in, the deployer carries them out, what serves is looked at now and then."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from keepflow import errors
+from keepflow.agent.clock import Clock
+from keepflow.agent.deployer import Deployer
+from keepflow.agent.deployment import ServicePolicy
+from keepflow.agent.host_file import HostFile
+from keepflow.agent.images import MadeHere
+from keepflow.agent.logs import Log
+from keepflow.agent.orders import DeployReports, Orders
+from keepflow.agent.policy import Facts
+from keepflow.agent.reports import Reports
+from keepflow.agent.state import Identity, State
+from keepflow.config.agent_file import AgentFile, Service
+from keepflow.core.releases import ImageRef
+from keepflow.ports import Proxy, RegistryLogin, Target
+from keepflow.proxies.nginx import Nginx
+from keepflow.proxies.none import NoProxy
+from keepflow.tools.files import read_private
+from keepflow.wire.messages import Deploy, ServiceState
+
+log = Log(__name__)
+
+_TEND = 5.0  #: seconds between two looks at fronts and containers
+_RETRY = 2.0  #: seconds between two tries to take up the journals while the engine does not answer
+
+
+class Deploys:
+    """Everything of this agent that deploys; an agent whose file does not allow it only refuses."""
+
+    def __init__(
+        self,
+        state: State,
+        identity: Identity,
+        key_id: str,
+        host_file: HostFile,
+        engine: Target,
+        made: MadeHere,
+        reports: Reports,
+        clock: Clock,
+    ) -> None:
+        file = host_file.now()
+        self._identity, self._key_id = identity, key_id
+        self._host_file, self._made, self._clock = host_file, made, clock
+        self._services: tuple[ServiceState, ...] = ()
+        self._fences: tuple[int, ...] = ()
+        self._recovered = threading.Event()
+        self._look = threading.Event()
+        told = DeployReports(state.root / "adopted.json", reports, clock)
+        proxy = _proxy(file, state.front_root) if file.services else NoProxy(state.front_root / "sw")
+        self._deployer = Deployer(
+            state.root, identity.agent, engine, proxy, HostPolicies(host_file), told, str(file.networks)
+        )
+        self._orders = Orders(
+            state.directory("orders"),
+            state.root / "refused.log",
+            deployer=self._deployer,
+            reports=told,
+            facts=self._facts,
+            ready=self._recovered,
+            changed=self._look.set,
+        )
+
+    @property
+    def highest_fence(self) -> int:
+        """The highest fence of an order that was accepted here."""
+        return self._deployer.journals.highest_of_all()
+
+    def recover(self) -> None:
+        """Take up what the last process left, then keep an eye on everything; orders wait until the first is done."""
+        if "deploy" in self._host_file.now().capabilities:
+            threading.Thread(target=self._tend, name="tend", daemon=True).start()
+        else:
+            self._recovered.set()
+        self._orders.recover()
+
+    def take(self, message: Deploy) -> None:
+        """Put an order on the disk; it is answered when its turn comes."""
+        self._orders.take(message)
+
+    def services(self) -> tuple[ServiceState, ...]:
+        """Return what served at the last look."""
+        return self._services
+
+    def open_fences(self) -> tuple[int, ...]:
+        """Return the fences of deployments that had not ended at the last look."""
+        return self._fences
+
+    def close(self, timeout: float) -> None:
+        """Wait a moment for deployments that are about to end; the others go on from their journal, next time."""
+        self._orders.wait_idle(timeout)
+
+    def _tend(self) -> None:
+        self._recover_until_done()
+        while True:
+            for trouble in self._deployer.tend():
+                log.warning("a service needs a look", trouble=trouble)
+            self._observe()
+            self._look.wait(_TEND)
+            self._look.clear()
+
+    def _recover_until_done(self) -> None:
+        while True:
+            try:
+                outcomes = self._deployer.recover()
+                break
+            except errors.Unavailable as error:
+                log.warning("deployments cannot be taken up yet", reason=error.message)
+                time.sleep(_RETRY)
+        for outcome in outcomes:
+            log.warning("a deployment was taken up after a restart", outcome=outcome.outcome, reason=outcome.sentence)
+        self._recovered.set()
+
+    def _observe(self) -> None:
+        self._fences = tuple(deployment.fence for deployment in self._deployer.journals.open_deployments())
+        self._services = tuple(self._state(name, service) for name, service in self._host_file.now().services.items())
+
+    def _state(self, name: str, service: Service) -> ServiceState:
+        try:
+            seen = self._deployer.serving(name, service.instance)
+        except errors.KeepflowError as error:
+            return ServiceState(
+                service=name, instance=service.instance, environment=service.environment, note=error.message
+            )
+        return ServiceState(
+            service=name,
+            instance=service.instance,
+            environment=service.environment,
+            slot=seen.slot,
+            identity=seen.identity,
+            deployment=seen.deployment,
+            since=seen.since,
+            healthy=seen.healthy,
+            note=seen.note,
+        )
+
+    def _facts(self) -> Facts:
+        journals = self._deployer.journals
+        return Facts(
+            agent=self._identity.agent,
+            key_id=self._key_id,
+            order_keys=self._identity.order_keys,
+            file=self._host_file.now(),
+            now=self._clock.now(),
+            known=lambda deployment: journals.find(deployment) is not None,
+            highest_fence=journals.highest_fence,
+            made_here=lambda image_id: image_id in self._made,
+            serving=lambda service, instance: self._deployer.serving(service, instance).identity,
+        )
+
+
+class HostPolicies(Mapping[str, ServicePolicy]):
+    """What the host's file allows, service by service, as it is now. Raises when a password file is unreadable."""
+
+    def __init__(self, host_file: HostFile) -> None:
+        self._host_file = host_file
+
+    def __getitem__(self, name: str) -> ServicePolicy:
+        file = self._host_file.now()
+        service = file.services[name]
+        front = service.front
+        return ServicePolicy(
+            service=name,
+            environment=service.environment,
+            server_name=front.server_name if front else "localhost",
+            listen=front.listen if front else "80",
+            certificate=str(front.tls.certificate) if front and front.tls else "",
+            certificate_key=str(front.tls.key) if front and front.tls else "",
+            instances=(service.instance,),
+            volumes=service.volumes,
+            env_file=service.env_file,
+            login=_pull_login(file, service),
+            keep=service.keep,
+            drain=service.drain,
+            watch=service.watch,
+            hot=service.hot,
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._host_file.now().services)
+
+    def __len__(self) -> int:
+        return len(self._host_file.now().services)
+
+
+def _pull_login(file: AgentFile, service: Service) -> RegistryLogin | None:
+    address = ImageRef.parse(service.images[0]).domain
+    registry = file.registries.get(address)
+    if registry is None or registry.password_file is None:
+        return None
+    password = read_private(registry.password_file).decode().strip()
+    return RegistryLogin(address, registry.username, password)
+
+
+def _proxy(file: AgentFile, root: Path) -> Proxy:
+    """Return who sends traffic, as the host's file says. `root` holds `sw` (flags, pages) and the own nginx."""
+    switches, nginx = root / "sw", file.nginx
+    if nginx.mode == "none":
+        return NoProxy(switches)
+    if os.geteuid() == 0:
+        _refuse_hidden(root)
+    if nginx.mode == "host":
+        return Nginx.host(switches, nginx.include_dir, str(nginx.binary))
+    return Nginx.own(switches, root / "nginx", str(nginx.binary))
+
+
+def _refuse_hidden(root: Path) -> None:
+    """Refuse a place that nginx's workers, which are not root, cannot pass through: they would obey no flag."""
+    for place in (root.resolve(), *root.resolve().parents):
+        if place.exists() and not place.stat().st_mode & stat.S_IXOTH:
+            raise errors.UsageError(
+                f"nginx must be able to pass through {place} (chmod o+x); or name another place with KEEPFLOW_FRONT",
+                code="front-hidden",
+            )

@@ -1,0 +1,113 @@
+"""Joining a master: a one-time token is burnt for this agent's key, and the master's order key is pinned."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from tempfile import NamedTemporaryFile
+
+import requests
+from pydantic import ValidationError
+
+import keepflow
+from keepflow import errors
+from keepflow.agent.state import Identity, State, machine_id
+from keepflow.core.text import one_line
+from keepflow.crypto import tokens
+from keepflow.crypto.keys import PublicKey
+from keepflow.wire.messages import Enrol, Enrolled
+
+_TIMEOUT = (5, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """The text an admin hands over: a secret good for one joining, and the fingerprint of the master's order key."""
+
+    text: str
+    fingerprint: str
+
+    @classmethod
+    def parse(cls, text: str) -> JoinToken:
+        """Read `kf_join_….sha256:<hex>`; raises UsageError `bad-token`."""
+        text = text.strip()
+        secret, _, fingerprint = text.partition(".")
+        if tokens.kind_of(secret) != "join" or not fingerprint:
+            raise errors.UsageError(
+                "this is not a whole join token (kf_join_….sha256:…); copy all of it, or ask for a new one: "
+                "keepflow agent token NAME on the master",
+                code="bad-token",
+            )
+        return cls(text, fingerprint.removeprefix("sha256:"))
+
+
+def join(state: State, url: str, token: JoinToken, ca_pem: str = "", name: str | None = None) -> Identity:
+    """Join the master at `url` and keep who this agent is; the state must be claimed.
+
+    Raises Refused `joined-already`, `other-master` and `other-name`, AuthError when the token is not taken, and
+    Unavailable when the master cannot be reached.
+    """
+    if state.joined:
+        identity = state.identity()
+        raise errors.Refused(
+            f"{state.root}: this is already agent {identity.agent} of {identity.url}; "
+            "to join anew, move the directory away",
+            code="joined-already",
+        )
+    key = state.key()
+    proof = base64.b64encode(key.sign(token.text.encode())).decode()
+    body = Enrol(
+        token=token.text,
+        public_key=key.public.text,
+        proof=proof,
+        version=keepflow.__version__,
+        machine_id=machine_id(),
+    )
+    enrolled = _ask(url.rstrip("/"), body, ca_pem)
+    order_key = PublicKey.parse(enrolled.order_key)
+    if order_key.key_id.removeprefix("sha256:") != token.fingerprint:
+        raise errors.Refused(
+            f"whoever answers at {url} is not the master that made this token: its order key is {order_key.key_id}",
+            code="other-master",
+        )
+    if name is not None and enrolled.agent != name:
+        raise errors.Refused(f"the token is for agent {enrolled.agent!r}, not {name!r}", code="other-name")
+    identity = Identity(enrolled.agent, url.rstrip("/"), (order_key,), ca_pem)
+    state.save_identity(identity)
+    return identity
+
+
+def _ask(url: str, body: Enrol, ca_pem: str) -> Enrolled:
+    with NamedTemporaryFile("w", suffix=".pem") as authority, requests.Session() as session:
+        authority.write(ca_pem)
+        authority.flush()
+        session.trust_env = False  # no proxy, no .netrc: the token goes to the master and nowhere else
+        try:
+            answer = session.post(
+                f"{url}/agents/enrol",
+                data=body.model_dump_json(),
+                headers={"Content-Type": "application/json"},
+                timeout=_TIMEOUT,
+                verify=authority.name if ca_pem else True,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise errors.Unavailable(f"{url} cannot be reached: {one_line(str(error))}", code="unreachable") from None
+    if answer.status_code in (401, 403, 404, 409, 410):
+        raise errors.AuthError(f"the master did not take the token: {_words(answer)}", code="token-refused")
+    if answer.status_code != 200:
+        raise errors.Unavailable(f"{url} answered {answer.status_code}: {_words(answer)}", code="unreachable")
+    try:
+        return Enrolled.model_validate_json(answer.content)
+    except ValidationError:
+        raise errors.RemoteError(f"{url} did not answer like a keepflow master; is the address right?") from None
+
+
+def _words(answer: requests.Response) -> str:
+    """Return what a problem answer says, as one line."""
+    try:
+        told = answer.json()
+        text = told.get("detail") or told.get("title") if isinstance(told, dict) else None
+    except ValueError:
+        text = None
+    return one_line(str(text or answer.reason))

@@ -1,0 +1,164 @@
+"""The script jobs of this agent: taken from the master, run as many at once as the host allows, always ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from keepflow import errors
+from keepflow.agent import recording
+from keepflow.agent.attempts import Attempt, Attempts
+from keepflow.agent.clock import Clock
+from keepflow.agent.logs import Log
+from keepflow.agent.masks import needles_of
+from keepflow.agent.reports import Reports
+from keepflow.agent.worker import Ending, Stop, report_end
+from keepflow.core.names import is_name, is_sha
+from keepflow.core.text import quoted
+from keepflow.executors.shell import end_marked
+from keepflow.wire import messages
+from keepflow.wire.messages import RunJob, StopJob
+
+log = Log(__name__)
+
+_GRACE = 1.0  #: seconds that jobs have when the agent itself stops
+
+
+class Runs(Protocol):
+    """A job that can be run and stopped."""
+
+    def run(self) -> None:
+        """Carry it out to its reported end."""
+
+    def stop(self, stop: Stop) -> None:
+        """End it soon."""
+
+
+class Jobs:
+    """Takes jobs and stops them. `make` builds what runs one attempt; `slots` says how many run at once now."""
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        reports: Reports,
+        clock: Clock,
+        *,
+        make: Callable[[Attempt], Runs],
+        slots: Callable[[], int],
+        refuses: Callable[[RunJob], errors.Refused | None],
+    ) -> None:
+        self._attempts, self._reports, self._clock = attempts, reports, clock
+        self._make, self._slots, self._refuses = make, slots, refuses
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._waiting: deque[Attempt] = deque()
+        self._running: dict[int, Runs] = {}
+        self._closing: Stop | None = None
+
+    def recover(self) -> None:
+        """Bring every job that an earlier process did not end to an end, and say so; call before anything is taken."""
+        for attempt in self._attempts:
+            if attempt.ended is not None:
+                continue
+            if attempt.fence in self._reports.finished:
+                attempt.end(self._reports.finished[attempt.fence])
+                continue
+            end_marked(attempt.mark, _GRACE)
+            sentence = "the agent was restarted while this job ran; its processes were ended"
+            recording.complete(attempt, needles_of(attempt.order), f"── lost: {sentence}")
+            report_end(attempt, self._reports, self._clock, Ending("lost", "agent-restarted", sentence))
+            log.warning("a job was lost by a restart", fence=attempt.fence, project=attempt.order.project)
+
+    def take(self, order: RunJob) -> None:
+        """Put a job on the disk and run it when a slot is free; one that was seen before changes nothing."""
+        attempt = self._attempts.add(order)
+        if attempt is None:
+            return
+        refusal = self._refuses(order)
+        if refusal is not None:
+            log.warning("a job was refused", fence=order.fence, code=refusal.code, reason=refusal.message)
+            body = messages.JobRefused(
+                fence=order.fence, at=self._clock.now(), code=refusal.code, sentence=refusal.message
+            )
+            attempt.end(self._reports.append(body))
+            return
+        with self._lock:
+            self._waiting.append(attempt)
+            self._start_waiting()
+
+    def stop(self, order: StopJob) -> None:
+        """End a job, running or not; one that has ended stays as it ended."""
+        stop = Stop(order.code, order.sentence, order.grace)
+        with self._lock:
+            running = self._running.get(order.fence)
+            waiting = next((attempt for attempt in self._waiting if attempt.fence == order.fence), None)
+            if waiting is not None:
+                self._waiting.remove(waiting)
+        if waiting is not None:
+            self._end_unstarted(waiting, stop)
+        elif running is not None:
+            running.stop(stop)
+
+    def close(self, timeout: float) -> bool:
+        """End all jobs because the agent stops; True when all of them have ended within `timeout` seconds."""
+        stop = Stop(
+            "agent-stopped", "the agent was stopped while this job ran; its processes were ended", _GRACE, "lost"
+        )
+        with self._lock:
+            self._closing = stop
+            waiting, running = list(self._waiting), list(self._running.values())
+            self._waiting.clear()
+        for attempt in waiting:
+            self._end_unstarted(attempt, stop)
+        for job in running:
+            job.stop(stop)
+        deadline = time.monotonic() + timeout
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._running, max(0.0, deadline - time.monotonic()))
+
+    @property
+    def running(self) -> int:
+        """How many jobs run now."""
+        with self._lock:
+            return len(self._running)
+
+    def _start_waiting(self) -> None:
+        """Start what fits; the lock is held."""
+        while self._waiting and len(self._running) < self._slots() and self._closing is None:
+            attempt = self._waiting.popleft()
+            job = self._make(attempt)
+            self._running[attempt.fence] = job
+            threading.Thread(
+                target=self._run, args=(attempt.fence, job), name=f"job-{attempt.fence}", daemon=True
+            ).start()
+
+    def _run(self, fence: int, job: Runs) -> None:
+        try:
+            job.run()
+        finally:
+            with self._idle:
+                del self._running[fence]
+                self._start_waiting()
+                self._idle.notify_all()
+
+    def _end_unstarted(self, attempt: Attempt, stop: Stop) -> None:
+        attempt.log.append(f"── {stop.state}: {stop.sentence}\n".encode())
+        report_end(attempt, self._reports, self._clock, Ending(stop.state, stop.code, stop.sentence))
+
+
+def refusal_of(order: RunJob, capabilities: tuple[str, ...], kinds: frozenset[str]) -> errors.Refused | None:
+    """Return why this host will not run a job at all, or None. Names become directories here, so they must be names."""
+    if "run" not in capabilities:
+        return errors.Refused("this host's agent.yml does not allow it to run script jobs", code="no-capability")
+    if not is_name(order.project) or not is_sha(order.sha) or not order.code_path.startswith("/"):
+        return errors.Refused(f"the job names no legal project and commit: {quoted(order.project)}", code="bad-job")
+    unknown = sorted({step.kind for step in order.steps} - kinds)
+    if unknown:
+        return errors.Refused(
+            f"this agent knows no step {', '.join(map(quoted, unknown))}; update it, or run the flow elsewhere",
+            code="unknown-step",
+        )
+    return None

@@ -1,0 +1,94 @@
+"""Kept checkouts, one per project, trust and number: `lanes/<project>/<trust>-<n>/{git,work}`, held by one job each.
+
+What a fork's job leaves behind is never seen by a protected branch's job: they have other lanes, and other homes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from keepflow import errors
+from keepflow.executors.shell import Account
+from keepflow.tools.git import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a job's code comes from: the project on the master, and the job's own credential."""
+
+    url: str
+    sha: str
+    token: str
+    ca_file: Path | None = None
+
+
+class Lanes:
+    """The lanes of one agent; `account` owns the files that jobs work on (None: the agent itself)."""
+
+    def __init__(self, root: Path, account: Account | None = None) -> None:
+        self._root = root
+        self._account = account
+
+    @contextlib.contextmanager
+    def hold(self, project: str, trust: str) -> Iterator[Path]:
+        """Hold the first free lane of a project and give its directory; another process may not have it meanwhile."""
+        number = 1
+        while True:
+            place = self._root / project / f"{trust}-{number}"
+            place.mkdir(mode=0o711, parents=True, exist_ok=True)
+            with (place / "lock").open("ab") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    number += 1
+                    continue
+                yield place
+                return
+
+    def fill(self, place: Path, source: Source) -> Path:
+        """Bring a lane to exactly one commit, clean, and return its working tree. Raises CommandFailed, CommandTimeout.
+
+        A lane that cannot be cleaned (files of another account) is put aside and begun afresh.
+        """
+        lane = Lane(place / "git", place / "work")
+        try:
+            self._fill(lane, source)
+        except errors.CommandTimeout:
+            raise
+        except errors.CommandFailed:
+            self._put_aside(place, lane)
+            self._fill(lane, source)
+        return lane.work_tree
+
+    def _fill(self, lane: Lane, source: Source) -> None:
+        header = f"Authorization: Bearer {source.token}"
+        lane.update(source.url, source.sha, header, ca_file=source.ca_file)
+        lane.checkout(source.sha)
+        lane.git_dir.chmod(0o700)
+        if self._account is not None:
+            give(lane.work_tree, self._account)
+
+    def _put_aside(self, place: Path, lane: Lane) -> None:
+        try:
+            lane.discard()
+        except OSError:
+            broken = place / f"broken-{os.urandom(4).hex()}"
+            lane.work_tree.rename(broken)
+            shutil.rmtree(broken, ignore_errors=True)
+            lane.discard()
+
+
+def give(tree: Path, account: Account) -> None:
+    """Make an account own a tree, from the leaves up; links themselves, never what they point to."""
+    for _, _, files, directory in os.fwalk(tree, topdown=False, follow_symlinks=False):
+        for name in files:
+            seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if (seen.st_uid, seen.st_gid) != (account.uid, account.gid):
+                os.chown(name, account.uid, account.gid, dir_fd=directory, follow_symlinks=False)
+        os.fchown(directory, account.uid, account.gid)

@@ -1,0 +1,27 @@
+"""What must not be seen of a job outside this host: the secrets it was lent, in every spelling."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from keepflow import errors
+from keepflow.core.masking import Needle, mask, needles_for
+from keepflow.wire.messages import RunJob
+
+Needles = Sequence[Needle]
+
+
+def needles_of(order: RunJob) -> Needles:
+    """Return what to look for in a job's log, names and sentences; a text too short to be a secret is left out."""
+    lent = [text for login in order.logins for text in (login.password, f"{login.username}:{login.password}")]
+    found: list[Needle] = []
+    for secret in dict.fromkeys([*order.mask, *lent, order.token]):
+        with contextlib.suppress(errors.SecretTooShort):
+            found += needles_for(secret.encode(errors="replace"))
+    return tuple(found)
+
+
+def masked(text: str, needles: Needles) -> str:
+    """Return one whole text without secrets."""
+    return mask(text.encode(errors="replace"), needles).decode(errors="replace")

@@ -1,0 +1,306 @@
+"""Runs one script job: lane → steps in order → images → its end. Everything people see of it goes into the log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from pydantic import ValidationError
+
+from keepflow import errors
+from keepflow.agent import environment, outputs
+from keepflow.agent.accounts import JobsAccount, may_use_engine
+from keepflow.agent.attempts import Attempt
+from keepflow.agent.clock import Clock
+from keepflow.agent.environment import Places
+from keepflow.agent.images import Images
+from keepflow.agent.lanes import Lanes, Source
+from keepflow.agent.logs import Log
+from keepflow.agent.masks import masked, needles_of
+from keepflow.agent.recording import Recording
+from keepflow.agent.reports import Reports
+from keepflow.agent.workplace import Workplace
+from keepflow.config.agent_file import AgentFile
+from keepflow.core import exits
+from keepflow.core.text import one_line
+from keepflow.executors.shell import Process, Shell, end_marked
+from keepflow.ports import Command, RegistryLogin, StepContext
+from keepflow.wire import messages
+from keepflow.wire.messages import BuiltImage, Login, RunJob, StepOrder
+
+log = Log(__name__)
+
+_KILL_GRACE = 10.0  #: seconds a step has after its time is up
+_LEFT_BEHIND_GRACE = 2.0  #: seconds that processes have which outlived their job
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What every job on this host is given; made once, by the daemon."""
+
+    agent: str
+    master: str
+    ca_file: Path | None
+    file: AgentFile
+    account: JobsAccount
+    workplace: Workplace
+    lanes: Lanes
+    kinds: Mapping[str, ModuleType]
+    images: Images
+    reports: Reports
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Somebody wants the job to end now. `state` is what it will have been."""
+
+    code: str
+    sentence: str
+    grace: float
+    state: Literal["cancelled", "lost"] = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended."""
+
+    state: Literal["succeeded", "failed", "cancelled", "lost"]
+    code: str = ""
+    sentence: str = ""
+    exit_code: int | None = None
+    images: tuple[BuiltImage, ...] = ()
+
+
+class _Ended(Exception):
+    """Leaves the steps from anywhere, with the reason."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.sentence)
+        self.ending = ending
+
+
+class Job:
+    """One attempt while it runs. `run` is called once, `stop` from any thread at any time."""
+
+    def __init__(self, attempt: Attempt, host: Host) -> None:
+        self._attempt = attempt
+        self._order: RunJob = attempt.order
+        self._host = host
+        self._lock = threading.Lock()
+        self._stop: Stop | None = None
+        self._running: Process | None = None
+        self._deadline = time.monotonic() + self._order.timeout
+        self._needles = needles_of(self._order)
+        self._engine = may_use_engine(self._order, host.file)
+        self._shell = Shell(host.account.for_job(with_engine=self._engine))
+
+    @property
+    def fence(self) -> int:
+        """The number that names this attempt."""
+        return self._order.fence
+
+    def run(self) -> None:
+        """Carry the job out and report its end; never raises."""
+        try:
+            ending = self._recorded()
+        except Exception as error:
+            ending = self._broke(error)
+        ending = replace(ending, sentence=masked(ending.sentence, self._needles))
+        report_end(self._attempt, self._host.reports, self._host.clock, ending)
+
+    def stop(self, stop: Stop) -> None:
+        """End the job soon; the first reason given is the one that is told."""
+        with self._lock:
+            self._stop = self._stop or stop
+            running = self._running
+        if running is not None:
+            threading.Thread(target=running.kill, args=(stop.grace,), name=f"stop-{self.fence}", daemon=True).start()
+
+    # --- from the outside in: recording, lane, steps ------------------------------------------------------------------
+
+    def _recorded(self) -> Ending:
+        account = self._host.account.account
+        recording = Recording(self._attempt, self._needles, (account.uid, account.gid) if account else None)
+        try:
+            recording.say_line(self._title())
+            try:
+                ending = self._in_lane(recording)
+            except _Ended as ended:
+                ending = ended.ending
+            except errors.KeepflowError as error:
+                ending = Ending("failed", "system", one_line(error.message, 400))
+                recording.say_line(error.message)
+            except Exception as error:
+                ending = self._broke(error)
+            self._end_processes(recording)
+            recording.say_line(f"── {ending.state}{': ' if ending.sentence else ''}{ending.sentence}")
+        finally:
+            end_marked(self._attempt.mark, 0)
+            recording.close()
+        return ending
+
+    def _in_lane(self, recording: Recording) -> Ending:
+        order, host = self._order, self._host
+        with host.lanes.hold(order.project, order.trust) as lane:
+            self._check_stop()
+            source = Source(f"{host.master}{order.code_path}", order.sha, order.token, host.ca_file)
+            workspace = host.lanes.fill(lane, source)
+            engine = host.file.docker.host if self._engine else None
+            with host.workplace.of(order, workspace, engine) as places:
+                return self._steps(recording, places)
+
+    def _steps(self, recording: Recording, places: Places) -> Ending:
+        host, order = self._host, self._order
+        env = environment.of_job(order, host.agent, host.master, host.account.name, self._attempt.mark, places)
+        host.reports.append(messages.JobStarted(fence=self.fence, at=host.clock.now(), node=host.agent))
+        offset = recording.sync()
+        for index, step in enumerate(order.steps):
+            self._check_stop()
+            offset = self._step(recording, places, env, index, step, offset)
+            env |= environment.added(dict(self._told(recording, places.env)))
+        told = self._told(recording, places.output)
+        return Ending("succeeded", exit_code=0, images=self._built(recording, told))
+
+    def _step(
+        self, recording: Recording, places: Places, env: Mapping[str, str], index: int, step: StepOrder, offset: int
+    ) -> int:
+        reports, clock, count = self._host.reports, self._host.clock, len(self._order.steps)
+        name = one_line(step.name)
+        reports.append(
+            messages.StepStarted(
+                fence=self.fence, index=index, name=masked(name, self._needles), at=clock.now(), offset=offset
+            )
+        )
+        recording.say_line(f"── step {index + 1}/{count} {name}")
+        started = time.monotonic()
+        try:
+            code, ending = self._perform(recording, places, environment.of_step(env, step.name), index, step), None
+        except _Ended as ended:
+            code, ending = ended.ending.exit_code or 1, ended.ending
+        except errors.KeepflowError as error:
+            code, ending = 1, Ending("failed", _fault(error), one_line(error.message, 400), 1)
+            recording.say_line(error.message)
+        if code and ending is None:
+            ending = _failed(index, count, name, code)
+        seconds = time.monotonic() - started
+        how = f"failed: exit {code}" if code else "done"
+        offset = recording.sync(f"── step {index + 1}/{count} {name} {how} ({seconds:.1f} s)")
+        reports.append(
+            messages.StepFinished(fence=self.fence, index=index, at=clock.now(), exit_code=code, offset=offset)
+        )
+        if ending is not None:
+            raise _Ended(ending)
+        return offset
+
+    def _perform(self, recording: Recording, places: Places, env: dict[str, str], index: int, step: StepOrder) -> int:
+        kind = self._host.kinds[step.kind]
+        try:
+            spec = kind.Spec.model_validate(step.spec)
+        except ValidationError as error:
+            raise errors.UsageError(
+                f"step {step.name}: its settings do not fit this agent's version: {error}"
+            ) from None
+
+        def sh(argv: Sequence[str], more: Mapping[str, str]) -> int:
+            full = environment.clean({**env, **more}) if more else env
+            return self._run(Command(tuple(argv), full, places.workspace), recording, index)
+
+        context = StepContext(
+            workspace=places.workspace,
+            env=env,
+            output_file=places.output,
+            say=recording.say,
+            sh=sh,
+            registries={login.address: _lent(login) for login in self._order.logins},
+        )
+        return int(kind.perform(spec, context))
+
+    def _run(self, command: Command, recording: Recording, index: int) -> int:
+        self._check_stop()
+        with self._lock:
+            result = self._attempt.directory / f"result-{index}"
+            running = self._running = self._shell.start(command, recording.output, result)
+        limit = min(self._deadline - time.monotonic(), command.timeout or float("inf"))
+        try:
+            if self._stop is not None:  # it came while the command was being started
+                running.kill(self._stop.grace)
+            code = running.wait(limit)
+            if code is None:
+                running.kill(_KILL_GRACE)
+                raise _Ended(Ending("failed", "timeout", f"it did not end within {self._order.timeout:g} s", 124))
+        finally:
+            with self._lock:
+                self._running = None
+        self._check_stop()
+        return code
+
+    def _check_stop(self) -> None:
+        if self._stop is not None:
+            raise _Ended(Ending(self._stop.state, self._stop.code, self._stop.sentence))
+        if time.monotonic() > self._deadline:
+            raise _Ended(Ending("failed", "timeout", f"it did not end within {self._order.timeout:g} s", 124))
+
+    # --- the end --------------------------------------------------------------------------------------------------------
+
+    def _told(self, recording: Recording, path: Path) -> list[tuple[str, str]]:
+        pairs, complaints = outputs.read(path)
+        for complaint in complaints:
+            recording.say_line(complaint)
+        return pairs
+
+    def _built(self, recording: Recording, told: list[tuple[str, str]]) -> tuple[BuiltImage, ...]:
+        built = self._host.images.resolve(told, self._order, with_engine=self._engine)
+        for image in built:
+            recording.say_line(f"── {image.origin} release {image.repository} {image.digest or image.image_id}")
+        return built
+
+    def _end_processes(self, recording: Recording) -> None:
+        grace = self._stop.grace if self._stop else _LEFT_BEHIND_GRACE
+        if not end_marked(self._attempt.mark, grace):
+            recording.say_line("── some processes of this job hang in the kernel and could not be ended")
+
+    def _title(self) -> str:
+        order = self._order
+        short = order.ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        where = f"{order.sha[:10]} ({one_line(short, 60)}) on {self._host.agent}"
+        return f"── {order.project}#{order.run} {order.flow}/{order.job}, attempt {order.attempt}: {where}"
+
+    def _broke(self, error: Exception) -> Ending:
+        log.broke("a job broke", error, fence=self.fence)
+        sentence = f"the agent could not carry the job out: {one_line(str(error))}"
+        return Ending("failed", "system", sentence)
+
+
+def report_end(attempt: Attempt, reports: Reports, clock: Clock, ending: Ending) -> None:
+    """Put a job's end on the list of reports; its log must be complete."""
+    body = messages.JobFinished(
+        fence=attempt.fence,
+        at=clock.now(),
+        state=ending.state,
+        code=ending.code,
+        sentence=ending.sentence,
+        exit_code=ending.exit_code,
+        images=ending.images,
+        log_bytes=attempt.log.size,
+    )
+    attempt.end(reports.append(body))
+
+
+def _failed(index: int, count: int, name: str, code: int) -> Ending:
+    meaning = exits.meaning(code)
+    sentence = f"step {index + 1}/{count} {name} failed with exit code {code}" + (f": {meaning}" if meaning else "")
+    return Ending("failed", "exit", sentence, code)
+
+
+def _fault(error: errors.KeepflowError) -> str:
+    return "config" if isinstance(error, errors.UsageError) else "system"
+
+
+def _lent(login: Login) -> RegistryLogin:
+    return RegistryLogin(login.address, login.username, login.password, login.ca_pem, login.repositories)

@@ -1,0 +1,107 @@
+"""Verbs on the agent's own machine: join a master, run, say how it is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from keepflow.agent.state import DEFAULT, State
+from keepflow.errors import UsageError
+
+_STATE = click.option(
+    "--state",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="KEEPFLOW_AGENT_STATE",
+    default=DEFAULT,
+    show_default=True,
+    help="The agent's own directory.",
+)
+
+
+@click.group()
+def agent() -> None:
+    """Run, join, list and revoke agents."""
+
+
+@agent.command()
+@click.argument("url")
+@click.option("--name", help="Refuse a token that was made for another name.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="File with the join token (default: stdin).")
+@click.option("--ca-file", type=click.Path(path_type=Path), help="The only certificate authority to trust for URL.")
+@_STATE
+def join(url: str, name: str | None, token_file: Path | None, ca_file: Path | None, root: Path) -> None:
+    """Join the master at URL with a one-time token (`keepflow agent token NAME` on the master makes one)."""
+    from keepflow.agent import enrol
+
+    token = enrol.JoinToken.parse(_token(token_file))
+    state = State(root)
+    state.claim()
+    try:
+        identity = enrol.join(state, _url(url), token, _text(ca_file) if ca_file else "", name)
+    finally:
+        state.release()
+    click.echo(f"joined {identity.url} as agent {identity.agent}", err=True)
+    click.echo(f"its key is {state.key().public.key_id}; next: write agent.yml and start keepflow agent run", err=True)
+
+
+@agent.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="KEEPFLOW_AGENT_CONFIG",
+    default=Path("/etc/keepflow/agent.yml"),
+    show_default=True,
+    help="What this host allows.",
+)
+@_STATE
+@click.option("--log-format", type=click.Choice(["auto", "text", "json"]), default="auto", help="Lines on stderr.")
+def run(config: Path, root: Path, log_format: str) -> int:
+    """Run the agent until SIGTERM."""
+    from keepflow.agent.daemon import Daemon
+    from keepflow.agent.host_file import HostFile
+    from keepflow.agent.logs import configure
+
+    configure(as_json=log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()))
+    state = State(root)
+    state.claim()
+    return Daemon(state, HostFile(config)).run()
+
+
+@agent.command()
+@_STATE
+def status(root: Path) -> int:
+    """Say who this agent is and whether it runs; exit code 1 when it does not."""
+    state = State(root)
+    identity = state.identity()
+    holder = state.holder()
+    click.echo(f"agent   {identity.agent}")
+    click.echo(f"master  {identity.url}")
+    click.echo(f"key     {state.key().public.key_id}")
+    click.echo(f"state   {root}")
+    click.echo(f"running {f'yes, process {holder}' if holder else 'no'}")
+    return 0 if holder else 1
+
+
+def _token(path: Path | None) -> str:
+    if path is not None:
+        return _text(path)
+    if sys.stdin.isatty():
+        click.echo("the join token, then Enter:", err=True)
+        return sys.stdin.readline()
+    return sys.stdin.read(10_000)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}", code="unreadable") from None
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("https://", "http://")):
+        raise UsageError(f"{text!r}: write the master's address with https://", code="bad-url")
+    return text

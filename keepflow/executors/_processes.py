@@ -1,0 +1,107 @@
+"""Processes of a job that are looked up by what the kernel says of them, so that also a restarted agent finds them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+_LOOK_EVERY = 0.02  #: seconds between the first looks while processes are ending; looks get rarer up to …
+_LOOK_SELDOM = 0.1
+_KERNEL_THREAD = 0x00200000  #: PF_KTHREAD
+_GIVE_UP = 5.0  #: seconds after SIGKILL; what is still there hangs in the kernel and cannot be ended by anybody
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One living process as /proc tells it; `started` (clock ticks since boot) tells a reused pid from the old one."""
+
+    pid: int
+    parent: int
+    group: int
+    started: int
+
+
+def look(pid: int) -> Seen | None:
+    """Return a living process, or None when there is none with this number (a zombie is not alive)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - read for every process of the machine, so fast
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in (b"Z", b"X") or int(fields[6]) & _KERNEL_THREAD:
+        return None
+    return Seen(pid, int(fields[1]), int(fields[2]), int(fields[19]))
+
+
+def marked(mark: str | None, group: int | None = None) -> list[Seen]:
+    """List the living processes that carry `mark` (`NAME=value`) in their environment, are in `group`, or descend from
+    one of these; only those of our own pid namespace, so never the inside of a container.
+    """
+    everyone = {seen.pid: seen for seen in _everyone()}
+    needle = b"\0" + mark.encode() + b"\0" if mark else None
+    found = {pid for pid, seen in everyone.items() if seen.group == group or (needle and _carries(pid, needle))}
+    children: dict[int, list[int]] = {}
+    for pid, seen in everyone.items():
+        children.setdefault(seen.parent, []).append(pid)
+    waiting = list(found)
+    while waiting:
+        fresh = [child for child in children.get(waiting.pop(), ()) if child not in found]
+        found.update(fresh)
+        waiting += fresh
+    own = _namespace("self")
+    return [everyone[pid] for pid in sorted(found) if pid != os.getpid() and _namespace(str(pid)) == own]
+
+
+def end(mark: str | None, group: int | None, grace: float) -> bool:
+    """End every process of a mark and a group: SIGTERM, and SIGKILL after `grace` seconds. True when all are gone."""
+    asked: set[int] = set()
+    pause = _LOOK_EVERY
+    patience = time.monotonic() + grace
+    while alive := marked(mark, group):
+        now = time.monotonic()
+        if now > patience + _GIVE_UP:
+            return False
+        if now >= patience:
+            _signal(alive, signal.SIGKILL)
+            pause = _LOOK_EVERY
+        else:
+            _signal([seen for seen in alive if seen.pid not in asked], signal.SIGTERM)
+            asked.update(seen.pid for seen in alive)
+        time.sleep(min(pause, max(0.001, patience - now)))
+        pause = min(pause * 1.5, _LOOK_SELDOM)
+    return True
+
+
+def _everyone() -> Iterator[Seen]:
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names are enough, and there are hundreds
+        if name.isdigit():
+            seen = look(int(name))
+            if seen is not None:
+                yield seen
+
+
+def _carries(pid: int, needle: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - read for every process of the machine, so fast
+            return needle in b"\0" + file.read()
+    except OSError:  # gone meanwhile, or another account's: then it is not ours either
+        return False
+
+
+def _namespace(pid: str) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115 - a magic link, its text is the answer
+    except OSError:
+        return None
+
+
+def _signal(processes: Iterable[Seen], number: signal.Signals) -> None:
+    for seen in processes:
+        now = look(seen.pid)
+        if now is not None and now.started == seen.started:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(seen.pid, number)
