@@ -23,7 +23,6 @@ from keepflow.agent.state import Identity, State
 from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core.releases import ImageRef
 from keepflow.ports import Proxy, RegistryLogin, Target
-from keepflow.proxies.nginx import Nginx
 from keepflow.proxies.none import NoProxy
 from keepflow.tools.files import read_private
 from keepflow.wire.messages import Deploy, ServiceState
@@ -206,6 +205,8 @@ def _proxy(file: AgentFile, root: Path) -> Proxy:
     switches, nginx = root / "sw", file.nginx
     if nginx.mode == "none":
         return NoProxy(switches)
+    from keepflow.proxies.nginx import Nginx  # its templates are 2 MB that an agent without services never needs
+
     if os.geteuid() == 0:
         _refuse_hidden(root)
     if nginx.mode == "host":

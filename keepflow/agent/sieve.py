@@ -15,7 +15,7 @@ from typing import Protocol
 PIECE = 64 * 1024
 STEP_LIMIT = 50 * 1024 * 1024  #: bytes of log one step may write before it is cut
 STEP_TAIL = 1024 * 1024  #: bytes of raw output kept from the end of a step that was cut
-_CUT = "\n── the log of this step is cut here after {limit:,} bytes; the step goes on, its last lines follow at its end ──\n"
+_CUT = "\n── this step's log is cut here, after {limit:,} bytes; the step goes on, its end follows ──\n"
 _TAIL = "── the last lines of the step ──\n"
 
 

@@ -246,7 +246,7 @@ class Job:
         if time.monotonic() > self._deadline:
             raise _Ended(Ending("failed", "timeout", f"it did not end within {self._order.timeout:g} s", 124))
 
-    # --- the end --------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def _told(self, recording: Recording, path: Path) -> list[tuple[str, str]]:
         pairs, complaints = outputs.read(path)

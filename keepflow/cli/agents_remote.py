@@ -1,4 +1,7 @@
-"""`keepflow agent ls, token, revoke`: what a person does to agents from afar, added to the agent's own verbs."""
+"""`keepflow agent ls, token, revoke`: what a person does to agents from afar, added to the agent's own verbs.
+
+The HTTP client is imported by the verbs that use it: `keepflow agent run` passes through here, and stays small without.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import click
 
 from keepflow.cli import output
 from keepflow.cli.agent import agent
-from keepflow.cli.client import at, connect
 from keepflow.cli.output import as_json, say
 
 __all__ = ["agent"]
@@ -16,6 +18,8 @@ __all__ = ["agent"]
 @as_json
 def list_agents(form: str) -> None:
     """List the agents a master knows."""
+    from keepflow.cli.client import connect
+
     found = connect().get("/agents")
     if form == "json":
         return output.print_json(found)
@@ -39,6 +43,8 @@ def list_agents(form: str) -> None:
 @click.argument("name")
 def make_join_token(name: str) -> None:
     """Print the one-time token by which a machine joins as NAME."""
+    from keepflow.cli.client import connect
+
     made = connect().post("/agents", {"name": name})
     say(f"on the machine, within 15 minutes: {made['command']}   (the token on its stdin)")
     click.echo(made["token"])
@@ -48,5 +54,7 @@ def make_join_token(name: str) -> None:
 @click.argument("name")
 def revoke(name: str) -> None:
     """Take an agent's identity away; it must join again."""
+    from keepflow.cli.client import at, connect
+
     connect().post(at("agents", name, "revoke"))
     say(f"agent {name} is revoked")
