@@ -410,3 +410,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_steps")),
         sa.UniqueConstraint("attempt_id", "ordinal", name=op.f("uq_steps_attempt_id_ordinal")),
     )
+    if (
+        op.get_bind().dialect.name != "sqlite"
+    ):  # SQLite has it from CREATE TABLE: it looks for the table only when it must
+        op.create_foreign_key(
+            op.f("fk_environments_current_id_deployments"), "environments", "deployments", ["current_id"], ["id"]
+        )
