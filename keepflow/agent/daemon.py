@@ -5,6 +5,7 @@ Whatever breaks that nobody foresaw ends the process (crash-only): the next one 
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -102,6 +103,7 @@ class Daemon:
     def run(self) -> int:
         """Recover, serve until told to stop, and leave; returns the exit code."""
         _stay_lean()
+        os.umask(0o022)  # checkouts go into images: files that only one account may read would break them
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         signal.signal(signal.SIGINT, self._asked_to_stop)
         threading.excepthook = self._thread_broke
