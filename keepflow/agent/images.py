@@ -83,7 +83,7 @@ class Images:
             reference = ImageRef.parse(text)
         except ValueError as error:
             raise errors.Refused(f"{key}=… is {error}", code="bad-image") from None
-        if reference.path not in order.images:
+        if not reference.is_of(order.images):
             allowed = ", ".join(order.images) or "none"
             raise errors.Refused(
                 f"{key}={quoted(text)}: this project may release only these images: {allowed}", code="image-not-allowed"

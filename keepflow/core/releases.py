@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
@@ -48,6 +49,14 @@ class ImageRef:
     def at(self, digest: str) -> str:
         """Return the reference of exactly one image of this repository."""
         return f"{self.repository}@{digest}"
+
+    def is_of(self, names: Iterable[str]) -> bool:
+        """Say whether a project with these image names may release this.
+
+        At a registry it must be one of them. On an engine alone it may also lie below one: `keepwork` stands for
+        `keepwork/dev` and `keepwork/test` as well, the names that builds of different environments do not share.
+        """
+        return any(self.path == name or (not self.domain and self.path.startswith(f"{name}/")) for name in names)
 
 
 def is_digest(text: str) -> bool:

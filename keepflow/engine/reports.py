@@ -149,7 +149,7 @@ def _not_allowed(image: BuiltImage, project: Project, registries: set[str], run:
         reference = ImageRef.parse(image.repository)
     except ValueError:
         return f"{shown} is not the name of an image"
-    if reference.path not in project.images or (reference.domain and reference.domain not in registries):
+    if not reference.is_of(project.images) or (reference.domain and reference.domain not in registries):
         allowed = ", ".join(project.images) or "none"
         return f"{shown} is not among the images of {project.name} (allowed: {allowed})"
     if image.origin == "registry" and (image.digest is None or run.trust != "protected"):

@@ -102,3 +102,22 @@ def test_the_identity_is_the_digest_and_else_the_image_id() -> None:
 def test_a_digest_is_whole_or_none(text: str) -> None:
     assert not is_digest(text)
     assert is_digest(DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("shop", True),
+        ("shop:b1", True),
+        ("shop/dev:b1", True),
+        ("shop-other/dev", False),
+        ("shopx", False),
+        ("other/shop", False),
+        ("localhost:5000/shop:b1", True),
+        ("localhost:5000/shop/dev:b1", False),
+        ("localhost:5000/other", False),
+    ],
+)
+def test_a_project_may_release_its_names_and_on_an_engine_what_lies_below_them(text: str, may: bool) -> None:
+    assert ImageRef.parse(text).is_of(("cart", "shop")) is may
+    assert not ImageRef.parse(text).is_of(())
