@@ -67,9 +67,11 @@ class Deployer:
     def accept(self, deployment: Deployment) -> Accepted:
         """Take a deployment on; when this returns, it ends on this host whatever happens to master and link.
 
-        Raises Refused (`instance-busy`, `unsettled`, `known-deployment`, `replayed-nonce`), StaleFence, UsageError.
+        Raises Refused (`instance-busy`, `unsettled`, `known-deployment`, `replayed-nonce`), StaleFence, UsageError, and
+        DeployFailed when this host has no network for it.
         """
         self._policy(deployment.service)
+        self.networks.of(deployment.service, deployment.instance)
         instance = self._instance(deployment.service, deployment.instance).claim()
         try:
             if self.journals.is_open(deployment.service, deployment.instance):
@@ -86,9 +88,7 @@ class Deployer:
 
     def carry_out(self, accepted: Accepted, secrets: Mapping[str, str] | None = None) -> Outcome:
         """Bring an accepted deployment to its end and tell it; `secrets` are the values of its secrets by name."""
-        scene = self._scene(accepted, secrets or {})
-        scene.enter(Phase.ACCEPTED)
-        return self._to_the_end(scene, rollout.forward)
+        return self._to_the_end(self._scene(accepted, secrets or {}), rollout.forward)
 
     def deploy(self, deployment: Deployment, secrets: Mapping[str, str] | None = None) -> Outcome:
         """Accept and carry out."""

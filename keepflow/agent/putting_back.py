@@ -58,7 +58,7 @@ def _undo(scene: Scene) -> bool:
     plan = scene.plan
     if plan is None:
         return False
-    touched = scene.journal.has_act("pause")
+    touched = scene.journal.has_act("pause") or scene.journal.has_act("switch-back")
     if scene.journal.has_act("stop-first") or scene.journal.has_act("stop-old"):
         _until_engine_answers(scene)
         _revive_old(scene, plan)

@@ -28,7 +28,8 @@ _CALM_AFTER = 1.0  #: seconds of good watch after which probes become rare
 
 
 def forward(scene: Scene) -> None:
-    """Go from preflight until visitors get the new release; raises for `putting_back` to handle."""
+    """Go from the order until visitors get the new release; raises for `putting_back` to handle."""
+    scene.enter(Phase.ACCEPTED)
     preflight(scene)
     pull(scene)
     prepare(scene)

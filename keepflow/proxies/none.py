@@ -35,8 +35,13 @@ class NoProxy:
             raise DeployFailed(f"the switch to {traffic} was not made: {error}", code="switch-failed") from error
 
     def probe(self, site: Site, path: str, timeout: float) -> Answer:
-        """Ask the slot in force; raises DeployFailed `proxy-down` when it, or no slot, is there to answer."""
+        """Ask the slot in force; under maintenance the answer is 503, as whoever follows the flags would give it.
+
+        Raises DeployFailed `proxy-down` when nobody answers.
+        """
         state = self.state(site)
+        if state is not None and state.maintenance:
+            return Answer(503, None, None)
         if state is None or state.slot is None:
             raise DeployFailed("no slot serves", code="proxy-down")
         address = site.blue if state.slot == "blue" else site.green

@@ -1,6 +1,6 @@
 """A small web application for tests of deploys; what goes wrong with it is chosen by its environment.
 
-`MODE`   ok · exit (ends at once) · sick (answers 500) · late-death (answers until visitors come through nginx, then ends)
+`MODE`   ok · exit (ends at once) · sick (answers 500) · late-death (ends when the first visitor comes through nginx)
 `VERSION`  what it calls itself; GET answers `marker: VERSION`, POST answers what was posted
 """
 

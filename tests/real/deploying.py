@@ -11,38 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from keepflow.agent.deployer import Deployer
-from keepflow.agent.deployment import Deployment, Outcome, ServicePolicy
+from keepflow.agent.deployment import Deployment, ServicePolicy
 from keepflow.core.flows import Container, Health
-from keepflow.core.states import Phase
 from keepflow.proxies._own import OwnNginx
 from keepflow.proxies.nginx import Nginx
 from keepflow.targets.docker import Docker
+from tests.agent.fakes import Told
 from tests.real.engines import Engine
 from tests.real.waiting import free_port
 
 APP = Path(__file__).with_name("app.py")
 LABEL = "keepflow.test"
 _numbers = itertools.count(1)
-
-
-@dataclass(slots=True)
-class Told:
-    """A reporter that remembers."""
-
-    phases: list[tuple[str, Phase, str]] = field(default_factory=list)
-    outcomes: list[tuple[str, Outcome]] = field(default_factory=list)
-
-    def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
-        """Remember a phase."""
-        self.phases.append((deployment.id, phase, detail))
-
-    def finished(self, deployment: Deployment, outcome: Outcome) -> None:
-        """Remember an outcome."""
-        self.outcomes.append((deployment.id, outcome))
-
-    def names(self, deployment_id: str) -> list[str]:
-        """Return the phases of one deployment, each once, in order."""
-        return list(dict.fromkeys(phase.value for known, phase, _ in self.phases if known == deployment_id))
 
 
 def build_images(engine: Engine, base: str) -> dict[str, str]:

@@ -1,0 +1,600 @@
+"""The deployer's rules, on an engine in memory whose containers really answer on loopback."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keepflow import errors
+from keepflow.agent.deployer import Deployer
+from keepflow.agent.deployment import Deployment, ServicePolicy
+from keepflow.core import names
+from keepflow.core.flows import Container, Health, Strategy, Volume
+from keepflow.core.states import PHASE_ORDER, Phase
+from keepflow.ports import ImageFacts, RegistryLogin, Traffic
+from keepflow.proxies.none import NoProxy
+from keepflow.tools import failpoints
+from tests.agent.fakes import FakeTarget, Told
+
+V1, V2, V3 = (f"sha256:{digit * 64}" for digit in "123")
+HEALTH = Health(within=0.5, successes=2, timeout=0.5, interval=0.02)
+_subnets = itertools.count(0, 16)
+_numbers = itertools.count(1)
+
+
+class Killed(BaseException):
+    """The process was killed here; nothing of it runs on."""
+
+
+@dataclass
+class Host:
+    """A host with one service; `deployer()` is an agent that was just started on it."""
+
+    root: Path
+    target: FakeTarget = field(default_factory=FakeTarget)
+    told: Told = field(default_factory=Told)
+    policy: ServicePolicy = field(
+        default_factory=lambda: ServicePolicy("shop", "shop/test", volumes=("data",), watch=0.05, drain=0.5)
+    )
+    pool: str = ""
+
+    def __post_init__(self) -> None:
+        offset = next(_subnets)
+        self.pool = f"127.77.{offset // 256}.{offset % 256}/28"
+        for image in (V1, V2, V3):
+            self.target.add_image(image)
+
+    def deployer(self, **changes: Any) -> Deployer:
+        """Start an agent."""
+        return Deployer(
+            root=self.root / "agent",
+            agent="test",
+            target=self.target,
+            proxy=NoProxy(self.root / "sw"),
+            policies={"shop": replace(self.policy, **changes)},
+            reporter=self.told,
+            pool=self.pool,
+        )
+
+    def state(self) -> Traffic | None:
+        """Read the flags."""
+        deployer = self.deployer()
+        return deployer.proxy.state(deployer._site(deployer._instance("shop", "main")))
+
+    def running(self) -> dict[str, str]:
+        """Return the identities of running containers by slot."""
+        return {
+            one.facts.labels[names.LABEL_SLOT]: one.facts.labels[names.LABEL_IDENTITY]
+            for one in self.target.containers.values()
+            if one.facts.running
+        }
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    made.target.close()
+
+
+def order(image: str, *, fence: int | None = None, action: str = "deploy", **container: Any) -> Deployment:
+    number = fence or next(_numbers)
+    return Deployment(
+        id=f"d-{number}",
+        fence=number,
+        nonce=f"n-{number}",
+        environment="shop/test",
+        service="shop",
+        instance="main",
+        action=action,
+        origin="local",
+        repository="shop",
+        image_id=image,
+        digest=None,
+        container=Container(**{"port": 8099, "health": HEALTH, "stop_timeout": 1.0, **container}),
+    )
+
+
+def from_registry(digest: str, **changes: Any) -> Deployment:
+    return replace(order("", **changes), origin="registry", repository="registry.test:5000/shop", digest=digest)
+
+
+# --- the good way -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_release_serves_in_blue_and_the_next_in_green(host: Host) -> None:
+    deployer = host.deployer()
+    first, second = order(V1), order(V2)
+    assert deployer.deploy(first).outcome == Phase.DONE
+    assert deployer.serving("shop").identity == V1
+    outcome = deployer.deploy(second)
+    assert (outcome.outcome, outcome.serving) == (Phase.DONE, V2)
+    assert host.running() == {"green": V2}
+    assert host.state() == Traffic("green")
+    assert host.told.names(second.id) == [
+        phase.value for phase in PHASE_ORDER if phase not in (Phase.QUEUED, Phase.OFFERED, Phase.STOPPING)
+    ]
+    assert [name for name, _ in host.told.outcomes] == [first.id, second.id]
+
+
+def test_the_receipt_states_what_was_proven(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    receipt = deployer.deploy(order(V2)).receipt
+    assert (receipt["digest_before"], receipt["digest_after"], receipt["slot"]) == (V1, V2, "green")
+    assert receipt["probes"]["sent"] > 0
+    assert receipt["probes"]["failed"] == 0
+    assert receipt["sockets"]["left"] == 0
+    assert receipt["maintenance"] == 0
+    assert set(receipt["phases"]) >= {"pulling", "gating", "switching", "proving", "watching", "draining"}
+    json.dumps(receipt, allow_nan=False)
+
+
+def test_deploying_what_serves_already_starts_a_fresh_container(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    before = deployer.serving("shop").container_id
+    assert deployer.deploy(order(V1)).outcome == Phase.DONE
+    assert deployer.serving("shop").container_id != before
+
+
+def test_old_is_touched_only_after_new_serves(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    host.target.calls.clear()
+    deployer.deploy(order(V2))
+    green, blue = "kf-shop-main-green", "kf-shop-main-blue"
+    assert host.target.calls == [("create", green), ("start", green), ("stop", blue)]
+
+
+def test_a_proven_container_gets_its_restart_policy_and_a_retired_one_loses_it(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    deployer.deploy(order(V2))
+    policies = {name: one.policy for name, one in host.target.containers.items()}
+    assert policies == {"kf-shop-main-blue": "no", "kf-shop-main-green": "unless-stopped"}
+
+
+def test_stop_first_stops_the_old_behind_the_maintenance_page_and_says_for_how_long(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    host.target.calls.clear()
+    second = order(V2, strategy=Strategy.STOP_FIRST)
+    outcome = deployer.deploy(second)
+    assert outcome.outcome == Phase.DONE
+    acts = [act for act, _ in host.target.calls]
+    assert acts.index("stop") < acts.index("start")
+    assert outcome.receipt["maintenance"] > 0
+    assert host.told.names(second.id).index("stopping") == host.told.names(second.id).index("starting") - 1
+    assert host.state() == Traffic("green")
+
+
+def test_an_image_by_digest_is_pulled_once_with_the_hosts_login_and_kept(host: Host) -> None:
+    reference = f"registry.test:5000/shop@{V3}"
+    host.target.remote[reference] = ImageFacts("sha256:" + "9" * 64, (reference,))
+    host.policy = replace(host.policy, login=RegistryLogin("registry.test:5000", "pull", "x"))
+    deployer = host.deployer()
+    assert deployer.deploy(from_registry(V3)).receipt["pulled"]
+    assert not deployer.deploy(from_registry(V3)).receipt["pulled"]
+    assert [call for call in host.target.calls if call[0] == "pull"] == [("pull", V3)]
+    assert names.keep_tag("shop", "main", V3) in host.target.tags
+
+
+def test_only_images_of_the_last_releases_stay(host: Host) -> None:
+    deployer = host.deployer(keep=2)
+    for image in (V1, V2, V3):
+        deployer.deploy(order(image))
+    assert sorted(host.target.tags.values()) == [V2, V3]
+    assert [one.identity for one in deployer.history("shop").previous] == [V2]
+
+
+def test_a_hot_slot_is_kept_running_taken_by_a_rollback_and_stopped_when_its_time_is_over(host: Host) -> None:
+    deployer = host.deployer(hot=60.0)
+    deployer.deploy(order(V1))
+    first = deployer.serving("shop").container_id
+    deployer.deploy(order(V2))
+    assert host.running() == {"blue": V1, "green": V2}
+    rollback = deployer.deploy(order(V1, action="rollback"))
+    assert rollback.receipt["hot_start"]
+    assert deployer.serving("shop").container_id == first
+    deployer.tend()
+    assert host.running() == {"blue": V1, "green": V2}
+    history = deployer.history("shop")
+    deployer._instance("shop", "main").save_history(replace(history, retired_until=0))
+    deployer.tend()
+    assert host.running() == {"blue": V1}
+
+
+def test_another_port_goes_into_the_idle_slot_only(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    assert deployer.deploy(order(V2, port=8100)).outcome == Phase.DONE
+    front = deployer._instance("shop", "main").front()
+    assert (front.blue_port, front.green_port) == (8099, 8100)
+    assert deployer.serving("shop").healthy
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "code"), [("exit", "exited"), ("sick", "unhealthy"), ("no-start", "start-failed")])
+def test_a_new_one_that_does_not_serve_never_gets_a_request(host: Host, mode: str, code: str) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    kept = set(host.target.tags)
+    outcome = deployer.deploy(order(V2, env={"MODE": mode}))
+    assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.FAILED, code, V1)
+    assert outcome.log_tail.startswith("last words")
+    assert "not touched" in outcome.sentence
+    assert host.running() == {"blue": V1}
+    assert list(host.target.containers) == ["kf-shop-main-blue"]
+    assert set(host.target.tags) == kept
+    assert deployer.deploy(order(V3)).outcome == Phase.DONE
+
+
+@pytest.mark.parametrize("mode", ["exit", "sick"])
+def test_stop_first_puts_the_old_one_back(host: Host, mode: str) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    outcome = deployer.deploy(order(V2, env={"MODE": mode}, strategy=Strategy.STOP_FIRST))
+    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, V1)
+    assert host.running() == {"blue": V1}
+    assert host.state() == Traffic("blue")
+    assert host.target.containers["kf-shop-main-blue"].policy == "unless-stopped"
+    assert outcome.receipt["maintenance"] > 0
+    assert outcome.receipt["probes"]["failed"] == 0
+
+
+def test_a_new_one_that_dies_while_watched_is_put_back(host: Host) -> None:
+    host.deployer().deploy(order(V1))
+    deployer = host.deployer(watch=5.0)
+
+    class DiesWhenWatched(Told):
+        def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
+            if phase == Phase.WATCHING:
+                host.target.crash("kf-shop-main-green")
+
+    deployer.reporter = DiesWhenWatched()
+    outcome = deployer.deploy(order(V2))
+    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, V1)
+    assert host.state() == Traffic("blue")
+    assert host.running() == {"blue": V1}
+
+
+def test_a_failing_first_release_leaves_the_maintenance_page_and_nothing_else(host: Host) -> None:
+    outcome = host.deployer().deploy(order(V1, env={"MODE": "exit"}))
+    assert (outcome.outcome, outcome.serving) == (Phase.FAILED, None)
+    assert host.state() == Traffic(None, maintenance=True)
+    assert not host.target.containers
+
+
+def test_when_the_old_one_does_not_come_back_either_the_outcome_is_unknown_and_settles_later(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    old = host.target.containers["kf-shop-main-blue"]
+    old.spec = replace(old.spec, env={"MODE": "exit"})
+    bad = order(V2, env={"MODE": "exit"}, strategy=Strategy.STOP_FIRST)
+    outcome = deployer.deploy(bad)
+    assert (outcome.outcome, outcome.serving) == (Phase.UNKNOWN, None)
+    with pytest.raises(errors.Refused) as refused:
+        deployer.accept(order(V3))
+    assert refused.value.code == "unsettled"
+    deployer.tend()
+    assert [one.outcome for _, one in host.told.outcomes] == [Phase.DONE, Phase.UNKNOWN], "told once, not every time"
+    old.spec = replace(old.spec, env={})
+    assert [one.outcome for one in host.deployer().recover()] == [Phase.REVERTED]
+    assert host.running() == {"blue": V1}
+    assert host.deployer().deploy(order(V3)).outcome == Phase.DONE
+
+
+def test_a_missing_local_image_fails_before_anything_is_touched(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    host.target.calls.clear()
+    outcome = deployer.deploy(order("sha256:" + "f" * 64))
+    assert (outcome.outcome, outcome.code) == (Phase.FAILED, "image-missing")
+    assert host.target.calls == []
+
+
+def test_an_image_that_is_not_known_by_the_ordered_digest_is_refused(host: Host) -> None:
+    reference = f"registry.test:5000/shop@{V3}"
+    host.target.images[reference] = ImageFacts(V1, ())
+    outcome = host.deployer().deploy(from_registry(V3))
+    assert (outcome.outcome, outcome.code) == (Phase.FAILED, "digest-mismatch")
+    assert not host.target.containers
+
+
+@pytest.mark.parametrize(
+    ("container", "code"),
+    [
+        ({"volumes": (Volume("etc", "/etc"),)}, "volume-not-allowed"),
+        ({"secrets": ("DATABASE_URL",)}, "secret-missing"),
+    ],
+)
+def test_what_the_hosts_file_does_not_give_fails_in_preflight(host: Host, container: dict[str, Any], code: str) -> None:
+    outcome = host.deployer().deploy(order(V1, **container))
+    assert (outcome.outcome, outcome.code) == (Phase.FAILED, code)
+    assert host.target.calls == []
+
+
+def test_the_hosts_env_file_wins_and_secrets_reach_the_container_but_no_file(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "shop.env").write_text("# ours\nTZ=UTC\nEMPTY=\n")
+    deployer = host.deployer(env_file=tmp_path / "shop.env")
+    wanted = order(V1, env={"TZ": "Asia/Shanghai", "A": "1"}, secrets=("PASSWORD",))
+    deployer.deploy(wanted, {"PASSWORD": "very-secret"})
+    env = host.target.containers["kf-shop-main-blue"].spec.env
+    assert env == {"TZ": "UTC", "A": "1", "EMPTY": "", "PASSWORD": "very-secret"}
+    written = b"".join(path.read_bytes() for path in (tmp_path / "agent").rglob("*") if path.is_file())
+    assert b"very-secret" not in written
+
+
+def test_a_container_of_somebody_else_on_a_slots_name_is_never_touched(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    green = replace(
+        host.target.containers["kf-shop-main-blue"].facts, id="theirs", name="kf-shop-main-green", labels={}
+    )
+    other = replace(host.target.containers["kf-shop-main-blue"].spec, slot="green")
+    host.target.containers["kf-shop-main-green"] = type(host.target.containers["kf-shop-main-blue"])(other, green)
+    host.target.calls.clear()
+    outcome = deployer.deploy(order(V2))
+    assert (outcome.outcome, outcome.code) == (Phase.FAILED, "foreign-container")
+    assert host.target.calls == []
+    del host.target.containers["kf-shop-main-green"]
+
+
+def test_an_order_that_expects_something_else_to_serve_is_not_carried_out(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    outcome = deployer.deploy(replace(order(V3), expect_current=V2))
+    assert (outcome.outcome, outcome.code) == (Phase.FAILED, "not-current")
+
+
+def test_flags_that_vanished_come_back_as_they_were(host: Host, tmp_path: Path) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    (tmp_path / "sw" / "kf-shop-main" / "cur").unlink()
+    assert "not readable" in deployer.serving("shop").note
+    deployer.tend()
+    assert host.state() == Traffic("blue")
+
+
+# --- asking twice, asking late ----------------------------------------------------------------------------------------
+
+
+def test_an_old_fence_a_known_deployment_and_a_used_nonce_are_refused(host: Host) -> None:
+    deployer = host.deployer()
+    done = order(V1)
+    deployer.deploy(done)
+    with pytest.raises(errors.Refused) as known:
+        deployer.accept(replace(done, fence=next(_numbers)))
+    with pytest.raises(errors.Refused) as replayed:
+        deployer.accept(replace(done, id="other", fence=next(_numbers)))
+    with pytest.raises(errors.StaleFence):
+        deployer.accept(replace(order(V2), fence=done.fence))
+    assert (known.value.code, replayed.value.code) == ("known-deployment", "replayed-nonce")
+    assert host.deployer().journals.highest_fence("shop", "main") == done.fence
+    found = deployer.journals.find(done.id)
+    assert found is not None
+    assert found[2] is not None
+    assert found[2].outcome == Phase.DONE
+
+
+def test_a_second_deployment_while_one_is_under_way_is_refused(host: Host) -> None:
+    deployer = host.deployer()
+    accepted = deployer.accept(order(V1))
+    with pytest.raises(errors.Refused) as busy:
+        host.deployer().accept(order(V2))
+    assert busy.value.code == "instance-busy"
+    assert deployer.carry_out(accepted).outcome == Phase.DONE
+
+
+def test_a_service_the_hosts_file_does_not_name_is_refused(host: Host) -> None:
+    with pytest.raises(errors.UsageError) as refused:
+        host.deployer().accept(replace(order(V1), service="other"))
+    assert refused.value.code == "unknown-service"
+
+
+# --- killed at any moment ---------------------------------------------------------------------------------------------
+
+_PHASES = [f"deploy.{phase}" for phase in ("accepted", "preflight", "pulling", "preparing", "starting", "gating")]
+_BEFORE = ["keep.before", "keep.after", "create.before", "create.after", "start.before", "start.after"]
+_AFTER = [
+    "deploy.proving",
+    "deploy.watching",
+    "deploy.draining",
+    "drop-net.before",
+    "stop-old.before",
+    "stop-old.after",
+]
+
+
+@pytest.fixture
+def killed_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def kill(*_: int) -> None:
+        raise Killed
+
+    monkeypatch.setattr(failpoints.os, "kill", kill)
+
+    def arm(name: str | None) -> None:
+        if name:
+            monkeypatch.setenv(failpoints.VARIABLE, f"{name}=kill")
+        else:
+            monkeypatch.delenv(failpoints.VARIABLE, raising=False)
+
+    return arm  # type: ignore[return-value]  # a plain fixture: monkeypatch undoes it
+
+
+def die(host: Host, deployment: Deployment) -> None:
+    """Deploy until the failpoint is hit."""
+    with pytest.raises(Killed):
+        host.deployer().deploy(deployment)
+
+
+@pytest.mark.parametrize("point", [*_PHASES, *_BEFORE, "deploy.switching", "switch.before", "flags.before-rename"])
+def test_f24_killed_before_the_switch_it_failed_and_the_old_was_never_touched(
+    host: Host, killed_at: Any, point: str
+) -> None:
+    host.deployer().deploy(order(V1))
+    killed_at(point)
+    lost = order(V2)
+    die(host, lost)
+    killed_at(None)
+    (outcome,) = host.deployer().recover()
+    assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.FAILED, "agent-restarted", V1)
+    assert host.running() == {"blue": V1}
+    assert list(host.target.containers) == ["kf-shop-main-blue"]
+    assert host.deployer().recover() == []
+    assert host.deployer().deploy(order(V3)).outcome == Phase.DONE
+
+
+@pytest.mark.parametrize("point", ["flags.after-rename", "switch.after", *_AFTER])
+def test_f24_killed_after_the_switch_it_is_proven_and_completed(host: Host, killed_at: Any, point: str) -> None:
+    host.deployer().deploy(order(V1))
+    killed_at(point)
+    lost = order(V2)
+    die(host, lost)
+    killed_at(None)
+    (outcome,) = host.deployer().recover()
+    assert (outcome.outcome, outcome.serving) == (Phase.DONE, V2)
+    assert outcome.receipt["recovered"]
+    assert host.running() == {"green": V2}
+    assert host.state() == Traffic("green")
+    order_of = [PHASE_ORDER.index(Phase(name)) for name in host.told.names(lost.id)]
+    assert order_of == sorted(order_of), "phases are told forwards only"
+    assert host.target.containers["kf-shop-main-green"].policy == "unless-stopped"
+
+
+@pytest.mark.parametrize("point", ["flags.after-rename", "switch.after", *_AFTER])
+def test_killed_after_the_switch_and_the_new_one_died_too_it_is_put_back(
+    host: Host, killed_at: Any, point: str
+) -> None:
+    host.deployer().deploy(order(V1))
+    killed_at(point)
+    die(host, order(V2))
+    killed_at(None)
+    host.target.crash("kf-shop-main-green")
+    (outcome,) = host.deployer().recover()
+    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, V1)
+    assert host.running() == {"blue": V1}
+
+
+@pytest.mark.parametrize(
+    "point", ["deploy.stopping", "pause.before", "pause.after", "stop-first.before", "stop-first.after", "start.after"]
+)
+def test_stop_first_killed_before_the_switch_the_old_one_serves_again(host: Host, killed_at: Any, point: str) -> None:
+    host.deployer().deploy(order(V1))
+    killed_at(point)
+    die(host, order(V2, strategy=Strategy.STOP_FIRST))
+    killed_at(None)
+    (outcome,) = host.deployer().recover()
+    assert outcome.outcome == (Phase.FAILED if point == "deploy.stopping" else Phase.REVERTED)
+    assert outcome.serving == V1
+    assert host.running() == {"blue": V1}
+    assert host.state() == Traffic("blue")
+
+
+@pytest.mark.parametrize("point", ["switch-back.before", "switch-back.after", "remove-new.before", "remove-new.after"])
+def test_killed_while_putting_back_it_goes_on_putting_back_for_the_same_reason(
+    host: Host, killed_at: Any, point: str
+) -> None:
+    host.deployer().deploy(order(V1))
+    killed_at(point)
+
+    class DiesWhenWatched(Told):
+        def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
+            if phase == Phase.WATCHING:
+                host.target.crash("kf-shop-main-green")
+
+    dying = host.deployer(watch=5.0)
+    dying.reporter = DiesWhenWatched()
+    with pytest.raises(Killed):
+        dying.deploy(order(V2))
+    killed_at(None)
+    (outcome,) = host.deployer().recover()
+    assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "died-after-switch")
+    assert host.running() == {"blue": V1}
+    assert list(host.target.containers) == ["kf-shop-main-blue"]
+
+
+def test_an_outcome_that_was_written_but_not_told_is_told(host: Host, killed_at: Any) -> None:
+    killed_at("deploy.outcome")
+    lost = order(V1)
+    die(host, lost)
+    killed_at(None)
+    assert host.told.outcomes == []
+    (outcome,) = host.deployer().recover()
+    assert outcome.outcome == Phase.DONE
+    assert [name for name, _ in host.told.outcomes] == [lost.id]
+
+
+def test_f07_an_engine_that_is_down_at_start_decides_nothing(host: Host, killed_at: Any) -> None:
+    host.deployer().deploy(order(V1))
+    killed_at("deploy.gating")
+    die(host, order(V2))
+    killed_at(None)
+    host.target.down = True
+    with pytest.raises(errors.Unavailable):
+        host.deployer().recover()
+    host.target.down = False
+    assert [one.outcome for one in host.deployer().recover()] == [Phase.FAILED]
+
+
+_POINTS = [
+    *_PHASES,
+    *_BEFORE,
+    *_AFTER,
+    "switch.before",
+    "switch.after",
+    "flags.after-rename",
+    "pause.after",
+    None,
+    None,
+]
+_story = st.lists(
+    st.tuples(
+        st.sampled_from([V1, V2, V3]),
+        st.sampled_from(["ok", "ok", "exit", "sick"]),
+        st.sampled_from(list(Strategy)),
+        st.sampled_from(_POINTS),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(story=_story)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_happens_what_serves_is_the_last_good_release(
+    tmp_path_factory: pytest.TempPathFactory, killed_at: Any, story: list[tuple[str, str, Strategy, str | None]]
+) -> None:
+    host = Host(tmp_path_factory.mktemp("story"))
+    serving = None
+    try:
+        for image, mode, strategy, point in story:
+            deployment = order(image, env={"MODE": mode}, strategy=strategy)
+            killed_at(point)
+            try:
+                outcome = host.deployer().deploy(deployment)
+            except Killed:
+                killed_at(None)
+                (outcome,) = host.deployer().recover()
+            assert outcome.outcome in (Phase.DONE, Phase.FAILED, Phase.REVERTED)
+            assert mode == "ok" or outcome.outcome != Phase.DONE
+            serving = image if outcome.outcome == Phase.DONE else serving
+            assert outcome.serving == serving
+            assert set(host.running().values()) == ({serving} if serving else set())
+            assert len(host.running()) <= 1
+            state = host.state()
+            assert state == (Traffic(next(iter(host.running()))) if serving else Traffic(None, maintenance=True))
+            assert host.deployer().recover() == []
+    finally:
+        host.target.close()
