@@ -69,7 +69,8 @@ class Registry:
         self._base = f"{place.scheme}://{place.host}:{place.port}"
         self._username = username if password is not None else None
         self._login = basic(username, password) if username is not None and password is not None else None
-        if self._login and plain_http and not _is_this_machine(place.host):
+        self._is_here = _is_this_machine(place.host)
+        if self._login and plain_http and not self._is_here:
             raise errors.UsageError(f"{address}: a password is never sent over plain HTTP to another machine")
         self._ca_file = ca_file
         self._services = TokenServices(place, token_hosts)
@@ -150,7 +151,7 @@ class Registry:
         import requests
 
         headers = {"Accept": ACCEPT, **({"Authorization": authorization} if authorization else {})}
-        proxies = requests.utils.get_environ_proxies(url)
+        proxies = {} if self._is_here else requests.utils.get_environ_proxies(url)
         try:
             return self._connection().request(
                 method,

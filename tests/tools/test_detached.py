@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from keepflow.tools.detached import Detached
+from tests.real.leftovers import alive
 from tests.real.waiting import wait_until
 
 
@@ -19,13 +20,6 @@ def program(tmp_path: Path) -> Iterator[Detached]:
     made = Detached(tmp_path / "it.pid", tmp_path / "it.log")
     yield made
     made.stop(grace=0.2)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_started_program_is_found_by_its_pid_file_alone(program: Detached) -> None:
@@ -57,7 +51,7 @@ def test_stopping_ends_it_and_stopping_again_is_harmless(program: Detached) -> N
     pid = program.pid()
     assert program.stop()
     assert pid is not None
-    assert not is_alive(pid)
+    assert not alive(pid)
     assert program.pid() is None
     assert not program.stop()
     assert not program.pid_file.exists()
@@ -77,9 +71,9 @@ def test_children_of_a_killed_program_are_ended_too(program: Detached) -> None:
     assert leader is not None
     os.kill(leader, signal.SIGKILL)
     wait_until(lambda: program.pid() is None, 5, "the death of the leader")
-    assert is_alive(child)
+    assert alive(child)
     assert program.stop()
-    wait_until(lambda: not is_alive(child), 5, "the death of the child")
+    wait_until(lambda: not alive(child), 5, "the death of the child")
 
 
 def test_starting_again_replaces_the_running_one(program: Detached) -> None:
@@ -87,7 +81,7 @@ def test_starting_again_replaces_the_running_one(program: Detached) -> None:
     first = program.pid()
     program.start(["sleep", "61"])
     assert first is not None
-    assert not is_alive(first)
+    assert not alive(first)
     assert program.pid() not in (None, first)
 
 

@@ -12,20 +12,12 @@ import pytest
 
 from keepflow import errors
 from keepflow.tools.processes import MIB, clean_env, run
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+from tests.real.leftovers import alive
+from tests.real.waiting import wait_until
 
 
 def wait_for_death(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while is_alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} still lives"
-        time.sleep(0.01)
+    wait_until(lambda: not alive(pid), 10, f"the end of process {pid}")
 
 
 def test_what_the_program_wrote_comes_back_as_bytes() -> None:
