@@ -28,6 +28,10 @@ class HostNginx:
         """Return where the file of a site lies."""
         return self.include_dir / f"keepflow-{name}.conf"
 
+    def alive(self) -> bool:
+        """The host looks after its nginx itself."""
+        return True
+
     def test(self, name: str, text: str | None) -> None:
         """Test a copy of the whole tree with this text in it; raises DeployFailed `proxy-config`."""
         main = self._main_file()

@@ -38,6 +38,10 @@ class OwnNginx:
         """Return where the file of a site lies."""
         return self.home / "sites" / f"{name}.conf"
 
+    def alive(self) -> bool:
+        """Say whether the master runs."""
+        return self.pid() is not None
+
     def test(self, name: str, text: str | None) -> None:
         """Test the whole tree with this text in it; raises DeployFailed `proxy-config` with nginx's words."""
         self._lay_out()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from keepflow.errors import DeployFailed
+from keepflow.tools.failpoints import fail
 from keepflow.tools.files import write_atomic
 
 PROOF_SECONDS = 5.0
@@ -24,6 +25,9 @@ class Tree(Protocol):
 
     def place(self, name: str) -> Path:
         """Return where the file of a site lies."""
+
+    def alive(self) -> bool:
+        """Say whether the process that would carry out a reload is there; orphaned workers may answer without it."""
 
     def test(self, name: str, text: str | None) -> None:
         """Test the whole tree with this text (None: without this site); raises DeployFailed `proxy-config`."""
@@ -42,7 +46,9 @@ def replace(tree: Tree, name: str, text: str | None, proven: Callable[[], bool])
     tree.test(name, text)
     try:
         _put(place, text.encode() if text is not None else None)
+        fail("reload.before")
         tree.reload()
+        fail("reload.after")
         if not becomes_true(proven):
             words = tree.complaints() or "nginx wrote no error"
             raise DeployFailed(

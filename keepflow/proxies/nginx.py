@@ -55,7 +55,7 @@ class Nginx:
         """
         self._lay_pages()
         rendered = self._rendered(site)
-        if self._answers_with(site, rendered):
+        if self._tree.alive() and self._answers_with(site, rendered):
             return
         with self._lock():
             flags = self._flags(site)
