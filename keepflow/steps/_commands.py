@@ -19,8 +19,10 @@ _OPENS = {
     "{": "}",
 }
 _CLOSES = frozenset(_OPENS.values())
-#: Constructs this reader does not follow, and settings under which a shown line would be noise.
-_STRANGE = re.compile(r"<<|\(\(|\[\[|\bfunction\b|\bselect\b|\bcoproc\b|\balias\b|\bset\s+-\w*[nvx]|\$'")
+#: Words that begin what this reader does not follow, and settings under which a shown line would be noise.
+_STRANGE = re.compile(r"\b(?:function|select|coproc|alias)\b|\bset\s+-\w*[nvx]")
+#: The same as signs: here-documents, bash's tests, bash's quotes.
+_STRANGE_SIGNS = ("<<", "[[", "$'")
 _ASKS_STATUS = re.compile(r"\$(?:\?|\{\?|_\b|\{_\W|\{?PIPESTATUS)")
 _COMMAND_POSITION = re.compile(r"(?:^|[;&|(){}!`]|\b(?:if|then|elif|else|while|until|do|done|fi|esac))\s*\Z")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
@@ -123,6 +125,7 @@ class _Reader:
 
     def _in_code(self, line: str, at: int, inside: str) -> int:
         character = line[at]
+        self.lost = self.lost or line.startswith(_STRANGE_SIGNS, at)
         at_word_start = at == 0 or line[at - 1] in " \t;&|()"
         if character == "#" and at_word_start:
             return -1

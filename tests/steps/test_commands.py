@@ -38,6 +38,10 @@ SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
         ("echo it\\'s\nc", ["$ echo it\\'s", "$ c"]),
         ("a\nrc=$?\nb", ["$ a\n> rc=$?", "$ b"]),
         ("a\ncat <<END\nb\nEND\nc", ["$ a", "$ cat <<END\n> b\n> END\n> c"]),
+        ("grep 'a$'\necho '<<'\nc", ["$ grep 'a$'", "$ echo '<<'", "$ c"]),
+        ("a\n[[ x\n&& y ]]\nc", ["$ a", "$ [[ x\n> && y ]]\n> c"]),
+        ("echo $'it\\'s\n'\nc", ["$ echo $'it\\'s\n> '\n> c"]),
+        ("echo $((1 + (2)))\nc", ["$ echo $((1 + (2)))", "$ c"]),
         ("a\nset -x\nb\nc", ["$ a", "$ set -x\n> b\n> c"]),
         ("# nothing\n\n", []),
         ("", []),
@@ -100,6 +104,10 @@ set -e
 cat <<E
 E
 echo $((1 + 2))
+echo $(( 1
++ 2 ))
+echo $((1 << 2))
+grep '$'
 echo if fi done
 echo { }
 set -x
