@@ -96,6 +96,7 @@ def fake_registry(host: str = "127.0.0.1") -> Iterator[FakeRegistry]:
     server = ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True  # a kept-alive connection must not hold the end of a test
     server.block_on_close = False
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients break off on purpose
     state.address = f"{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -152,7 +152,10 @@ def test_repositories_a_job_planted_are_gone(lane: Lane, origin: Path) -> None:
     assert not list(work.rglob(".git"))
     assert not Path(CANARY).exists()
     (work / ".git").write_text("gitdir: /nowhere\n")
+    (work / "kept" / ".GIT").symlink_to(origin)
     move(lane, origin, sha)
+    assert (origin / "HEAD").exists()
+    assert not (work / "kept" / ".GIT").is_symlink()
     assert files(lane) == {"a": "1", "kept/b": "1"}
 
 

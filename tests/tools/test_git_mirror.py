@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,19 @@ def test_a_deleted_branch_is_pruned_and_its_name_can_become_a_directory(
     git(origin, "update-ref", "refs/heads/topic/deeper", sha)
     mirror.fetch(remote)
     assert mirror.heads() == {"refs/heads/topic/deeper": sha}
+
+
+def test_a_lock_left_by_a_killed_git_does_not_stop_the_next_fetch(mirror: Mirror, remote: Remote, origin: Path) -> None:
+    commit(origin, {"a": "1"})
+    mirror.fetch(remote)
+    sha = commit(origin, {"a": "2"})
+    lock = mirror.path / "refs" / "heads" / "master.lock"
+    lock.write_text("")
+    with pytest.raises(errors.CommandFailed, match=r"master\.lock"):  # it may belong to a git that lives
+        mirror.fetch(remote)
+    os.utime(lock, (0, 0))
+    mirror.fetch(remote)
+    assert mirror.resolve("refs/heads/master") == sha
 
 
 def test_a_pull_request_ref_is_fetched_alone_and_survives_pruning(mirror: Mirror, remote: Remote, origin: Path) -> None:

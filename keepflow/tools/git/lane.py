@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from keepflow import errors
@@ -78,8 +79,7 @@ class Lane:
     def _restore(self, sha: str) -> None:
         self._git(["checkout", "--quiet", "--force", "--detach", sha, "--"], timeout=_CHECKOUT_TIMEOUT)
         self._git(["clean", "-ffdxq"], timeout=_CHECKOUT_TIMEOUT)
-        for planted in list(_git_entries(self.work_tree)):  # git never looks at entries of this name, nor removes them
-            _remove(planted)
+        _remove_planted(self.work_tree)
 
     def _prepare(self) -> None:
         self.work_tree.mkdir(parents=True, exist_ok=True)
@@ -103,21 +103,28 @@ class Lane:
         )
 
 
-def _git_entries(directory: Path) -> Iterator[Path]:
-    """Find entries named `.git` below a directory, without following links."""
-    waiting = [str(directory)]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.name.lower() == ".git":
-                    yield Path(entry.path)
-                elif entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
+def _remove_planted(tree: Path) -> None:
+    """Remove entries named `.git`, which git itself never looks at and so never cleans.
+
+    Everything is named by an open directory: what a job swaps for a link meanwhile leads nowhere else.
+    """
+    for _, directories, files, here in os.fwalk(tree, follow_symlinks=False):
+        for name in [name for name in directories if name.lower() == ".git"]:
+            directories.remove(name)
+            if stat.S_ISLNK(os.lstat(name, dir_fd=here).st_mode):
+                os.unlink(name, dir_fd=here)
+            else:
+                shutil.rmtree(name, dir_fd=here)
+        for name in files:
+            if name.lower() == ".git":
+                os.unlink(name, dir_fd=here)
 
 
-def _make_writable(directory: Path) -> None:
+def _make_writable(tree: Path) -> None:
     """Let the owner enter and change every directory below this one; links are not followed."""
-    for parent, names, _ in os.walk(directory):
+    if os.geteuid() == 0:
+        return  # needs no permission, and must not change the mode of whatever a job put in the way
+    for parent, names, _ in os.walk(tree):
         for child in (Path(parent, name) for name in names):
             with contextlib.suppress(PermissionError):  # of another account: the next error says so
                 if not child.is_symlink():

@@ -5,6 +5,8 @@ Nothing in it is ever executed or checked out. One fetch at a time per mirror is
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import git
 
 ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_LOCK_LIFE = 30.0  #: seconds
 _COMMIT_SLACK = processes.MIB  #: most bytes of a commit object that is read beside a file
 
 
@@ -60,7 +63,13 @@ class Mirror:
         Raises BadRemote, CommandFailed, CommandTimeout.
         """
         options = ["--quiet", "--force", "--no-tags", "--no-write-fetch-head", *(["--prune"] if prune else [])]
-        self._git(["fetch", *options, "--end-of-options", remote.url, *refspecs], remote.environment(), timeout)
+        argv = ["fetch", *options, "--end-of-options", remote.url, *refspecs]
+        try:
+            self._git(argv, remote.environment(), timeout)
+        except errors.CommandFailed:
+            if not self._remove_stale_locks():
+                raise
+            self._git(argv, remote.environment(), timeout)
 
     def fetch_ref(self, remote: Remote, ref: str, timeout: float = NETWORK_TIMEOUT) -> None:
         """Fetch one ref under its own full name, such as `refs/pull/7/head`; raises as `fetch`."""
@@ -130,6 +139,16 @@ class Mirror:
         """Pack what many fetches left lying about, without forgetting any commit; slow, for a quiet hour."""
         self._git(["repack", "-a", "-d", "-k", "--quiet"], timeout=NETWORK_TIMEOUT)
         self._git(["pack-refs", "--all"])
+
+    def _remove_stale_locks(self) -> bool:
+        """Remove lock files that a killed git left (a living one holds them for moments); say whether there were any."""
+        found = False
+        for lock in self.path.rglob("*.lock"):
+            with contextlib.suppress(FileNotFoundError):
+                if lock.lstat().st_mtime < time.time() - _LOCK_LIFE:
+                    lock.unlink()
+                    found = True
+        return found
 
     def _git(
         self,
