@@ -143,7 +143,12 @@ lines = st.sampled_from(LINES.split("\n"))
 @given(script=st.lists(lines, max_size=9).map("\n".join))
 def test_a_shown_script_does_exactly_what_the_script_does(shell: str, script: str) -> None:
     plain, announced = _run(shell, script), _run(shell, argv(script)[-1])
-    assert (announced.returncode, announced.stdout) == (plain.returncode, plain.stdout), script
+    assert announced.stdout == plain.stdout
+    if "yntax error" in plain.stderr:  # bash: another code for one in the first line than for one in a later line
+        assert announced.returncode
+        assert plain.returncode
+    else:
+        assert announced.returncode == plain.returncode
 
 
 def _run(shell: str, program: str) -> subprocess.CompletedProcess[str]:
