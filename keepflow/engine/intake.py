@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 _UNSTORED = ("authorization", "cookie", "token", "signature", "secret")
 _PROJECTS_AT_ONCE = 4
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  #: seconds until a remote that did not answer is asked again
+_PAUSE = 0.01  #: seconds between two looks: a storm of hooks must not become a storm of queries
 _TRIES = 3  #: of a delivery on which keepflow itself fails
 
 
@@ -129,6 +130,7 @@ class Intake:
             except errors.KeepflowError as error:
                 log.warning("deliveries cannot be read now", reason=error.message)
                 self._wake.wait(_FIRST_WAIT)
+            time.sleep(_PAUSE)
 
     def _patience(self) -> float | None:
         with self._lock:

@@ -93,7 +93,7 @@ deliveries = Table(
     _at("received_at", nullable=False),
     _at("handled_at"),
     UniqueConstraint("project_id", "delivery"),
-    Index("ix_deliveries_unhandled", "handled", "id"),
+    Index("ix_deliveries_unhandled", "handled", "project_id", "id"),
     Index("ix_deliveries_project", "project_id", "id"),
 )
 

@@ -149,7 +149,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.create_index("ix_deliveries_project", ["project_id", "id"], unique=False)
-        batch_op.create_index("ix_deliveries_unhandled", ["handled", "id"], unique=False)
+        batch_op.create_index("ix_deliveries_unhandled", ["handled", "project_id", "id"], unique=False)
 
     op.create_table(
         "environments",
