@@ -154,7 +154,7 @@ def test_a_shown_script_does_exactly_what_the_script_does(shell: str, script: st
 def _run(shell: str, program: str) -> subprocess.CompletedProcess[str]:
     command = [shell, "sh"] if shell == "busybox" else [shell]
     return subprocess.run(
-        [*command, "-e", "-c", program],
+        [*command, "-e", "-c", f"\n{program}"],
         env={"PATH": "/usr/bin:/bin"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
