@@ -5,19 +5,19 @@ The new release serves already, so nothing that goes wrong here undoes it; it be
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 
 from keepflow.agent import draining
 from keepflow.agent.deployment import Outcome
 from keepflow.agent.instances import History, Served
+from keepflow.agent.logs import Log
 from keepflow.agent.scene import Scene
 from keepflow.core import names
 from keepflow.core.states import Phase
 from keepflow.errors import KeepflowError
 
-_log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 def conclude(scene: Scene) -> Outcome:
@@ -27,7 +27,7 @@ def conclude(scene: Scene) -> Outcome:
             step(scene)
         except Exception as error:
             if not isinstance(error, KeepflowError):
-                _log.exception("deployment %s: after the switch", scene.deployment.id)
+                log.broke("a good deployment met a bug after the switch", error, deployment=scene.deployment.id)
             scene.receipt.notes.append(f"after the switch: {error}")
     identity = scene.deployment.identity
     return Outcome(Phase.DONE, "", f"{identity[:19]} serves in the {scene.known_plan().new} slot", identity)

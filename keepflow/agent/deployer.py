@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePoli
 from keepflow.agent.gate import Gate
 from keepflow.agent.instances import History, Instance, known_instances
 from keepflow.agent.journal import Journal, Journals
+from keepflow.agent.logs import Log
 from keepflow.agent.networks import Networks
 from keepflow.agent.putting_back import put_back
 from keepflow.agent.scene import Plan, Receipt, Scene
@@ -31,7 +31,7 @@ from keepflow.tools.failpoints import fail
 
 _UNSETTLED_PAUSE = 60.0  #: seconds between two tries to settle a deployment whose outcome is unknown
 
-_log = logging.getLogger(__name__)
+log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Deployer:
     reporter: Reporter
     pool: str = "10.213.0.0/16"
     labels: Mapping[str, str] = field(default_factory=dict)  #: more labels for every container and network
+    patience: float = 45.0  #: seconds an order waits while a hot container is being stopped, or a person rolls back
     journals: Journals = field(init=False)
     networks: Networks = field(init=False)
     _patience: dict[str, float] = field(default_factory=dict)  #: when to try unsettled deployments again, by id
@@ -72,7 +73,7 @@ class Deployer:
         """
         self._policy(deployment.service)
         self.networks.of(deployment.service, deployment.instance)
-        instance = self._instance(deployment.service, deployment.instance).claim()
+        instance = self._instance(deployment.service, deployment.instance).claim(self.patience)
         try:
             if self.journals.is_open(deployment.service, deployment.instance):
                 raise Refused(
@@ -214,12 +215,19 @@ class Deployer:
         )
 
     def _stand_up(self, instance: Instance) -> None:
-        """Have one front stand; flags that vanished are put back to what served last, so that nobody is surprised."""
-        site = self._site(instance)
-        self.proxy.ensure(site)
-        history = instance.history()
-        if self.proxy.state(site) is None and history.slot:
-            self.proxy.switch(site, Traffic(history.slot))
+        """Have one front stand, unless a deployment is at it; flags that vanished name what served last again."""
+        try:
+            instance.claim()
+        except Refused:
+            return
+        try:
+            site = self._site(instance)
+            self.proxy.ensure(site)
+            history = instance.history()
+            if self.proxy.state(site) is None and history.slot:
+                self.proxy.switch(site, Traffic(history.slot))
+        finally:
+            instance.release()
 
     def _stop_retired(self, instance: Instance) -> None:
         history = instance.history()
@@ -261,7 +269,7 @@ def _carried_out(scene: Scene, steps: Callable[[Scene], None]) -> Outcome:
     except KeepflowError as error:
         outcome = put_back(scene, error.code, error.message, getattr(error, "log_tail", ""))
     except Exception as error:
-        _log.exception("deployment %s: a bug", scene.deployment.id)
+        log.broke("a deployment met a bug", error, deployment=scene.deployment.id)
         outcome = put_back(scene, "internal-error", f"a bug in keepflow: {type(error).__name__}: {error}")
     else:
         outcome = conclude(scene)

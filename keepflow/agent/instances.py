@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -166,17 +167,21 @@ class Instance:
         """Remember what serves and what served before."""
         write_atomic(self.place / "served.json", json.dumps(asdict(history), indent=1).encode(), 0o600)
 
-    def claim(self) -> Self:
-        """Hold the instance until `release` or the end of this process; raises Refused `instance-busy`."""
+    def claim(self, patience: float = 0.0) -> Self:
+        """Hold the instance until `release` or the end of this process.
+
+        Waits up to `patience` seconds for whoever holds it; then raises Refused `instance-busy`.
+        """
         descriptor = os.open(self.place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise Refused(
-                f"{self.service}/{self.instance}: a deployment is under way on this host; wait for its end",
-                code="instance-busy",
-            ) from None
+        deadline = time.monotonic() + patience
+        while not _taken(descriptor):
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                raise Refused(
+                    f"{self.service}/{self.instance}: a deployment is under way on this host; wait for its end",
+                    code="instance-busy",
+                )
+            time.sleep(0.01)
         self._lock = descriptor
         return self
 
@@ -185,6 +190,14 @@ class Instance:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def known_instances(root: Path) -> Iterator[Instance]:

@@ -94,7 +94,7 @@ class Nginx:
         """Take the front of an instance away; gone already is fine."""
         with self._lock():
             if self._tree.place(_name(site)).exists():
-                replace(self._tree, _name(site), None, lambda: True)
+                replace(self._tree, _name(site), None, lambda: not self._answers_at_all(site))
             self._flags(site).remove()
 
     def _flags(self, site: Site) -> Flags:
@@ -112,6 +112,12 @@ class Nginx:
         except (FileNotFoundError, DeployFailed):
             return False
         return on_disk == rendered.text and f"generation={rendered.generation} ".encode() in said.body
+
+    def _answers_at_all(self, site: Site) -> bool:
+        try:
+            return b"generation=" in self._ask(site, _STATE_PATH, _STATE_SECONDS).body
+        except DeployFailed:
+            return False
 
     def _obeys(self, site: Site, state: Traffic) -> bool:
         prefix = variable_prefix(site.service, site.instance)

@@ -62,6 +62,7 @@ class Host:
             policies={"shop": replace(self.policy, **changes)},
             reporter=self.told,
             pool=self.pool,
+            patience=0.0,
         )
 
     def state(self) -> Traffic | None:
