@@ -141,7 +141,7 @@ class Mirror:
         self._git(["pack-refs", "--all"])
 
     def _remove_stale_locks(self) -> bool:
-        """Remove lock files that a killed git left (a living one holds them for moments); say whether there were any."""
+        """Remove lock files that a killed git left (a living one holds them for moments); say if there were any."""
         found = False
         for lock in self.path.rglob("*.lock"):
             with contextlib.suppress(FileNotFoundError):
