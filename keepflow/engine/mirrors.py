@@ -44,9 +44,13 @@ class Mirrors:
             try:
                 mirror.fetch_ref(remote, ref, _FETCH_SECONDS)
             except errors.CommandFailed as error:
-                if isinstance(error, errors.CommandTimeout) or ls_remote(remote).get(check_ref(ref)):
+                if isinstance(error, errors.CommandTimeout):
                     raise
-                return Fetched(None)
+                if ls_remote(remote, timeout=_FETCH_SECONDS).get(check_ref(ref)) is None:
+                    return Fetched(None)
+                mirror.fetch(
+                    remote, timeout=_FETCH_SECONDS
+                )  # a branch `a` that is gone there is in the way of `a/b` here
             return Fetched(mirror.resolve(ref))
 
     def has(self, project: Project, sha: str) -> bool:
