@@ -38,7 +38,7 @@ PIECES = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(PIECES), max_size=6))
 def test_a_ref_is_legal_exactly_when_git_says_so(pieces: list[str]) -> None:
     ref = "refs/heads/" + "".join(pieces)
