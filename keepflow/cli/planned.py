@@ -42,7 +42,7 @@ def planned(flow_file: FlowFile, kind: EventKind, ref: str | None) -> Answer:
     if ref is None and kind != EventKind.MANUAL:
         flows = [PlannedFlow(name, None, _starts_on(flow_file.flows[name].on), plans[name]) for name in plans]
         return Answer("every flow", tuple(flows))
-    full = _full_ref(ref or "HEAD", kind)
+    full = _full_ref("HEAD" if ref is None else ref, kind)
     decision = match(Event(kind, full, "0" * 40), flow_file)
     why = {found.flow: found.why for found in decision.matches}
     flows = [PlannedFlow(name, name in why, {**decision.why_not, **why}[name], plans[name]) for name in plans]

@@ -20,6 +20,7 @@ from keepflow.tools.processes import clean_env, run
 _TIMEOUT = (3, 30)  #: seconds to connect, to answer
 _GIT_SECONDS = 20.0
 _MESSAGE_LIMIT = 16_384
+_ANSWER_LIMIT = 64 * 1024  #: bytes of an answer that are read
 #: Where git servers put the name of who pushes; `USER` is the account git runs as.
 _ACTORS = ("GL_USERNAME", "GITOLITE_USER", "REMOTE_USER", "USER")
 _FORMAT = "%H%x00%an%x00%ae%x00%B"
@@ -82,13 +83,22 @@ class Sender:
         }
         try:
             answer = requests.post(
-                self._url, data=body, headers=headers, timeout=_TIMEOUT, verify=self._verify, allow_redirects=False
+                self._url,
+                data=body,
+                headers=headers,
+                timeout=_TIMEOUT,
+                verify=self._verify,
+                allow_redirects=False,
+                stream=True,
             )
-        except requests.RequestException as error:
+            with answer:
+                content = answer.raw.read(_ANSWER_LIMIT, decode_content=True)
+        except (requests.RequestException, OSError) as error:
             raise RemoteError(f"{self._url} does not answer: {one_line(str(error))}") from None
+        words = _words(content)
         if answer.status_code >= 300:
-            raise RemoteError(f"{self._url} answered {answer.status_code}: {one_line(answer.text)}")
-        return _decision(answer.content)
+            raise RemoteError(f"{self._url} answered {answer.status_code}: {words}")
+        return words
 
     def payload(self, update: Update) -> dict[str, Any]:
         """Return the push in GitHub's shape; author and message come from the commit itself."""
@@ -137,10 +147,14 @@ class Sender:
         return inner if inner.is_dir() else self._repository
 
 
-def _decision(content: bytes) -> str:
+def _words(content: bytes) -> str:
+    """Return what an answer says in one line: where the decision is, what is wrong, or its text."""
+    text = content.decode(errors="replace")
     try:
-        answer = json.loads(content or b"{}")
+        answer = json.loads(text)
     except ValueError:
-        return "taken"
-    url = answer.get("decision_url") if isinstance(answer, dict) else None
-    return one_line(url) if isinstance(url, str) else "taken"
+        return one_line(text)
+    if isinstance(answer, dict):
+        said = next((answer[key] for key in ("decision_url", "detail", "title") if answer.get(key)), None)
+        return one_line(said) if isinstance(said, str) else "taken"
+    return "taken"
