@@ -1,0 +1,94 @@
+"""What the pages show works: every YAML block that is one of keepflow's files is loaded and has no problems."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from keepflow.config.detection import FileKind, problems_of
+from keepflow.core.interpolation import VARIABLES
+from keepflow.ports import discover
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [path for name in ("README.md", "ARCHITECTURE.md") if (path := ROOT / name).exists()] + sorted(
+    (ROOT / "docs").glob("**/*.md")
+)
+_BLOCK = re.compile(r"^```ya?ml[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_NAMED = re.compile(r"\A#[^\n]*?(?P<name>agent\.yml|(?<!\.)keepflow\.yml|\.keepflow\.yml)")
+_KINDS: dict[str, FileKind] = {"agent.yml": "agent", "keepflow.yml": "server", ".keepflow.yml": "flow"}
+#: Keys of which one alone says that a block is one of keepflow's files.
+_TELLING = {"flows", "environments", "capabilities", "services", "projects", "container"}
+
+
+class Block(NamedTuple):
+    """One YAML block of a page; `kind` is None when its keys decide."""
+
+    page: str
+    line: int
+    text: str
+    kind: FileKind | None
+
+
+def blocks() -> list[Block]:
+    """Return every block that names its file in a first comment, or looks like one of keepflow's files."""
+    found = []
+    for page in PAGES:
+        content = page.read_text()
+        for match in _BLOCK.finditer(content):
+            text, line = match[1], content[: match.start(1)].count("\n") + 1
+            named = _NAMED.match(text)
+            value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - text only, from our own pages
+            if named or (isinstance(value, dict) and _TELLING & set(value)):
+                kind = _KINDS[named["name"]] if named else None
+                found.append(Block(str(page.relative_to(ROOT)), line, text, kind))
+    return found
+
+
+@pytest.mark.parametrize("block", blocks(), ids=lambda block: f"{block.page}:{block.line}")
+def test_a_file_a_page_shows_is_valid(block: Block) -> None:
+    found = problems_of(block.text.encode(), block.page, discover("keepflow.steps"), block.kind)
+    assert not found, "\n".join(str(problem) for problem in found)
+
+
+def test_the_pages_show_every_kind_of_file() -> None:
+    assert {"docs/flow-file.md", "README.md"} <= {block.page for block in blocks()}
+
+
+def test_the_reference_of_the_flow_file_names_every_key() -> None:
+    from keepflow.config import flow_models as models
+
+    page = (ROOT / "docs" / "flow-file.md").read_text()
+    shapes = (
+        models.File,
+        models.Container,
+        models.Health,
+        models.Volume,
+        models.Flow,
+        models.On,
+        models.Schedule,
+        models.Input,
+    )
+    keys = {key for shape in shapes for key in shape.model_fields}
+    for kind in discover("keepflow.steps").values():
+        keys |= set(kind.Spec.model_fields) - {"script"}
+    missing = sorted(key for key in keys if not re.search(rf"\b{key}\b", page))
+    assert not missing
+
+
+def test_the_reference_of_the_flow_file_names_every_variable() -> None:
+    page = (ROOT / "docs" / "flow-file.md").read_text()
+    missing = [name for name in VARIABLES if name not in page and f"`{name.removeprefix('KEEPFLOW')}`" not in page]
+    assert not missing
+
+
+def test_the_reference_of_the_flow_file_names_every_code() -> None:
+    page = (ROOT / "docs" / "flow-file.md").read_text()
+    config = ("yaml_loader", "validation", "flow_file", "flow_rules", "flow_models")
+    sources = [*(ROOT / "keepflow/config" / f"{name}.py" for name in config), ROOT / "keepflow/steps/run.py"]
+    used = {code for path in sources for code in re.findall(r'"([a-z]+-[a-z0-9-]+)"', path.read_text())}
+    missing = sorted(code for code in used if f"`{code}`" not in page)
+    assert missing == []
