@@ -75,7 +75,7 @@ def make_plan(scene: Scene) -> Plan:
         scene.proxy.switch(scene.site, state)
     served = state.slot if state else None
     old = scene.holder(served) if served else None
-    new = names.other_slot(served) if served else "blue"
+    new = names.other_slot(served) if served else _free_slot(scene)
     idle = scene.holder(new)
     if idle is not None and not scene.is_ours(idle):
         raise DeployFailed(
@@ -92,6 +92,12 @@ def make_plan(scene: Scene) -> Plan:
         served=served,
         identity_before=old.labels.get(names.LABEL_IDENTITY) if old and alive else None,
     )
+
+
+def _free_slot(scene: Scene) -> str:
+    """Return the slot for a first deployment: not the one where a container started by hand may be running."""
+    by_hand = scene.holder("blue")
+    return "green" if by_hand is not None and by_hand.running else "blue"
 
 
 def pull(scene: Scene) -> None:

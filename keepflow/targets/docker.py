@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,12 +31,13 @@ _REMOVAL_SECONDS = 30.0
 
 
 class Docker:
-    """Fits `ports.Target`. Each thread gets its own connection; `timeout` is for one answer, in seconds."""
+    """Fits `ports.Target`; its methods may be called from every thread. `timeout` is for one answer, in seconds."""
 
     def __init__(self, base_url: str = "unix:///var/run/docker.sock", timeout: float = 60.0) -> None:
         self._base_url = base_url
         self._timeout = timeout
-        self._per_thread = threading.local()
+        self._client: APIClient | None = None
+        self._making = threading.Lock()
 
     def ping(self) -> None:
         """Raise Unavailable `engine-unreachable` when the engine does not answer."""
@@ -290,9 +292,16 @@ class Docker:
             f"the engine refuses the network {name} with {subnet}: {_words(error)}", code="network-failed"
         )
 
+    def close(self) -> None:
+        """Give the connections back; the next call makes new ones."""
+        with self._making:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
     @contextmanager
     def _engine(self) -> Iterator[APIClient]:
-        """Give this thread's connection; what the caller does not catch becomes Unavailable or `engine-refused`."""
+        """Give the client; what the caller does not catch becomes Unavailable or `engine-refused`."""
         from docker.errors import APIError, DockerException
         from requests.exceptions import RequestException
 
@@ -301,20 +310,27 @@ class Docker:
         except APIError as error:
             raise DeployFailed(f"the engine refused: {_words(error)}", code="engine-refused") from error
         except (RequestException, DockerException, OSError) as error:
-            self._per_thread.client = None
             raise Unavailable(
                 f"the Docker engine at {self._base_url} does not answer ({type(error).__name__}); is it running?",
                 code="engine-unreachable",
             ) from error
 
     def _connection(self) -> APIClient:
-        client: APIClient | None = getattr(self._per_thread, "client", None)
-        if client is None:
-            from docker import APIClient
+        """Return the client, made when the engine first answers: making one asks for the engine's version."""
+        with self._making:
+            if self._client is None:
+                from docker import APIClient
 
-            client = APIClient(base_url=self._base_url, timeout=self._timeout)  # type: ignore[arg-type]  # floats work
-            self._per_thread.client = client
-        return client
+                _knock(self._base_url)
+                self._client = APIClient(base_url=self._base_url, timeout=self._timeout)  # type: ignore[arg-type]  # floats work
+            return self._client
+
+
+def _knock(base_url: str) -> None:
+    """Raise OSError when nobody listens on a unix socket; the SDK would leave its own failed socket open."""
+    if base_url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as door:
+            door.connect(base_url.removeprefix("unix://"))
 
 
 def _same(found: ContainerFacts, spec: SlotSpec, *labels: str) -> bool:
