@@ -27,7 +27,6 @@ from keepflow.config.fields import (
 )
 from keepflow.core import flows
 
-_EVENT_WORDS = ("push", "tag", "pull_request", "manual")
 _EVERY = ("**",)
 _CRON_WORDS = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
 _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,()#-]{1,60}")

@@ -10,22 +10,9 @@ from typing import Any
 from keepflow.core import deploys
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step, Trigger
-from keepflow.core.patterns import Verdict, branch_allowed, decide
+from keepflow.core.patterns import Verdict, decide
 from keepflow.core.states import Reason
 from keepflow.core.text import one_line, quoted
-
-__all__ = [
-    "Decision",
-    "Match",
-    "branch_allowed",
-    "broken_flow_file",
-    "match",
-    "no_flow_file",
-    "plan",
-    "plan_from_json",
-    "plan_to_json",
-    "skip_word",
-]
 
 _SKIP = re.compile(r"\[(skip ci|ci skip|no ci|skip-ci|ci-skip)\]", re.IGNORECASE)
 
