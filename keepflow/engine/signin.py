@@ -186,7 +186,7 @@ class Tries:
             while seen and seen[0] <= now - self.WINDOW:
                 seen.popleft()
             if len(seen) >= self.LIMIT:
-                wait = (seen[0] + self.WINDOW - now) // _SECOND + 1
+                wait = -(-(seen[0] + self.WINDOW - now) // _SECOND)
                 raise errors.TooMany(f"too many tries; wait {wait} s", wait=wait)
             seen.append(now)
 

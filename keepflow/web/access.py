@@ -52,7 +52,7 @@ def guard() -> None:
     who = _identify()
     if request.method not in _SAFE_METHODS and (who is None or who.session is not None):
         _check_same_site()
-        if who is not None:
+        if who is not None and verb != ANYONE:
             _check_form_token(who)
     if verb == ANYONE:
         g.visitor = who

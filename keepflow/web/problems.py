@@ -94,7 +94,7 @@ def _bug(error: Exception) -> AnyResponse:
 def for_machines() -> bool:
     """Say whether the answer is for a program: the API, or somebody who asked for JSON."""
     best = request.accept_mimetypes.best_match(("text/html", "application/problem+json", "application/json"))
-    return request.path.startswith("/api/") or best != "text/html"
+    return request.path.startswith("/api/") or best not in (None, "text/html")
 
 
 def _answer(status: int, code: str, detail: str, extra: dict[str, Any]) -> Response:

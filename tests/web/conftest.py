@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from keepflow.engine import signin
-from keepflow.engine.context import Master
+from keepflow.crypto import tokens
+from keepflow.store import credentials, people
 from keepflow.web.app import create_app
 from tests.web import story as stories
-from tests.web.story import PASSWORD, Story
-
-SignedIn = Callable[[str], FlaskClient]
+from tests.web.story import Story
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +26,22 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Story]:
         story = Story(master)
         stories.tell(story)
     return home, story
+
+
+@pytest.fixture(scope="session")
+def settled(told: tuple[Path, Story], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """The story so far, one copy for all tests that change nothing."""
+    home, before = told
+    copy = tmp_path_factory.mktemp("settled") / "home"
+    shutil.copytree(home, copy)
+    with stories.open_master(copy) as master:
+        yield Story(master, before.now, dict(before.agent_ids), dict(before._reports))
+
+
+@pytest.fixture(scope="session")
+def still(settled: Story) -> Flask:
+    """The application with the settled story in it."""
+    return web_app(settled)
 
 
 @pytest.fixture
@@ -53,29 +68,24 @@ def web_app(story: Story) -> Flask:
 
 
 def cookie_for(story: Story, name: str) -> str:
-    """Sign somebody in and return their session cookie."""
-    return signin.SignIn(story.master).login(name, PASSWORD, "127.0.0.1", story.now)
+    """Open a session for somebody, as signing in does, and return its cookie."""
+    cookie = secrets.token_urlsafe(32)
+    with story.master.database.read() as conn:
+        user = people.user_by_name(conn, name)
+    assert user is not None
+    hashed, csrf = tokens.digest(cookie), secrets.token_urlsafe(32)
+    story.write(lambda tx: credentials.add_session(tx.conn, hashed, user.id, csrf, story.now))
+    return cookie
+
+
+def browser(app: Flask, story: Story, name: str) -> FlaskClient:
+    """Return a client that somebody is signed in with."""
+    client = app.test_client()
+    client.set_cookie("kf", cookie_for(story, name))
+    return client
 
 
 @pytest.fixture
 def app(story: Story) -> Flask:
     """The application with the story in it."""
     return web_app(story)
-
-
-@pytest.fixture
-def signed_in(app: Flask, story: Story) -> SignedIn:
-    """Return a signed-in client for a person of the story."""
-
-    def sign_in(name: str) -> FlaskClient:
-        client = app.test_client()
-        client.set_cookie("kf", cookie_for(story, name))
-        return client
-
-    return sign_in
-
-
-@pytest.fixture
-def master(story: Story) -> Master:
-    """The master of the story."""
-    return story.master

@@ -376,7 +376,7 @@ BUILD_LOG = (
 
 
 def tell(story: Story) -> None:
-    """Tell the whole history: dev serves, test serves something newer than production, one run failed, one is running."""
+    """Tell the whole history: test serves something newer than production, one run failed, one is running."""
     story.set_up("keepwork", "shop")
     story.agent("local", "run", "deploy", warnings=("jobs on this machine may use Docker, so they are root on it",))
     story.agent("prod-1", "deploy")

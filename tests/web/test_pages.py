@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from flask import Flask
 
-from tests.web.conftest import SignedIn
+from tests.web.conftest import browser
+from tests.web.story import Story
 
 PAGES = (
     "/",
@@ -25,6 +27,6 @@ PAGES = (
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_every_page_can_be_opened(path: str, signed_in: SignedIn) -> None:
-    answer = signed_in("root").get(path)
+def test_every_page_can_be_opened(path: str, still: Flask, settled: Story) -> None:
+    answer = browser(still, settled, "root").get(path)
     assert answer.status_code == 200, answer.text

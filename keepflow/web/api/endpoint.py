@@ -5,6 +5,7 @@ An endpoint is a function that takes the address's own values, `query` and `body
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from keepflow.errors import UsageError
 from keepflow.web.access import needs
 
+_VALUE = re.compile(r"<(?:\w+:)?(?P<name>\w+)>")
 View = Callable[..., BaseModel | AnyResponse]
 
 
@@ -37,6 +39,11 @@ class Endpoint:
     def name(self) -> str:
         """The unique name of this endpoint."""
         return self.view.__name__
+
+    @property
+    def shown(self) -> str:
+        """The path as people and OpenAPI write it: `/runs/{number}`."""
+        return _VALUE.sub(r"{\g<name>}", self.path)
 
     @property
     def summary(self) -> str:

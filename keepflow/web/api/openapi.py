@@ -28,7 +28,7 @@ def document(subjects: tuple[Endpoints, ...], base: str) -> str:
     paths: dict[str, dict[str, Any]] = {}
     for subject in subjects:
         for endpoint in subject.all:
-            address = base + _VALUE.sub(r"{\g<name>}", endpoint.path)
+            address = base + endpoint.shown
             paths.setdefault(address, {})[endpoint.method.lower()] = _operation(subject.title, endpoint, refs)
     return json.dumps(
         {

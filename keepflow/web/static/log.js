@@ -63,6 +63,7 @@ function add(fence, offset, text) {
 
 function extend(line, text, block = blocks.at(-1)) {
   line.text += text;
+  block.element.style.containIntrinsicBlockSize = `auto ${block.count * LINE}px`;
   if (block.drawn) draw(line, block);
   else block.element.style.minHeight = `${block.count * LINE}px`;
   // The colours a line ends with are where the next one begins, drawn or not.
@@ -244,8 +245,8 @@ function toFailure() {
 
 // --- live ---
 
-const refresh = calmly(changed, 200);
-let told = 0;
+const ended = "final" in root.dataset; // nothing more comes, the page was drawn with all of it
+const refresh = ended ? () => {} : calmly(changed, 200);
 const stream = new Stream(
   root.dataset.stream,
   {
@@ -254,12 +255,12 @@ const stream = new Stream(
       takeStep(step);
       refresh();
     },
-    state() {
-      if (told++) refresh(); // the first one says what the page was just drawn with
-    },
+    state: () => refresh(),
     end(outcome) {
       stream.stop();
-      status.textContent = lines.length || arrived.length ? `Complete, run ${outcome.state}` : `No log, run ${outcome.state}`;
+      const some = lines.length || arrived.length;
+      status.textContent = some ? "Complete" : "Nothing was written to a log";
+      root.classList.toggle("none", !some);
       refresh();
       if (outcome.state === "failed") requestAnimationFrame(() => requestAnimationFrame(toFailure));
     },

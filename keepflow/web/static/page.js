@@ -3,7 +3,7 @@
 
 import { Stream, calmly } from "./stream.js";
 
-const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
+const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 
@@ -86,5 +86,7 @@ document.addEventListener("submit", (event) => {
 
 times();
 setInterval(times, 1000);
-document.addEventListener("htmx:afterSwap", (event) => times(event.target));
+for (const swapped of ["htmx:afterSwap", "htmx:oobAfterSwap"]) {
+  document.addEventListener(swapped, (event) => times(event.target));
+}
 if (document.body.dataset.live) live(document.body.dataset.live);
