@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,20 @@ from keepflow.core.flows import Container, Health
 from keepflow.proxies._own import OwnNginx
 from keepflow.proxies.nginx import Nginx
 from keepflow.targets.docker import Docker
+from keepflow.tools.http_get import get
 from tests.agent.fakes import Told
 from tests.real.engines import Engine
+from tests.real.parts import find
 from tests.real.waiting import free_port
 
 APP = Path(__file__).with_name("app.py")
 LABEL = "keepflow.test"
 _numbers = itertools.count(1)
+
+
+def image_tag(version: str) -> str:
+    """Return the tag of a version of the test application that this process built."""
+    return f"keepflow-test-deploy-{os.getpid()}:{version}"
 
 
 def build_images(engine: Engine, base: str) -> dict[str, str]:
@@ -35,9 +42,8 @@ def build_images(engine: Engine, base: str) -> dict[str, str]:
                 f"FROM {base}\nCOPY app.py /app.py\nENV VERSION={version}\nLABEL {LABEL}.image={os.getpid()}\n"
                 'CMD ["python3", "-u", "/app.py"]\n'
             )
-            tag = f"keepflow-test-deploy-{os.getpid()}:{version}"
-            engine.docker("build", "--quiet", "--tag", tag, context)
-            images[version] = engine.docker("image", "inspect", "--format", "{{.Id}}", tag)
+            engine.docker("build", "--quiet", "--force-rm", "--tag", image_tag(version), context)
+            images[version] = engine.docker("image", "inspect", "--format", "{{.Id}}", image_tag(version))
     return images
 
 
@@ -49,41 +55,38 @@ class Host:
     images: dict[str, str]
     root: Path
     pool: str
+    service: str
     port: int = field(default_factory=free_port)
-    service: str = "shop"
-    policy: ServicePolicy | None = None
     told: Told = field(default_factory=Told)
+    _targets: list[Docker] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.root.chmod(0o755)
-        self.policy = ServicePolicy(
+    def deployer(self, **changes: Any) -> Deployer:
+        """Return a deployer over the state on disk, as an agent that was just started has it."""
+        policy = ServicePolicy(
             service=self.service,
             environment="shop/test",
             server_name="shop.example.org",
             listen=f"127.0.0.1:{self.port}",
             volumes=("data",),
-            watch=0.3,
-            drain=8.0,
+            **{"watch": 0.3, "drain": 8.0, **changes},
         )
-
-    def deployer(self, **changes: Any) -> Deployer:
-        """Return a deployer over the state on disk, as an agent that was just started has it."""
-        assert self.policy is not None
-        policy = replace(self.policy, **changes)
+        target = Docker(self.engine.host)
+        self._targets.append(target)
         return Deployer(
             root=self.root / "agent",
             agent="test",
-            target=Docker(self.engine.host),
-            proxy=self.proxy(),
+            target=target,
+            proxy=Nginx.own(self.root / "sw", self.root / "nginx", find("nginx") or "nginx"),
             policies={self.service: policy},
             reporter=self.told,
             pool=self.pool,
-            labels={LABEL: str(os.getpid())},
+            labels={LABEL: self.service},
+            patience=0.0,
         )
 
-    def proxy(self) -> Nginx:
-        """Return the own nginx."""
-        return Nginx.own(self.root / "sw", self.root / "nginx")
+    def nginx(self) -> OwnNginx:
+        """Return the own nginx as a process."""
+        return OwnNginx(self.root / "nginx", find("nginx") or "nginx")
 
     def order(self, version: str, *, action: str = "deploy", **container: Any) -> Deployment:
         """Return a fresh order for a version; `container` overrides the description."""
@@ -106,22 +109,22 @@ class Host:
 
     def get(self) -> tuple[int, str]:
         """Ask the front door as a visitor and return status and body."""
-        from keepflow.tools.http_get import get
-
         answer = get("127.0.0.1", self.port, "/", {"Host": "shop.example.org"}, timeout=5)
         return answer.status, answer.body.decode()
 
     def containers(self) -> dict[str, str]:
-        """Return this host's containers: name → running or exited."""
+        """Return this host's containers: slot → running or exited."""
         listed = self.engine.docker(
-            "ps", "--all", "--filter", f"label={LABEL}={os.getpid()}", "--format", "{{.Names}} {{.State}}"
+            "ps", "--all", "--filter", f"label={LABEL}={self.service}", "--format", "{{.Names}} {{.State}}"
         )
-        return dict(line.split() for line in listed.splitlines())
+        return {line.split()[0].rpartition("-")[2]: line.split()[1] for line in listed.splitlines()}
 
     def clean(self) -> None:
         """Remove everything this host made."""
-        OwnNginx(self.root / "nginx", "nginx").stop()
-        self.engine.remove_labelled(f"{LABEL}={os.getpid()}")
+        for target in self._targets:
+            target.close()
+        self.nginx().stop()
+        self.engine.remove_labelled(f"{LABEL}={self.service}")
         for volume in self.engine.docker("volume", "ls", "--quiet", "--filter", f"name=kf-{self.service}-").split():
             self.engine.docker("volume", "rm", "--force", volume)
         for tag in self.engine.docker(

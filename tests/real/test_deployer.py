@@ -1,0 +1,327 @@
+"""Deploys with a real engine and a real nginx: good ones, bad ones, and ones whose process is killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepflow.agent.deployment import Deployment, Outcome
+from keepflow.core.flows import Health, Strategy, Volume
+from keepflow.core.states import Phase
+from keepflow.tools.failpoints import VARIABLE
+from tests.real.deploying import Host, build_images, image_tag
+from tests.real.engines import Engine
+from tests.real.load_process import ROOT, Load
+from tests.real.parts import need
+from tests.real.waiting import wait_until
+
+pytestmark = pytest.mark.real
+
+_hosts = count()
+
+
+@pytest.fixture(scope="module")
+def images(engine: Engine, base_images: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Three releases of the test application, by version."""
+    yield build_images(engine, base_images["app"])
+    for version in ("v1", "v2", "v3"):
+        engine.docker("image", "rm", "--force", image_tag(version))
+
+
+@pytest.fixture
+def host(engine: Engine, images: dict[str, str]) -> Iterator[Host]:
+    """A host with one service and an own nginx, and nothing deployed."""
+    need("nginx")
+    root = Path(tempfile.mkdtemp(prefix="keepflow-deploy-test-"))
+    root.chmod(0o755)
+    number = next(_hosts)
+    parts = list(IPv4Network("10.213.64.0/18").subnets(new_prefix=28))
+    pool = str(parts[(os.getpid() * 16 + number) % len(parts)])
+    made = Host(engine, images, root, pool, f"shop{os.getpid()}x{number}")
+    yield made
+    made.clean()
+
+
+@pytest.fixture
+def serving(host: Host) -> Host:
+    """A host that serves v1 in blue."""
+    assert host.deployer().deploy(host.order("v1")).outcome == Phase.DONE
+    assert host.get() == (200, "marker: v1\n")
+    return host
+
+
+# --- good -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_follows_another_and_the_old_one_is_stopped_and_kept(serving: Host) -> None:
+    second = serving.order("v2")
+    outcome = serving.deployer().deploy(second)
+    assert (outcome.outcome, outcome.serving) == (Phase.DONE, serving.images["v2"])
+    assert serving.get() == (200, "marker: v2\n")
+    assert serving.containers() == {"blue": "exited", "green": "running"}
+    receipt = outcome.receipt
+    assert receipt["probes"]["sent"] > 5
+    assert receipt["probes"]["failed"] == 0
+    assert receipt["sockets"]["left"] == 0
+    assert receipt["digest_before"] == serving.images["v1"]
+    seen = serving.deployer().serving(serving.service)
+    assert (seen.identity, seen.slot, seen.healthy, seen.deployment) == (
+        serving.images["v2"], "green", True, second.id,
+    )  # fmt: skip
+
+
+def test_a_rollback_to_a_hot_slot_starts_nothing(host: Host) -> None:
+    deployer = host.deployer(hot=60.0)
+    deployer.deploy(host.order("v1"))
+    deployer.deploy(host.order("v2"))
+    assert host.containers() == {"blue": "running", "green": "running"}
+    outcome = deployer.deploy(host.order("v1", action="rollback"))
+    assert outcome.receipt["hot_start"]
+    assert outcome.receipt["serving_after"] < 1.0
+    assert host.get() == (200, "marker: v1\n")
+
+
+def test_a_rollback_needs_no_tag_but_keepflows_own(serving: Host) -> None:
+    """The tags of builds move and vanish; `docker image prune` of others must not matter."""
+    deployer = serving.deployer()
+    deployer.deploy(serving.order("v2"))
+    serving.engine.docker("image", "rm", image_tag("v1"))
+    try:
+        outcome = deployer.deploy(serving.order("v1", action="rollback"))
+    finally:
+        serving.engine.docker("tag", serving.images["v1"], image_tag("v1"))
+    assert outcome.outcome == Phase.DONE
+    assert serving.get() == (200, "marker: v1\n")
+
+
+def test_a_release_may_change_its_port(serving: Host) -> None:
+    outcome = serving.deployer().deploy(serving.order("v2", port=9000, env={"PORT": "9000"}))
+    assert outcome.outcome == Phase.DONE
+    assert serving.get() == (200, "marker: v2\n")
+
+
+def test_stop_first_never_has_two_and_counts_its_maintenance(serving: Host) -> None:
+    volumes = (Volume("data", "/data"),)
+    outcome = serving.deployer().deploy(serving.order("v2", strategy=Strategy.STOP_FIRST, volumes=volumes))
+    assert outcome.outcome == Phase.DONE
+    assert serving.get() == (200, "marker: v2\n")
+    assert serving.containers() == {"blue": "exited", "green": "running"}
+    assert 0 < outcome.receipt["maintenance"] < 10
+    assert outcome.receipt["probes"]["failed"] == 0
+    assert outcome.receipt["probes"]["maintenance"] > 0
+
+
+def test_a_deploy_never_reloads_nginx(serving: Host) -> None:
+    def workers() -> str:
+        pid = serving.nginx().pid()
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+    before = workers()
+    serving.deployer().deploy(serving.order("v2"))
+    assert workers() == before != ""
+
+
+# --- bad --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "words"),
+    [
+        ({"env": {"MODE": "exit"}}, "exited", "cannot open the database"),
+        ({"env": {"MODE": "sick"}, "health": Health(within=1.0)}, "unhealthy", "mode sick"),
+        ({"args": ("/no/such/program",)}, "exited", "/no/such/program"),
+        ({"env": {"PORT": "9000"}, "health": Health(within=1.0)}, "unhealthy", "version v2"),
+    ],
+)
+def test_a_new_one_that_does_not_serve_leaves_the_old_one_alone(
+    serving: Host, settings: dict[str, Any], code: str, words: str
+) -> None:
+    before = serving.deployer().serving(serving.service)
+    outcome = serving.deployer().deploy(serving.order("v2", **settings))
+    assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.FAILED, code, serving.images["v1"])
+    assert words in outcome.log_tail
+    assert outcome.receipt["probes"]["failed"] == 0
+    assert serving.containers() == {"blue": "running"}
+    assert serving.deployer().serving(serving.service) == before
+
+
+def test_a_missing_image_touches_nothing(serving: Host) -> None:
+    outcome = serving.deployer().deploy(serving.order("sha256:" + "0" * 64))
+    assert (outcome.outcome, outcome.code) == (Phase.FAILED, "image-missing")
+    assert serving.containers() == {"blue": "running"}
+
+
+def test_an_image_known_by_another_digest_is_refused(serving: Host) -> None:
+    digest = "sha256:" + "d" * 64
+    wanted = dataclasses.replace(serving.order("v2"), origin="registry", digest=digest, repository="localhost:1/shop")
+    outcome = serving.deployer().deploy(wanted)
+    assert (outcome.outcome, outcome.code) == (Phase.FAILED, "pull-failed")
+    assert serving.get() == (200, "marker: v1\n")
+    assert serving.containers() == {"blue": "running"}
+
+
+def test_one_that_dies_when_the_first_visitor_comes_is_reverted_and_visitors_see_200(serving: Host) -> None:
+    outcome = serving.deployer(watch=3.0).deploy(serving.order("v2", env={"MODE": "late-death"}))
+    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, serving.images["v1"])
+    assert "a visitor came: dying" in outcome.log_tail
+    assert serving.containers() == {"blue": "running"}
+    assert serving.get() == (200, "marker: v1\n")
+
+
+def test_one_that_dies_while_it_is_watched_is_reverted(serving: Host) -> None:
+    deployer = serving.deployer(watch=20.0)
+
+    class Kills:
+        def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
+            if phase == Phase.WATCHING:
+                serving.engine.docker("kill", f"kf-{serving.service}-main-green")
+
+        def finished(self, deployment: Deployment, outcome: Outcome) -> None:
+            pass
+
+    deployer.reporter = Kills()
+    outcome = deployer.deploy(serving.order("v2"))
+    assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "died-after-switch")
+    assert outcome.receipt["probes"]["failed"] == 0
+    assert serving.get() == (200, "marker: v1\n")
+
+
+def test_stop_first_with_a_new_one_that_fails_brings_the_old_one_back(serving: Host) -> None:
+    settings = {"strategy": Strategy.STOP_FIRST, "env": {"MODE": "exit"}}
+    outcome = serving.deployer().deploy(serving.order("v2", **settings))
+    assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.REVERTED, "exited", serving.images["v1"])
+    assert serving.containers() == {"blue": "running"}
+    assert serving.get() == (200, "marker: v1\n")
+    assert outcome.receipt["maintenance"] > 0
+    policy = serving.engine.docker(
+        "container", "inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", f"kf-{serving.service}-main-blue"
+    )
+    assert policy == "unless-stopped"
+
+
+def test_a_dead_nginx_fails_the_deploy_in_preflight_only_if_it_cannot_be_started(serving: Host) -> None:
+    serving.nginx().stop()
+    outcome = serving.deployer().deploy(serving.order("v2"))
+    assert outcome.outcome == Phase.DONE
+    assert serving.get() == (200, "marker: v2\n")
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+def deploy_and_die(host: Host, deployment: Deployment, point: str) -> None:
+    """Let another process deploy until the failpoint kills it."""
+    told = {
+        "root": str(host.root),
+        "pool": host.pool,
+        "service": host.service,
+        "port": host.port,
+        "policy": {},
+        "deployment": deployment.to_json(),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.real.deploy_once"],
+        cwd=ROOT, env={**os.environ, VARIABLE: f"{point}=kill"}, input=json.dumps(told), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == -9, done.stderr
+
+
+@pytest.mark.parametrize(
+    "point", ["deploy.pulling", "docker.after-create", "start.after", "deploy.gating", "switch.before"]
+)
+def test_f24_killed_before_the_switch_the_half_slot_goes_and_the_old_serves(serving: Host, point: str) -> None:
+    lost = serving.order("v2")
+    deploy_and_die(serving, lost, point)
+    assert serving.get() == (200, "marker: v1\n")
+    (outcome,) = serving.deployer().recover()
+    assert (outcome.outcome, outcome.code, outcome.serving) == (
+        Phase.FAILED, "agent-restarted", serving.images["v1"],
+    )  # fmt: skip
+    assert serving.containers() == {"blue": "running"}
+    assert serving.told.outcomes[-1][0] == lost.id
+    assert serving.deployer().deploy(serving.order("v3")).outcome == Phase.DONE
+
+
+@pytest.mark.parametrize("point", ["flags.after-rename", "switch.after", "deploy.watching", "stop-old.before"])
+def test_f24_killed_after_the_flag_the_new_one_is_proven_and_the_deploy_completed(serving: Host, point: str) -> None:
+    deploy_and_die(serving, serving.order("v2"), point)
+    assert serving.get() == (200, "marker: v2\n")
+    (outcome,) = serving.deployer().recover()
+    assert (outcome.outcome, outcome.serving) == (Phase.DONE, serving.images["v2"])
+    assert serving.containers() == {"blue": "exited", "green": "running"}
+    assert serving.deployer().recover() == []
+
+
+def test_f24_killed_after_the_flag_and_the_new_one_died_the_old_one_is_put_back(serving: Host) -> None:
+    deploy_and_die(serving, serving.order("v2"), "switch.after")
+    serving.engine.docker("kill", f"kf-{serving.service}-main-green")
+    assert serving.get() == (200, "marker: v1\n"), "the net catches what the new one cannot answer"
+    (outcome,) = serving.deployer().recover()
+    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, serving.images["v1"])
+    assert serving.containers() == {"blue": "running"}
+
+
+def test_f24_killed_under_the_maintenance_page_the_old_one_serves_again(serving: Host) -> None:
+    deploy_and_die(serving, serving.order("v2", strategy=Strategy.STOP_FIRST), "start.before")
+    assert serving.get()[0] == 503
+    (outcome,) = serving.deployer().recover()
+    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, serving.images["v1"])
+    assert serving.get() == (200, "marker: v1\n")
+    assert serving.containers() == {"blue": "running"}
+
+
+# --- under load -------------------------------------------------------------------------------------------------------
+
+
+def test_no_request_is_lost_in_deploys_under_keep_alive_clients_with_get_and_post(serving: Host, log_dir: Path) -> None:
+    deployer = serving.deployer(watch=0.2)
+    with Load(f"http://127.0.0.1:{serving.port}/", log_dir, host_header="shop.example.org") as load:
+        for version in ("v2", "v3", "v1", "v2"):
+            outcome = deployer.deploy(serving.order(version))
+            assert outcome.outcome == Phase.DONE
+            assert outcome.receipt["probes"]["failed"] == 0
+        summary = load.finish()
+    assert summary["failed"] == 0, summary["failures"]
+    assert {mark["mark"] for mark in summary["marks"]} == {"v1", "v2", "v3"}
+    assert summary["sent"] > 500
+
+
+def test_no_request_is_lost_when_the_new_release_fails_under_load(serving: Host, log_dir: Path) -> None:
+    deployer = serving.deployer(watch=1.0)
+    with Load(f"http://127.0.0.1:{serving.port}/", log_dir, host_header="shop.example.org", clients=20) as load:
+        for mode in ("exit", "sick"):
+            settings = {"env": {"MODE": mode}, "health": Health(within=1.0)}
+            assert deployer.deploy(serving.order("v2", **settings)).outcome == Phase.FAILED
+        summary = load.finish()
+    assert summary["failed"] == 0, summary["failures"]
+    assert [mark["mark"] for mark in summary["marks"]] == ["v1"]
+
+
+def test_a_slow_upload_across_a_deploy_reaches_an_application(serving: Host) -> None:
+    """nginx chooses the slot when a request's head arrives; the upload may end long after that slot was retired."""
+    import socket
+
+    with socket.create_connection(("127.0.0.1", serving.port), 30) as visitor:
+        visitor.sendall(
+            b"POST / HTTP/1.1\r\nHost: shop.example.org\r\nContent-Length: 6\r\nConnection: close\r\n\r\nabc"
+        )
+        assert serving.deployer().deploy(serving.order("v2")).outcome == Phase.DONE
+        wait_until(lambda: serving.containers()["blue"] == "exited", 5, "the old one's end")
+        began = time.monotonic()
+        visitor.sendall(b"def")
+        answer = visitor.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    assert answer.endswith(b"abcdef")
+    assert time.monotonic() - began < 4
