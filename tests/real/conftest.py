@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.real.demo.story import Released, Story
+from tests.real.demo.telling import Teller
+from tests.real.demo.world import World
 from tests.real.engines import SYSTEM_SOCKET, answers
 from tests.real.hosts import Engine, SecondHost, sweep
 from tests.real.images import KINDS
@@ -48,3 +51,24 @@ def log_dir(tmp_path: Path) -> Path:
     place = tmp_path / "logs"
     place.mkdir()
     return place
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """The whole chain, built once for the session; whoever breaks something in it mends it again."""
+    need("docker", "dockerd", "docker-registry", "nginx", "iptables", "ip", "ss", "nsenter", "unshare", "git")
+    need_root()
+    with World() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def story(world: World) -> Story:
+    """What people do in that world."""
+    return Story(world, Teller())
+
+
+@pytest.fixture(scope="session")
+def released(story: Story) -> Released:
+    """Something serves in dev, in test and in production."""
+    return story.release()

@@ -1,0 +1,31 @@
+"""The demo as a person starts it on a clean clone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.real.load_process import ROOT
+from tests.real.parts import need, need_root
+
+DEMO = ROOT / "scripts" / "demo.sh"
+
+
+@pytest.mark.real
+def test_the_demo_verifies_its_own_claims() -> None:
+    need("docker", "dockerd", "docker-registry", "nginx", "iptables", "ip", "ss", "nsenter", "git")
+    need_root()
+    done = subprocess.run([str(DEMO), "--check"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["ok"], told["broken"], told["failed_requests"]) == (True, [], 0)
+    assert told["requests"] > 1000
+    assert {"push_to_dev", "push_to_test", "promote"} <= told["seconds"].keys()
+
+
+def test_wrong_arguments_show_the_usage() -> None:
+    done = subprocess.run([str(DEMO), "--chek"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: demo.sh")
