@@ -41,8 +41,8 @@ class _Worker:
 
 def assign(tx: Tx, master: Master, now: int) -> set[int]:
     """Hand out queued script jobs, oldest first, and return the runs whose jobs were given away or a new sentence."""
-    after, touched = 0, set[int]()
-    page = jobs.waiting_for_agents(tx.conn, NO_AGENT, after, _PAGE)
+    touched = set[int]()
+    page = jobs.waiting_for_agents(tx.conn, NO_AGENT, 0, _PAGE)
     if not page:
         return touched
     workers = _workers(tx.conn)
@@ -50,19 +50,18 @@ def assign(tx: Tx, master: Master, now: int) -> set[int]:
         for job in page:
             if _place(tx, master, job, workers, now):
                 touched.add(job.run_id)
-        after = page[-1].id
-        anybody = any(worker.free > 0 for worker in workers)
-        page = jobs.waiting_for_agents(tx.conn, NO_AGENT, after, _PAGE) if anybody else []
+        if len(page) < _PAGE or all(worker.free <= 0 for worker in workers):
+            break
+        page = jobs.waiting_for_agents(tx.conn, NO_AGENT, page[-1].id, _PAGE)
     return touched
 
 
 def _workers(conn: Connection) -> list[_Worker]:
     able = [agent for agent in agents.every(conn) if agent.connected and agent.revoked_at is None]
     workers = {agent.id: _Worker(agent) for agent in able if "run" in agent.capabilities}
-    names = {project.id: project.name for project in projects.every(conn)}
     for held in jobs.holdings(conn):
         if held.kind == JobKind.SCRIPT and held.agent_id in workers:
-            workers[held.agent_id].busy.append(f"{names.get(held.project_id, 'a removed project')}#{held.number}")
+            workers[held.agent_id].busy.append(f"{held.project}#{held.number}")
     return list(workers.values())
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from keepflow.core.flows import JobKind
-from keepflow.core.progress import NEEDS, JobView, progress
+from keepflow.core.progress import NEEDS, JobView, Progress, progress
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.engine import assigning, deploying
 from keepflow.engine.context import Master
@@ -26,25 +26,28 @@ QUEUE, LATEST, CANCEL, PARALLEL = "queue", "latest", "cancel", "parallel"
 
 def advance(tx: Tx, master: Master, run_id: int, now: int) -> None:
     """Move one run on as far as it goes now, then the runs that waited for it, and hand out jobs that became ready."""
-    _advance(tx, master, [run_id], now)
-    assign(tx, master, now)
+    _assign(tx, master, _advance(tx, master, [run_id], now), now)
 
 
 def assign(tx: Tx, master: Master, now: int) -> None:
     """Hand out what can be handed out, and bring the runs this concerns up to date."""
-    for run_id in assigning.assign(tx, master, now):
-        _settle(tx, master, run_id, now)
-    for run_id in jobs.runs_with_waiting_deploys(tx.conn):
-        _settle(tx, master, run_id, now)
+    _assign(tx, master, set(), now)
 
 
 def ended(tx: Tx, master: Master, run: Run, now: int) -> None:
     """Let the runs go on that waited for one that has just ended."""
-    _advance(tx, master, _held_after(tx.conn, run), now)
-    assign(tx, master, now)
+    _assign(tx, master, _advance(tx, master, _held_after(tx.conn, run), now), now)
 
 
-def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> None:
+def _assign(tx: Tx, master: Master, unsettled: set[int], now: int) -> None:
+    touched = assigning.assign(tx, master, now)
+    for run_id in sorted(unsettled | touched | set(jobs.runs_with_waiting_deploys(tx.conn))):
+        _settle(tx, master, run_id, now)
+
+
+def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> set[int]:
+    """Start what is due of these runs and of those they held back; return the ones whose state is still to be said."""
+    unsettled = set[int]()
     while todo:
         run = runs.by_id(tx.conn, todo.pop(0))
         if run.state in FINAL:
@@ -53,21 +56,26 @@ def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> None:
         if blocker is not None:
             _hold(tx, master, run, blocker, now)
             continue
-        while _start_ready(tx, master, run, now):
-            pass
-        if _settle(tx, master, run.id, now) in FINAL:
+        result = _start_due(tx, master, run, now)
+        if result.state in FINAL:
+            _move(tx, master, run, result.state, result.reason, now)
             todo += _held_after(tx.conn, run)
+        else:
+            unsettled.add(run.id)
+    return unsettled
 
 
-def _start_ready(tx: Tx, master: Master, run: Run, now: int) -> bool:
-    """Start or skip the jobs that are due; False when there was none."""
-    found = {job.key: job for job in jobs.of_run(tx.conn, run.id)}
-    result = progress([_view(job) for job in found.values()])
-    for key, reason in result.skipped.items():
-        jobs.finish(tx.conn, found[key].id, State.SKIPPED, reason, now)
-    for key in result.ready:
-        _start(tx, master, found[key], now)
-    return bool(result.skipped or result.ready)
+def _start_due(tx: Tx, master: Master, run: Run, now: int) -> Progress:
+    """Start or skip the jobs that are due, until nothing more follows from that; return how the run stands then."""
+    while True:
+        found = {job.key: job for job in jobs.of_run(tx.conn, run.id)}
+        result = progress([_view(job) for job in found.values()])
+        for key, reason in result.skipped.items():
+            jobs.finish(tx.conn, found[key].id, State.SKIPPED, reason, now)
+        for key in result.ready:
+            _start(tx, master, found[key], now)
+        if all(found[key].kind == JobKind.SCRIPT for key in result.ready):
+            return result  # a script only waits for its agent; all else may have ended already
 
 
 def _start(tx: Tx, master: Master, job: Job, now: int) -> None:
@@ -81,14 +89,12 @@ def _start(tx: Tx, master: Master, job: Job, now: int) -> None:
         jobs.finish(tx.conn, job.id, State.FAILED, reason, now)
 
 
-def _settle(tx: Tx, master: Master, run_id: int, now: int) -> State:
+def _settle(tx: Tx, master: Master, run_id: int, now: int) -> None:
     """Make the run's own state what its jobs make of it, and say so when it changed."""
     run = runs.by_id(tx.conn, run_id)
-    if run.state in FINAL:
-        return run.state
-    result = progress([_view(job) for job in jobs.of_run(tx.conn, run_id)])
-    _move(tx, master, run, result.state, result.reason, now)
-    return result.state
+    if run.state not in FINAL:
+        result = progress([_view(job) for job in jobs.of_run(tx.conn, run_id)])
+        _move(tx, master, run, result.state, result.reason, now)
 
 
 def _hold(tx: Tx, master: Master, run: Run, blocker: Run, now: int) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import structlog
@@ -33,7 +33,8 @@ log = structlog.get_logger(__name__)
 _UNSTORED = ("authorization", "cookie", "token", "signature", "secret")
 _PROJECTS_AT_ONCE = 4
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  #: seconds until a remote that did not answer is asked again
-_PAUSE = 0.01  #: seconds between two looks: a storm of hooks must not become a storm of queries
+_PAUSE = 0.005  #: seconds between two looks that found work
+_IDLE_PAUSE = 0.05  #: seconds between two that found none: a storm of hooks must not become a storm of queries
 _TRIES = 3  #: of a delivery on which keepflow itself fails
 
 
@@ -46,6 +47,20 @@ class Recorded:
     handled: bool
     parsed: Parsed
     decision: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A webhook call that proved its signature."""
+
+    project: Project
+    delivery_id: str
+    forge: str
+    event_name: str
+    headers: Mapping[str, str]
+    body: bytes
+    parsed: Parsed
+    received_at: int
 
 
 def record(
@@ -61,15 +76,42 @@ def record(
     now: int,
 ) -> Recorded:
     """Store a verified delivery; final words are handled at once, events wait for intake."""
-    decision = None if parsed.event else decided(parsed.sentence)
-    kept = {name: value for name, value in headers.items() if not any(part in name.lower() for part in _UNSTORED)}
-    new = NewDelivery(project.id, delivery_id[:200], forge, event_name[:60], kept, body, parsed, decision, now)
-    row_id = deliveries.add(tx.conn, new)
-    if row_id is None:
-        return _known(tx, project, new.delivery)
-    if parsed.event is not None:
+    return record_all(tx, master, [Call(project, delivery_id, forge, event_name, headers, body, parsed, now)])[0]
+
+
+def record_all(tx: Tx, master: Master, calls: Sequence[Call]) -> list[Recorded]:
+    """Store verified deliveries that came together, as `record` does with one."""
+    news = [_new(call) for call in calls]
+    found = [
+        _known(tx, call.project, new.delivery)
+        if row_id is None
+        else Recorded(row_id, True, new.decision is not None, call.parsed, new.decision)
+        for call, new, row_id in zip(calls, news, deliveries.add_all(tx.conn, news), strict=True)
+    ]
+    if any(one.first and not one.handled for one in found):
         tx.after_commit(partial(master.wakes.fire, "deliveries"))
-    return Recorded(row_id, True, parsed.event is None, parsed, decision)
+    return found
+
+
+def _new(call: Call) -> NewDelivery:
+    decision = None if call.parsed.event else decided(call.parsed.sentence)
+    kept = {name: value for name, value in call.headers.items() if _is_stored(name)}
+    return NewDelivery(
+        call.project.id,
+        call.delivery_id[:200],
+        call.forge,
+        call.event_name[:60],
+        kept,
+        call.body,
+        call.parsed,
+        decision,
+        call.received_at,
+    )
+
+
+@lru_cache(256)
+def _is_stored(name: str) -> bool:
+    return not any(part in name.lower() for part in _UNSTORED)
 
 
 def _known(tx: Tx, project: Project, delivery: str) -> Recorded:
@@ -125,19 +167,22 @@ class Intake:
         while not self._stopping:
             self._wake.wait(self._patience())
             self._wake.clear()
+            pause = _IDLE_PAUSE
             try:
-                self._employ()
+                if self._employ():
+                    pause = _PAUSE
             except errors.KeepflowError as error:
                 log.warning("deliveries cannot be read now", reason=error.message)
                 self._wake.wait(_FIRST_WAIT)
-            time.sleep(_PAUSE)
+            time.sleep(pause)
 
     def _patience(self) -> float | None:
         with self._lock:
             due = [retry.at for project, retry in self._retries.items() if project not in self._busy]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _employ(self) -> None:
+    def _employ(self) -> bool:
+        """Give work to every project that has some and may begin; say whether there was one."""
         with self._master.database.read() as conn:
             waiting = deliveries.projects_waiting(conn)
         with self._lock:
@@ -147,6 +192,7 @@ class Intake:
             self._busy.update(chosen)
         for project in chosen:
             threading.Thread(target=self._work, args=(project,), name=f"intake-{project}", daemon=True).start()
+        return bool(chosen)
 
     def _is_due(self, project: int) -> bool:
         retry = self._retries.get(project)

@@ -23,7 +23,7 @@ def order(
     """Return the whole order of one attempt; it holds secrets and is sealed where it is stored."""
     plan = plan_from_json(run.plan)
     planned = next(found for found in plan.jobs if found.key == job.key)
-    trusted = run.trust == PROTECTED
+    trusted, lent = run.trust == PROTECTED, lending.of_project(conn, master.vault, project)
     return RunJob(
         fence=attempt.fence,
         project=project.name,
@@ -36,25 +36,29 @@ def order(
         trust=PROTECTED if trusted else OTHER,
         code_path=f"/git/{project.name}",
         token=token,
-        env=_env(conn, master, project, run, image=plan.image or "", environment=_target_after(plan.jobs, job.key)),
+        env=_env(
+            run,
+            url=f"{master.url().rstrip('/')}/projects/{project.name}/runs/{run.number}",
+            registry=next(iter(lent.addresses), ""),
+            image=plan.image or "",
+            environment=_target_after(plan.jobs, job.key),
+        ),
         steps=tuple(StepOrder(kind=step.kind, name=step.name, spec=step.spec) for step in planned.steps),
-        logins=lending.push_logins(conn, master.vault, project) if trusted else (),
-        mask=lending.secrets(conn, master.vault, project),
+        logins=lent.logins if trusted else (),
+        mask=lent.secrets,
         images=project.images,
     )
 
 
-def _env(
-    conn: Connection, master: Master, project: Project, run: Run, *, image: str, environment: str
-) -> dict[str, str]:
+def _env(run: Run, *, url: str, registry: str, image: str, environment: str) -> dict[str, str]:
     """Return the names that only the master knows the values of; the agent adds its own and Jenkins' spellings."""
     event = run.event
     return {
-        "KEEPFLOW_RUN_URL": f"{master.url().rstrip('/')}/projects/{project.name}/runs/{run.number}",
+        "KEEPFLOW_RUN_URL": url,
         "KEEPFLOW_EVENT": event.kind.value,
         "KEEPFLOW_MESSAGE": event.message,
         "KEEPFLOW_ACTOR": event.actor,
-        "KEEPFLOW_REGISTRY": next(iter(lending.addresses(conn, master.vault)), ""),
+        "KEEPFLOW_REGISTRY": registry,
         "KEEPFLOW_IMAGE": image,
         "KEEPFLOW_ENVIRONMENT": environment,
         **{f"KEEPFLOW_INPUT_{name.upper().replace('-', '_')}": value for name, value in event.inputs.items()},

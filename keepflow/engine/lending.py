@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from sqlalchemy import Connection
 
 from keepflow.core.masking import Needle, needles_for
@@ -12,14 +14,23 @@ from keepflow.store.projects import Project, git_token_place
 from keepflow.wire.messages import Login
 
 
-def addresses(conn: Connection, vault: Vault) -> tuple[str, ...]:
-    """Return the addresses of the registries this master knows; scripts push to the first one."""
-    return tuple(registry.address for registry in registries(conn, vault).values())
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What this master could lend a job of a project.
+
+    `addresses` are its registries, the one scripts push to first; `logins` may push to the project's own repositories
+    and nothing else; `secrets` is everything that a log of the project could show by mistake.
+    """
+
+    addresses: tuple[str, ...]
+    logins: tuple[Login, ...] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
 
 
-def push_logins(conn: Connection, vault: Vault, project: Project) -> tuple[Login, ...]:
-    """Return the push logins a trusted job of a project is lent, for the project's own repositories only."""
-    return tuple(
+def of_project(conn: Connection, vault: Vault, project: Project) -> Lent:
+    """Read and unseal what a job of a project could be lent; whether it is lent is for the caller to say."""
+    known = registries(conn, vault).values()
+    logins = tuple(
         Login(
             address=registry.address,
             username=registry.push.username,
@@ -27,22 +38,18 @@ def push_logins(conn: Connection, vault: Vault, project: Project) -> tuple[Login
             ca_pem=registry.ca_pem,
             repositories=project.images,
         )
-        for registry in registries(conn, vault).values()
+        for registry in known
         if registry.push is not None
     )
-
-
-def secrets(conn: Connection, vault: Vault, project: Project) -> tuple[str, ...]:
-    """Return every secret that a log of this project could show by mistake."""
     token = project.git_token
-    found = [vault.unseal(token, git_token_place(project.name)).decode()] if token else []
-    return (*found, *(login.password for login in push_logins(conn, vault, project)))
+    git = (vault.unseal(token, git_token_place(project.name)).decode(),) if token else ()
+    return Lent(tuple(registry.address for registry in known), logins, (*git, *(login.password for login in logins)))
 
 
-def needles(conn: Connection, vault: Vault, project: Project) -> tuple[Needle, ...]:
-    """Return what the master looks for in a log of this project before it is written."""
+def needles(secrets: tuple[str, ...]) -> tuple[Needle, ...]:
+    """Return what to look for in a log before it is written."""
     found: list[Needle] = []
-    for secret in secrets(conn, vault, project):
+    for secret in secrets:
         try:
             found += needles_for(secret.encode())
         except SecretTooShort:

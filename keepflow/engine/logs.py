@@ -233,9 +233,9 @@ class Logs:
             if attempt is None:
                 return None
             run = runs.by_id(conn, jobs.by_id(conn, attempt.job_id).run_id)
-            needles = lending.needles(conn, self._vault, projects.by_id(conn, run.project_id))
+            lent = lending.of_project(conn, self._vault, projects.by_id(conn, run.project_id))
         total = attempt.log_bytes if attempt.state in FINAL and attempt.log_bytes else None
-        return _Facts(attempt.agent_id, attempt.log_path, needles, total)
+        return _Facts(attempt.agent_id, attempt.log_path, lending.needles(lent.secrets), total)
 
     def _make_room(self) -> None:
         if len(self._files) < _OPEN_FILES:

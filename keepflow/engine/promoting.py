@@ -198,7 +198,7 @@ def find_release(conn: Connection, project: Project, source: str) -> StoredRelea
             raise NotFound(f"{project.name} has no pushed release with digest {source}")
         return stored
     number = source.removeprefix(project.name).removeprefix("#")
-    if not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise UsageError(f"{source[:80]!r} is neither a run number nor a digest (sha256:…)")
     run = runs.by_number(conn, project.id, int(number))
     if run is None:

@@ -116,7 +116,7 @@ def _keep_images(tx: Tx, master: Master, attempt: Attempt, images: tuple[BuiltIm
         return None
     run = runs.by_id(tx.conn, jobs.by_id(tx.conn, attempt.job_id).run_id)
     project, agent = projects.by_id(tx.conn, run.project_id), agents.by_id(tx.conn, attempt.agent_id)
-    registries = set(lending.addresses(tx.conn, master.vault))
+    registries = set(lending.of_project(tx.conn, master.vault, project).addresses)
     container = plan_from_json(run.plan).container or Container()
     refused: Reason | None = None
     for image in images:

@@ -135,7 +135,7 @@ def _insert(
     now: int,
 ) -> Run:
     number = projects.next_number(tx.conn, project.id)
-    run_id = runs.add(
+    run = runs.add(
         tx.conn,
         now,
         project.id,
@@ -151,9 +151,9 @@ def _insert(
     )
     data: dict[str, Any] = {"number": number, "flow": plan.flow, "ref": event.ref, "sha": event.sha, "why": why}
     data |= {"state": state.value, "reason": reason.sentence}
-    events.add(tx, now, "run-created", actor=event.actor, project_id=project.id, run_id=run_id, data=data)
+    events.add(tx, now, "run-created", actor=event.actor, project_id=project.id, run_id=run.id, data=data)
     tx.after_commit(partial(master.wakes.fire, "events"))
-    return runs.by_id(tx.conn, run_id)
+    return run
 
 
 def _supersede_older(tx: Tx, master: Master, project: Project, run: Run, now: int) -> None:

@@ -255,22 +255,22 @@ class Holding:
 
     agent_id: int
     fence: int
-    project_id: int
-    number: int
     kind: JobKind
-    job_id: int
+    project: str
+    number: int
 
 
 def holdings(conn: Connection) -> list[Holding]:
     """List every running attempt of every agent, oldest first."""
     query = (
-        select(attempts.c.agent_id, attempts.c.fence, runs.c.project_id, runs.c.number, jobs.c.kind, jobs.c.id)
+        select(attempts.c.agent_id, attempts.c.fence, jobs.c.kind, projects.c.name, runs.c.number)
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .join(runs, runs.c.id == jobs.c.run_id)
+        .join(projects, projects.c.id == runs.c.project_id)
         .where(attempts.c.state == State.RUNNING.value, attempts.c.agent_id.is_not(None))
         .order_by(attempts.c.fence)
     )
-    return [Holding(a, f, p, number, JobKind(kind), job) for a, f, p, number, kind, job in conn.execute(query)]
+    return [Holding(agent, fence, JobKind(kind), *run) for agent, fence, kind, *run in conn.execute(query)]
 
 
 def attempt_by_token(conn: Connection, token_hash: str) -> Attempt | None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, func, select, update
 
 from keepflow.core.events import Event
 from keepflow.core.states import FINAL, LIVE, MOVES, Reason, State
@@ -58,8 +58,8 @@ def add(
     plan: dict[str, Any],
     trust: str,
     delivery_id: int | None,
-) -> int:
-    """Add a run and return its row id."""
+) -> Run:
+    """Add a run and return it."""
     query = runs.insert().values(
         project_id=project_id,
         number=number,
@@ -79,7 +79,7 @@ def add(
         created_at=now,
         finished_at=now if state in FINAL else None,
     )
-    return int(conn.execute(query.returning(runs.c.id)).scalar_one())
+    return _run(conn.execute(query.returning(*runs.c)).mappings().one())
 
 
 def by_id(conn: Connection, run_id: int) -> Run:
@@ -139,11 +139,10 @@ def move(conn: Connection, run_id: int, state: State, reason: Reason, now: int, 
     values: dict[str, Any] = {"state": state.value, "reason_code": reason.code, "reason": reason.sentence, **columns}
     if state in FINAL:
         values["finished_at"] = now
+    if state == State.RUNNING:
+        values["started_at"] = func.coalesce(runs.c.started_at, now)
     query = update(runs).where(runs.c.id == run_id, runs.c.state.in_(may_come_from(state)))
-    moved = conn.execute(query.values(**values)).rowcount == 1
-    if moved and state == State.RUNNING:
-        conn.execute(update(runs).where(runs.c.id == run_id, runs.c.started_at.is_(None)).values(started_at=now))
-    return moved
+    return conn.execute(query.values(**values)).rowcount == 1
 
 
 def bind_agent(conn: Connection, run_id: int, agent_id: int) -> None:

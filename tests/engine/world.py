@@ -107,9 +107,9 @@ class PlayedAgent:
 class World:
     """One master, its projects, and a clock that the test turns."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, url: str | None = None) -> None:
         self.home = home
-        self.master = open_master(home / "home")
+        self.master = open_master(home / "home", url)
         self.master.writer.start()
         self.master.logs.start()
         self.now = 1_000_000_000

@@ -39,7 +39,7 @@ def _run(tx: Tx, project_id: int, state: State = State.QUEUED, flow: str = "dev"
         plan={},
         trust="other",
         delivery_id=None,
-    )
+    ).id
 
 
 def _job(tx: Tx, run_id: int, key: str = "steps", ordinal: int = 0) -> int:

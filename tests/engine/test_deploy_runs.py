@@ -1,0 +1,178 @@
+"""Runs that end in a deploy: the script builds, the deployer delivers, and what was sent is never cut short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keepflow.core.flows import JobKind
+from keepflow.core.states import Phase, State
+from keepflow.engine import commands
+from keepflow.store import deployments, jobs
+from keepflow.store.deployments import Deployment
+from keepflow.store.projects import Project
+from keepflow.wire import messages
+from tests.engine.test_dispatch import IMAGE, flow, push
+from tests.engine.world import PlayedAgent, World
+
+BOTH = {"capabilities": ("run", "deploy")}
+TEXT = flow("latest", steps="[{run: make}, {deploy: dev}]")
+BUILT = messages.BuiltImage(origin="local", reference="keepwork:1", repository="keepwork", image_id=IMAGE)
+
+
+@pytest.fixture
+def place(world: World) -> tuple[Project, Path]:
+    """A project whose dev branch reaches its dev environment."""
+    project, repository = world.project()
+    world.environment(project, "dev", ["dev"])
+    return project, repository
+
+
+def _deployment(world: World, number: int = 1) -> Deployment:
+    job = next(job for job in world.jobs(number).values() if job.kind == JobKind.DEPLOY)
+    with world.read() as conn:
+        found = deployments.of_job(conn, job.id)
+    assert found is not None
+    return found
+
+
+def _built(agent: PlayedAgent) -> messages.Deploy:
+    """Let the script of the newest run build an image, and return the deploy order that follows."""
+    [order] = agent.orders()
+    agent.finish(order, images=(BUILT,))
+    [deploy] = agent.orders()
+    assert isinstance(deploy, messages.Deploy)
+    return deploy
+
+
+def _accept(agent: PlayedAgent, deploy: messages.Deploy) -> None:
+    agent.report(messages.DeployAnswer(fence=deploy.fence, deployment=deploy.deployment, at=1, accepted=True))
+
+
+def _finish(agent: PlayedAgent, deploy: messages.Deploy, outcome: str = "done", **more: str) -> None:
+    agent.report(
+        messages.DeployFinished(
+            fence=deploy.fence, deployment=deploy.deployment, at=2, outcome=outcome, serving=IMAGE, **more
+        )  # type: ignore[arg-type]  # a word of the protocol
+    )
+
+
+def test_a_run_builds_then_deploys_and_is_what_its_deployment_was(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    assert (world.run().state, world.jobs()["steps"].state) == (State.WAITING, State.SUCCEEDED)
+    assert "on its way to agent local" in world.run().reason
+    _accept(agent, deploy)
+    assert world.run().state is State.RUNNING
+    _finish(agent, deploy)
+    assert (world.run().state, _deployment(world).phase) == (State.SUCCEEDED, Phase.DONE)
+
+
+def test_a_failed_deploy_fails_its_run_with_the_deployments_reason(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    _finish(agent, deploy, "failed", code="not-healthy", sentence="GET / answered 500 for 60 s")
+    assert (world.run().state, world.run().reason) == (State.FAILED, "deploy-dev: GET / answered 500 for 60 s")
+
+
+def test_an_unknown_outcome_waits_and_is_never_turned_green_or_red_by_time(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    _finish(agent, deploy, "unknown", code="unknown", sentence="the host lost power; the old one serves")
+    assert (world.run().state, world.run().reason_code) == (State.WAITING, "outcome-unknown")
+    push(world, *place, TEXT)
+    assert world.run(2).state is State.WAITING
+    _finish(agent, deploy, "done")
+    assert world.run(1).state is State.SUCCEEDED
+    assert world.run(2).state is State.RUNNING
+
+
+def test_a_run_that_built_no_image_fails_at_its_deploy_in_words(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    [order] = agent.orders()
+    agent.finish(order)
+    assert (world.run().state, world.run().reason_code) == (State.FAILED, "no-release")
+    assert world.states() == [State.FAILED]
+
+
+def test_a_failed_script_skips_the_deploy(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    [order] = agent.orders()
+    agent.finish(order, "failed", code="exit", sentence="your script failed (exit 2)", exit_code=2)
+    job = world.jobs()["deploy-dev"]
+    assert (job.state, job.reason) == (State.SKIPPED, "skipped, because steps failed")
+    assert world.run().state is State.FAILED
+
+
+@pytest.mark.parametrize("concurrency", ["latest", "cancel"])
+def test_a_deploy_that_was_sent_is_never_cut_by_a_newer_push(
+    world: World, place: tuple[Project, Path], concurrency: str
+) -> None:
+    text = TEXT.replace("latest", concurrency)
+    agent = world.agent(**BOTH)
+    push(world, *place, text)
+    deploy = _built(agent)
+    push(world, *place, text)
+    assert world.states() == [State.WAITING, State.WAITING]
+    _accept(agent, deploy)
+    push(world, *place, text)
+    assert world.states() == [State.RUNNING, State.SUPERSEDED, State.WAITING]
+    _finish(agent, deploy)
+    assert world.states() == [State.SUCCEEDED, State.SUPERSEDED, State.RUNNING]
+
+
+def test_a_deploy_that_nobody_was_sent_gives_way_to_a_newer_push(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent()  # builds, but cannot deploy
+    push(world, *place, TEXT)
+    [order] = agent.orders()
+    agent.finish(order, images=(BUILT,))
+    assert "does not have the capability deploy" in world.run().reason
+    push(world, *place, TEXT)
+    assert world.states() == [State.SUPERSEDED, State.RUNNING]
+    assert _deployment(world).phase is Phase.FAILED
+    agent.connect(**BOTH)
+    assert [body.type for body in agent.orders()] == ["run-job"], "the order that was taken back is not sent"
+
+
+def test_cancelling_a_sent_deploy_is_too_late_and_says_so(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    run = world.run()
+    answer = world.call(lambda tx: commands.cancel_run(tx, world.master, run.id, "bo", world.tick()))
+    assert answer.word == "too-late"
+    assert world.run().state is State.WAITING
+    _accept(agent, deploy)
+    _finish(agent, deploy)
+    assert (world.run().state, _deployment(world).phase) == (State.SUCCEEDED, Phase.DONE)
+
+
+def test_f03_an_agent_that_vanishes_in_mid_deploy_leaves_the_deployment_alone(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    from keepflow.engine import enrol
+    from keepflow.engine.schedule import LOST_AFTER, SILENT_AFTER
+
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    agent.leave()
+    world.tick(3600 * 1_000_000)
+    world.call(lambda tx: enrol.silent(tx, world.master, world.now, SILENT_AFTER, LOST_AFTER))
+    agent.connect(running=(), **BOTH)
+    assert world.run().state is State.RUNNING
+    with world.read() as conn:
+        assert [held.fence for held in jobs.holdings(conn)] == [deploy.fence]
+    _finish(agent, deploy)
+    assert world.run().state is State.SUCCEEDED
