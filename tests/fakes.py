@@ -50,6 +50,7 @@ class FakeMaster:
     hellos: list[messages.Hello] = field(default_factory=list)
     farewells: list[messages.Farewell] = field(default_factory=list)
     outgoing: dict[int, messages.Send] = field(default_factory=dict)
+    _rows: int = 0
     _session: _Session | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -64,7 +65,8 @@ class FakeMaster:
     def send(self, body: messages.Body) -> None:
         """Write one row of `outgoing` and send it, as often as it takes."""
         with self._lock:
-            row = messages.Send(id=len(self.outgoing) + 1, body=body)
+            self._rows += 1
+            row = messages.Send(id=self._rows, body=body)
             self.outgoing[row.id] = row
             if self._session:
                 self._session.say(row)

@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
@@ -52,7 +53,7 @@ class Channel:
         self._wake = wake
         self._out = bytearray()
         self._parts: list[Frame] = []
-        self._messages: list[str | bytes] = []
+        self._messages: deque[str | bytes] = deque()
         self._response: Response | None = None
         self._may_write = True
         self._ended = False
@@ -72,14 +73,20 @@ class Channel:
             self._protocol.send_binary(message)
         self._flush()
 
-    def receive(self, timeout: float) -> list[str | bytes]:
-        """Wait for messages, a wake or the timeout; return what came. Raises Unavailable when the link has ended."""
+    def receive(self, timeout: float) -> str | bytes | None:
+        """Return the next message, None after the timeout or a wake; raises Unavailable when the link has ended."""
         if not self._messages:
             self._exchange(timeout)
-        messages, self._messages = self._messages, []
-        if not messages and (self._ended or self._protocol.state is State.CLOSED):
+        if self._messages:
+            return self._messages.popleft()
+        if self._ended or self._protocol.state is State.CLOSED:
             raise _ended()
-        return messages
+        return None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `receive` has a message at hand."""
+        return bool(self._messages)
 
     def close(self, timeout: float = 0.3) -> None:
         """Say goodbye, wait shortly for the answer, and let go."""

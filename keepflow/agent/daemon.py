@@ -49,6 +49,7 @@ class Daemon:
 
     def __init__(self, state: State, host_file: HostFile, supervisor: Supervisor | None = None) -> None:
         """Build everything; the state must be claimed. Raises UsageError for what this host must mend first."""
+        os.umask(0o022)  # checkouts go into images: files that only one account may read would break them
         file = host_file.now()
         self._state, self._host_file = state, host_file
         self._supervisor = supervisor or Supervisor()
@@ -103,7 +104,6 @@ class Daemon:
     def run(self) -> int:
         """Recover, serve until told to stop, and leave; returns the exit code."""
         _stay_lean()
-        os.umask(0o022)  # checkouts go into images: files that only one account may read would break them
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         signal.signal(signal.SIGINT, self._asked_to_stop)
         threading.excepthook = self._thread_broke

@@ -6,6 +6,7 @@ Everything that came from a push (branch, message, author) reaches a script here
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _INHERITED = (
     "no_proxy",
 )
 _LONGEST = 96 * 1024  #: bytes of one value; the kernel refuses to start a program with one of 128 KiB
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_ENGINE = "unix:///nonexistent/this-flow-is-not-in-docker_for"
 
 
@@ -84,8 +86,8 @@ def added(lines: Mapping[str, str]) -> dict[str, str]:
 
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:
-    """Make every value one the kernel takes: no NUL, encodable, bounded."""
-    return {name: _fit(value) for name, value in env.items() if name and "=" not in name and "\0" not in name}
+    """Make every value one the kernel takes: no NUL, encodable, bounded; leave out what is no name of a variable."""
+    return {name: _fit(value) for name, value in env.items() if _NAME.fullmatch(name)}
 
 
 def _facts(order: RunJob, master: str) -> dict[str, str]:
@@ -121,7 +123,4 @@ def _facts(order: RunJob, master: str) -> dict[str, str]:
 
 
 def _fit(value: str) -> str:
-    data = value.replace("\0", "").encode(errors="replace")
-    return (
-        value.replace("\0", "") if len(data) <= _LONGEST and data.isascii() else data[:_LONGEST].decode(errors="ignore")
-    )
+    return value.replace("\0", "").encode(errors="replace")[:_LONGEST].decode(errors="ignore")

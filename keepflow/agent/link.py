@@ -153,16 +153,11 @@ class Link:
     def _expect(self, channel: Channel, kind: type[Expected]) -> Expected:
         deadline = time.monotonic() + _HANDSHAKE
         while time.monotonic() < deadline:
-            for frame in channel.receive(deadline - time.monotonic()):
-                message = _read(frame)
-                if isinstance(message, kind):
-                    return message
-                if isinstance(message, messages.Refused):
-                    self._waits.refused()
-                    raise errors.Refused(message.sentence, code=message.code)
-                if isinstance(message, messages.Farewell):
-                    self._waits.asked(message.retry)
-                    raise errors.Unavailable(f"the master is leaving: {message.sentence}", code="farewell")
+            frame = channel.receive(deadline - time.monotonic())
+            message = _read(frame) if frame is not None else None
+            if isinstance(message, kind):
+                return message
+            self._heed_goodbye(message)
         raise errors.Unavailable("the master did not finish the handshake in time", code="silent")
 
     def _check_master(self, welcome: messages.Welcome, nonce: str) -> None:
@@ -188,13 +183,13 @@ class Link:
         now = time.monotonic()
         silent_at = session.heard + _SILENT_BEATS * session.heartbeat
         wait = 0.0 if more else min(session.beat_due - now, silent_at - now, longest)
-        frames = session.channel.receive(wait)
-        if frames:
-            session.heard = time.monotonic()
-        elif now >= silent_at:
+        frame = session.channel.receive(wait)
+        if frame is None and now >= silent_at:
             raise errors.Unavailable(f"the master was silent for {now - session.heard:.0f} s", code="silent")
-        for frame in frames:
+        while frame is not None:
+            session.heard = time.monotonic()
             self._hear(session, frame)
+            frame = session.channel.receive(0) if session.channel.has_more else None
 
     def _send(self, session: _Session) -> bool:
         """Send one round of everything that waits; True when there is more that could go out at once."""
@@ -238,7 +233,9 @@ class Link:
         return len(waiting) == _REPORTS_AT_ONCE
 
     def _hear(self, session: _Session, frame: str | bytes) -> None:
-        match _read(frame):
+        message = _read(frame)
+        self._heed_goodbye(message)
+        match message:
             case messages.Send(id=row, body=body):
                 self._take(body)
                 session.received.append(row)
@@ -249,14 +246,17 @@ class Link:
                 self._log_acknowledged(session, fence, offset)
             case messages.Beat(master_time=master_time):
                 self._clock.heard(master_time, session.beat_sent)
-            case messages.Farewell(retry=retry, sentence=sentence):
-                self._waits.asked(retry)
-                raise errors.Unavailable(f"the master is leaving: {sentence}", code="farewell")
-            case messages.Refused(code=code, sentence=sentence):
-                self._waits.refused()
-                raise errors.Refused(sentence, code=code)
             case other:
                 log.warning("the master said something unexpected", type=getattr(other, "type", "unreadable"))
+
+    def _heed_goodbye(self, message: messages.FromMaster | None) -> None:
+        """Raise when the master says that this link is over, and come back when it said."""
+        if isinstance(message, messages.Refused):
+            self._waits.refused()
+            raise errors.Refused(message.sentence, code=message.code)
+        if isinstance(message, messages.Farewell):
+            self._waits.asked(message.retry)
+            raise errors.Unavailable(f"the master is leaving: {message.sentence}", code="farewell")
 
     def _log_acknowledged(self, session: _Session, fence: int, offset: int) -> None:
         attempt = self._attempts.get(fence)

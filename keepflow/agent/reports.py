@@ -41,6 +41,9 @@ class Reports:
         self._number = 0
         self.finished: dict[int, int] = {}  #: fence → number of the report of its end, as the file was when opened
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._confirmed_file = os.open(
+            path.with_name(f"{path.name}-confirmed"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
         self._size = self._load()
         self._dirty = True
 
@@ -74,8 +77,8 @@ class Reports:
     def confirm(self, number: int) -> None:
         """Forget the reports up to this number: the master has committed them."""
         with self._lock:
-            while self._waiting and self._waiting[0][0] <= number:
-                self._waiting_bytes -= len(self._waiting.popleft()[1])
+            self._forget(number)
+            os.pwrite(self._confirmed_file, b"%020d" % number, 0)  # lost in a power cut, they are sent twice, as ever
             if self._size > _COMPACT_AT + 2 * self._waiting_bytes and not self._unwritten:
                 self._compact()
 
@@ -88,6 +91,12 @@ class Reports:
     def close(self) -> None:
         """Give the file back."""
         os.close(self._descriptor)
+        os.close(self._confirmed_file)
+
+    def _forget(self, number: int) -> None:
+        while self._waiting and self._waiting[0][0] <= number:
+            self._waiting_bytes -= len(self._waiting.popleft()[1])
+        self._number = max(self._number, number)  # a disk that went back in time must not use numbers twice
 
     def _wait_for(self, number: int, text: str) -> None:
         self._waiting.append((number, text))
@@ -109,6 +118,7 @@ class Reports:
                     self.finished[line.body.fence] = line.number
         if good < len(data):
             os.ftruncate(self._descriptor, good)
+        self._forget(int(os.pread(self._confirmed_file, 20, 0) or b"0"))
         return good
 
     def _write(self) -> bool:

@@ -110,7 +110,7 @@ class State:
             raise errors.UsageError(
                 f"{self.root}: this agent belongs to no master yet; run: keepflow agent join URL", code="not-joined"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, errors.UsageError) as error:
             raise errors.UsageError(f"{path}: unreadable ({error}); put it back from before, or join anew") from error
 
     def save_identity(self, identity: Identity) -> None:

@@ -1,0 +1,194 @@
+"""How an agent starts, is killed, is stopped and comes back, with jobs in every state."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keepflow.executors.shell import started_at
+from keepflow.wire import messages
+from tests.agent.processes import AgentProcess, job, number_in
+from tests.fakes import FakeMaster
+from tests.real.waiting import wait_until
+
+MakeAgent = Callable[..., AgentProcess]
+
+
+def finished(master: FakeMaster, fence: int) -> messages.JobFinished:
+    found = master.await_report(messages.JobFinished, fence)
+    assert isinstance(found, messages.JobFinished)
+    return found
+
+
+def test_jobs_wait_for_a_slot_and_can_be_stopped_there(
+    master: FakeMaster, make_agent: MakeAgent, sha: str, tmp_path: Path
+) -> None:
+    agent = make_agent(file="capabilities: [run]\njobs: 1\n")
+    agent.start()
+    os.mkfifo(tmp_path / "fifo")
+    master.send(job(1, sha, [f"cat {tmp_path}/fifo"]))
+    master.send(job(2, sha, ["echo second"]))
+    master.send(job(3, sha, ["echo third"]))
+    master.await_report(messages.StepStarted, 1)
+    master.send(messages.StopJob(fence=2, code="cancelled", sentence="cancelled by ann"))
+    assert finished(master, 2).state == "cancelled"
+    (tmp_path / "fifo").write_text("go\n")
+    assert finished(master, 3).state == "succeeded"
+    started = [body.fence for body in master.reports.values() if isinstance(body, messages.JobStarted)]
+    assert started == [1, 3]
+    assert "cancelled by ann" in master.await_whole_log(2)
+
+
+def test_kill_9_in_a_job_ends_it_as_lost_with_reason_and_whole_log(
+    master: FakeMaster, make_agent: MakeAgent, sha: str, tmp_path: Path
+) -> None:
+    agent = make_agent()
+    agent.start()
+    count = f"i=$((i+1)); echo line $i; echo $i >>{tmp_path}/count; sleep 0.01"
+    script = f"echo $$ >{tmp_path}/pid; i=0; while :; do {count}; done"
+    master.send(job(1, sha, ["echo first step", script, "echo never"]))
+    number = number_in(tmp_path / "pid")
+    master.await_log(1, b"line 20\n")
+    agent.kill()
+    assert started_at(number) is not None, "a job outlives its agent"
+    before = number_in(tmp_path / "count")
+    wait_until(lambda: number_in(tmp_path / "count") > before + 5, 10, "more lines while no agent was there")
+    agent.start()
+    end = finished(master, 1)
+    assert (end.state, end.code) == ("lost", "agent-restarted")
+    assert "restarted" in end.sentence
+    assert started_at(number) is None
+    log = master.await_whole_log(1)
+    last = number_in(tmp_path / "count")
+    numbers = [int(line.removeprefix("line ")) for line in log.split("\n") if line.startswith("line ")]
+    assert numbers == list(range(1, len(numbers) + 1)), "no gap and no repetition"
+    assert len(numbers) >= last, "also what was written while no agent was there"
+    assert log.endswith("── lost: the agent was restarted while this job ran; its processes were ended\n")
+    assert not master.log_gaps
+    ends = [body for body in master.reports.values() if isinstance(body, messages.JobFinished)]
+    assert len(ends) == 1
+    master.send(job(2, sha, ["echo the next job works"]))
+    assert finished(master, 2).state == "succeeded"
+
+
+def test_a_job_whose_message_was_repeated_runs_once(
+    master: FakeMaster, make_agent: MakeAgent, sha: str, tmp_path: Path
+) -> None:
+    agent = make_agent()
+    agent.start()
+    for _ in range(3):
+        master.send(job(1, sha, [f"echo ran >>{tmp_path}/ran"]))
+    assert finished(master, 1).state == "succeeded"
+    master.await_whole_log(1)
+    wait_until(lambda: not (agent.state / "attempts" / "1").exists(), 10, "the attempt was put away")
+    master.send(job(1, sha, [f"echo ran >>{tmp_path}/ran"]))
+    agent.kill()
+    agent.start()
+    master.send(job(1, sha, [f"echo ran >>{tmp_path}/ran"]))
+    master.send(job(2, sha, ["true"]))
+    finished(master, 2)
+    wait_until(lambda: not master.outgoing, 10, "all messages were received")
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_a_restart_after_the_end_changes_nothing(master: FakeMaster, make_agent: MakeAgent, sha: str) -> None:
+    agent = make_agent()
+    agent.start()
+    master.acks_reports = False
+    master.send(job(1, sha, ["echo x; exit 4"]))
+    assert finished(master, 1).exit_code == 4
+    agent.kill()
+    master.acks_reports = True
+    agent.start()
+    wait_until(lambda: not (agent.state / "attempts" / "1").exists(), 10, "the attempt was put away")
+    assert [body.state for body in master.reports.values() if isinstance(body, messages.JobFinished)] == ["failed"]
+    assert master.repeated_reports >= 4, "what was not confirmed was said again"
+
+
+def test_a_second_process_on_the_same_directory_is_refused(agent: AgentProcess) -> None:
+    done = agent.cli("run", "--config", str(agent.config))
+    assert done.returncode == 7
+    assert "another agent" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_ends_jobs_says_farewell_and_leaves_within_three_seconds(
+    master: FakeMaster, agent: AgentProcess, sha: str, tmp_path: Path
+) -> None:
+    master.send(job(1, sha, [f"trap '' TERM; echo $$ >{tmp_path}/pid; echo begun; while :; do sleep 0.1; done"]))
+    number = number_in(tmp_path / "pid")
+    master.await_log(1, b"begun\n")
+    began = time.monotonic()
+    assert agent.stop() == 0
+    assert time.monotonic() - began < 3
+    assert started_at(number) is None
+    end = finished(master, 1)
+    assert (end.state, end.code) == ("lost", "agent-stopped")
+    assert master.await_whole_log(1).endswith("its processes were ended\n")
+    assert [word.sentence for word in master.farewells] == ["the agent was stopped"]
+
+
+def test_an_idle_agent_leaves_at_once(agent: AgentProcess) -> None:
+    began = time.monotonic()
+    assert agent.stop() == 0
+    assert time.monotonic() - began < 1.5
+
+
+def test_ctrl_c_is_a_stop_too(agent: AgentProcess) -> None:
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGINT)
+    assert agent.process.wait(10) == 0
+    assert "Traceback" not in agent.log
+
+
+def test_an_agent_without_its_master_waits_and_takes_up_where_it_was(
+    master: FakeMaster, make_agent: MakeAgent, sha: str
+) -> None:
+    agent = make_agent()
+    agent.start()
+    master.send(job(1, sha, ["for i in 1 2 3 4 5; do echo line $i; sleep 0.1; done"]))
+    master.await_log(1, b"line 1\n")
+    master.refuses = messages.Refused(code="busy", sentence="not now")
+    master.cut()
+    wait_until(lambda: len(master.hellos) >= 2, 20, "another try of the agent")
+    master.refuses = None
+    assert finished(master, 1).state == "succeeded"
+    assert "line 5\n" in master.await_whole_log(1)
+
+
+def test_the_file_is_read_again_when_it_changes(master: FakeMaster, agent: AgentProcess, sha: str) -> None:
+    agent.config.write_text(f"master: {master.url}\ncapabilities: [run]\njobs: 3\nlabels: [gpu]\n")
+    hello = wait_until(lambda: [hello for hello in master.hellos if hello.labels], 20, "a new hello")[0]
+    assert (hello.labels, hello.slots) == (("gpu",), 3)
+    agent.config.write_text("capabilities: [fly]\n")
+    hello = wait_until(
+        lambda: [hello for hello in master.hellos if "is wrong" in "".join(hello.warnings)], 20, "a warning"
+    )[0]
+    assert hello.slots == 3
+    master.send(job(1, sha, ["true"]))
+    assert finished(master, 1).state == "succeeded"
+
+
+@pytest.mark.usefixtures("agent")
+def test_hello_says_what_the_host_can_and_what_is_weak(master: FakeMaster) -> None:
+    hello = master.hellos[-1]
+    assert hello.capabilities == ("run",)
+    assert {"run", "build", "push"} <= set(hello.step_kinds)
+    if os.geteuid() == 0:
+        assert any("jobs_user" in warning for warning in hello.warnings)
+
+
+def test_heartbeats_say_what_is_held(make_agent: MakeAgent, master: FakeMaster, sha: str) -> None:
+    master.heartbeat = 0.1
+    agent = make_agent()
+    agent.start()
+    master.send(job(5, sha, ["sleep 600"]))
+    beat = wait_until(lambda: [beat for beat in master.heartbeats if beat.running], 10, "a heartbeat with the job")[0]
+    assert beat.running == (5,)
+    assert beat.free_bytes
+    assert abs(beat.at - time.time_ns() // 1000) < 5_000_000
