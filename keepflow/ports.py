@@ -170,7 +170,11 @@ class Target(Protocol):
         """Make sure the slot network exists with this subnet; raises DeployFailed `network-overlap`."""
 
     def create(self, spec: SlotSpec) -> str:
-        """Create (not start) the slot's container under its exact name and return its id; raises DeployFailed."""
+        """Create (not start) the slot's container under its exact name and return its id; raises DeployFailed.
+
+        A stopped container of this instance that has the name is set aside under another one; removing it, which takes
+        a while, is left to the caller (`mine` finds it).
+        """
 
     def start(self, container_id: str) -> None:
         """Start a created container, which the engine does not restart yet.

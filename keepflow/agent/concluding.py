@@ -22,7 +22,7 @@ log = Log(__name__)
 
 def conclude(scene: Scene) -> Outcome:
     """Retire the old, remember the new, and return `done`."""
-    for step in (draining.retire_old, _remember, _drop_unneeded):
+    for step in (draining.retire_old, Scene.remove_aside, _remember, _drop_unneeded):
         try:
             step(scene)
         except Exception as error:

@@ -12,7 +12,7 @@ from keepflow.tools.http_get import NoAnswer, get
 
 TAIL_LINES = 60
 _FIRST_PAUSE = 0.01  #: seconds after the first try that did not pass; grows up to the interval
-_BETWEEN_PASSES = 0.02
+_BETWEEN_PASSES = 0.01
 _CONNECT = 0.25  #: seconds: a lost first packet to a bridge is soon sent again by the next try
 _LOOK_EVERY = 0.1  #: seconds between two looks at the container while it does not answer
 

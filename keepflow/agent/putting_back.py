@@ -73,6 +73,7 @@ def _undo(scene: Scene) -> bool:
         scene.visitors_are_back()
     _until_engine_answers(scene)
     _remove_new(scene, plan, touched)
+    scene.remove_aside()
     _drop_tag(scene)
     return touched
 

@@ -130,10 +130,9 @@ def prepare(scene: Scene) -> None:
         scene.receipt.hot_start = True
         scene.keep_plan(replace(plan, container=idle.id, reused=True))
         return
-    if idle is not None:
+    if idle is not None and idle.running:
         with scene.act("clear", container=idle.id):
             scene.target.stop(idle.id, plan.old_grace)
-            scene.target.remove(idle.id)
     host_env = env_file.read(scene.policy.env_file) if scene.policy.env_file else {}
     spec = SlotSpec(
         service=deployment.service,

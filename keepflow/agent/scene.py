@@ -157,6 +157,17 @@ class Scene:
             and facts.labels.get(names.LABEL_INSTANCE) == self.deployment.instance
         )
 
+    def remove_aside(self) -> None:
+        """Remove the containers of this instance that have lost their slot's name to a newer one."""
+        labels = {
+            names.LABEL_SERVICE: self.deployment.service,
+            names.LABEL_INSTANCE: self.deployment.instance,
+        }
+        slots = {names.container(self.deployment.service, self.deployment.instance, slot) for slot in names.SLOTS}
+        for facts in self.target.mine(labels):
+            if facts.name not in slots:
+                self.target.remove(facts.id)
+
     def is_new(self, facts: ContainerFacts | None) -> bool:
         """Say whether a container was made by this deployment."""
         return facts is not None and facts.labels.get(names.LABEL_DEPLOYMENT) == self.deployment.id

@@ -141,8 +141,8 @@ class Docker:
     def create(self, spec: SlotSpec) -> str:
         """Create (not start) the slot's container under its exact name and return its id.
 
-        A container of that name from this very deployment is adopted, one of this instance is replaced, any other is
-        `foreign-container`. Raises DeployFailed, also `image-missing` and `create-refused`.
+        A container of that name from this very deployment is adopted, a stopped one of this instance set aside, any
+        other is `foreign-container`. Raises DeployFailed, also `image-missing` and `create-refused`.
         """
         name = names.container(spec.service, spec.instance, spec.slot)
         self._volumes(spec)
@@ -245,7 +245,7 @@ class Docker:
                         raise self._not_created(name, spec, error) from error
                     if _same(holder, spec, names.LABEL_DEPLOYMENT):
                         return holder.id
-                    self.remove(holder.id)
+                    engine.rename(holder.id, f"{name}-aside-{holder.id[:12]}")
         raise DeployFailed(f"the name {name} does not become free", code="name-conflict")
 
     def _not_created(self, name: str, spec: SlotSpec, error: APIError) -> DeployFailed:

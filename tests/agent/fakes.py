@@ -113,7 +113,10 @@ class FakeTarget:
         name = names.container(spec.service, spec.instance, spec.slot)
         held = self.containers.get(name)
         if held is not None:
-            return held.facts.id
+            if held.facts.labels[names.LABEL_DEPLOYMENT] == spec.labels[names.LABEL_DEPLOYMENT]:
+                return held.facts.id
+            held.facts = replace(held.facts, name=f"{name}-aside")
+            self.containers[f"{name}-aside"] = self.containers.pop(name)
         self._made += 1
         self.calls.append(("create", name))
         facts = ContainerFacts(

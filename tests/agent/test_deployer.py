@@ -154,6 +154,10 @@ def test_old_is_touched_only_after_new_serves(host: Host) -> None:
     deployer.deploy(order(V2))
     green, blue = "kf-shop-main-green", "kf-shop-main-blue"
     assert host.target.calls == [("create", green), ("start", green), ("stop", blue)]
+    host.target.calls.clear()
+    deployer.deploy(order(V3))
+    aside = ("remove", f"{blue}-aside")
+    assert host.target.calls == [("create", blue), ("start", blue), ("stop", green), aside], "removing can wait"
 
 
 def test_a_proven_container_gets_its_restart_policy_and_a_retired_one_loses_it(host: Host) -> None:

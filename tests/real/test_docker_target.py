@@ -191,11 +191,14 @@ def test_a_container_of_a_stranger_is_left_alone(
     assert inspected(engine, name)["Id"] == before
 
 
-def test_a_container_of_an_earlier_deployment_is_replaced(target: Docker, spec: SlotSpec) -> None:
+def test_a_container_of_an_earlier_deployment_is_set_aside(target: Docker, spec: SlotSpec) -> None:
     first = target.create(spec)
+    target.start(first)
+    target.stop(first, 1)
     second = target.create(replace(spec, labels={**spec.labels, names.LABEL_DEPLOYMENT: "d2"}))
-    assert first != second
-    assert [one.id for one in target.mine(MARK)] == [second]
+    target.start(second)
+    named = {one.id: one.name for one in target.mine(MARK)}
+    assert named == {first: f"kf-{SERVICE}-main-blue-aside-{first[:12]}", second: f"kf-{SERVICE}-main-blue"}
 
 
 def test_f06_an_answer_that_was_lost_leaves_no_second_container(
