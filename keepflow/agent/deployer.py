@@ -96,14 +96,13 @@ class Deployer:
         return self.carry_out(self.accept(deployment), secrets)
 
     def recover(self) -> list[Outcome]:
-        """Finish or undo what a dead process left, tell ends that were not told, and have all fronts stand.
+        """Have all fronts stand, finish or undo what a dead process left, and tell ends that were not told.
 
         Raises Unavailable when the engine does not answer: nothing was decided then, call again.
         """
         self.target.ping()
-        outcomes = self.settle_open()
-        self.stand_up()
-        return outcomes
+        self.stand_up()  # first: after a reboot the own nginx is down, and nothing can be proven without it
+        return self.settle_open()
 
     def settle_open(self) -> list[Outcome]:
         """Bring every open journal that no process holds to its end."""

@@ -75,6 +75,8 @@ def _exchange(
         with answer:
             answer.begin()
             body = answer.read(_BODY_LIMIT)
+            if answer.length and len(body) < _BODY_LIMIT:  # `read` with a limit does not mind a body that breaks off
+                raise http.client.IncompleteRead(body, answer.length)
         return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
     finally:
         if stream is not plain:

@@ -282,6 +282,30 @@ def test_f24_killed_under_the_maintenance_page_the_old_one_serves_again(serving:
     assert serving.containers() == {"blue": "running"}
 
 
+def test_f24_after_a_reboot_the_same_release_serves_whatever_docker_started_first(host: Host) -> None:
+    deployer = host.deployer(hot=60.0)
+    deployer.deploy(host.order("v1"))
+    deployer.deploy(host.order("v2"))
+    slots = [f"kf-{host.service}-main-{slot}" for slot in ("blue", "green")]
+    host.engine.docker("kill", *slots)
+    host.nginx().stop()
+    host.engine.docker("start", *slots)
+    assert host.deployer().recover() == []
+    wait_until(lambda: host.get() == (200, "marker: v2\n"), 10, "v2 serving")
+    assert host.deployer().serving(host.service).identity == host.images["v2"]
+
+
+def test_f24_a_reboot_right_after_the_flag_ends_with_the_old_release(serving: Host) -> None:
+    """The new container has no restart policy before it was proven, so a reboot does not start it."""
+    deploy_and_die(serving, serving.order("v2"), "switch.after")
+    serving.engine.docker("kill", *(f"kf-{serving.service}-main-{slot}" for slot in ("blue", "green")))
+    serving.nginx().stop()
+    serving.engine.docker("start", f"kf-{serving.service}-main-blue")
+    (outcome,) = serving.deployer().recover()
+    assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "exited")
+    assert serving.get() == (200, "marker: v1\n")
+
+
 # --- under load -------------------------------------------------------------------------------------------------------
 
 
