@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flask import Flask, Response, request, send_from_directory
+from werkzeug.routing import IntegerConverter, Map
 
 from keepflow import __version__
 from keepflow.engine import clock
@@ -18,6 +19,13 @@ from keepflow.web.state import EXTENSION, Web, close_reading
 _STATIC = Path(__file__).parent / "static"
 
 
+class RowNumber(IntegerConverter):
+    """A number in an address that a database column can hold; larger ones are nothing's number."""
+
+    def __init__(self, url_map: Map) -> None:
+        super().__init__(url_map, max=2**31 - 1)
+
+
 def create_app(master: Master, now: Callable[[], int] = clock.now) -> Flask:
     """Build the application; `now` gives UTC microseconds. No state but the login limiter lives in it."""
     app = Flask("keepflow.web", static_folder=None)
@@ -27,6 +35,7 @@ def create_app(master: Master, now: Callable[[], int] = clock.now) -> Flask:
         MAX_FORM_PARTS=100,
     )
     app.extensions[EXTENSION] = Web(master, SignIn(master), now)
+    app.url_map.converters["int"] = RowNumber
     app.before_request(access.guard)
     app.after_request(headers.secure)
     app.teardown_request(close_reading)

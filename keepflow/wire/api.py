@@ -203,7 +203,7 @@ class RunsQuery(Request):
     flow: str | None = Field(default=None, max_length=40)
     state: str | None = Field(default=None, max_length=12)
     branch: str | None = Field(default=None, max_length=255)
-    before: int | None = Field(default=None, ge=1, description="`next` of the page before this one")
+    before: int | None = Field(default=None, ge=1, le=2**53, description="`next` of the page before this one")
     limit: int = Field(default=30, ge=1, le=200)
 
 
@@ -264,7 +264,7 @@ class DeliveryPage(Answer):
 class PageQuery(Request):
     """Which page of a list."""
 
-    before: int | None = Field(default=None, ge=1, description="`next` of the page before this one")
+    before: int | None = Field(default=None, ge=1, le=2**53, description="`next` of the page before this one")
     limit: int = Field(default=30, ge=1, le=200)
 
 
@@ -361,7 +361,7 @@ class PreviewQuery(Request):
 class Promotion(Request):
     """Promote one release: name a run or an identity (digest). `key` makes asking twice the same as asking once."""
 
-    run: int | None = Field(default=None, ge=1)
+    run: int | None = Field(default=None, ge=1, le=2**31 - 1)
     identity: str | None = Field(default=None, max_length=80)
     note: str = Field(default="", max_length=2000)
     key: str | None = Field(default=None, min_length=8, max_length=40, pattern=r"^[0-9A-Za-z-]+$")
