@@ -137,18 +137,16 @@ def _view(job: Job) -> JobView:
 
 
 def _blocker(conn: Connection, run: Run) -> Run | None:
-    """Return the older run that this one must wait for, or None; a run that has started waits for nobody."""
+    """Return the older run that this one must wait for, or None; a run that has started waits for nobody.
+
+    It is the last one before it, which itself waits for the one before: so a queue of any length is one step long.
+    """
     if run.started_at is not None or run.plan["concurrency"] == PARALLEL:
         return None
-    older = (other for other in runs.live(conn, run.project_id, run.flow) if other.id < run.id)
-    return next((other for other in older if _meet(other, run)), None)
-
-
-def _meet(older: Run, newer: Run) -> bool:
-    """Say whether two runs of one flow may not run at once: in a queue never, else when they are of the same ref."""
-    return newer.plan["concurrency"] == QUEUE or older.ref == newer.ref
+    return runs.live_before(conn, run, ref=None if run.plan["concurrency"] == QUEUE else run.ref)
 
 
 def _held_after(conn: Connection, run: Run) -> list[int]:
-    later = (other for other in runs.live(conn, run.project_id, run.flow) if other.id > run.id)
-    return [other.id for other in later if other.started_at is None]
+    """Return the runs that may have waited for this one: the next of its flow, and the next of its flow and ref."""
+    following = (runs.live_after(conn, run, ref=None), runs.live_after(conn, run, ref=run.ref))
+    return sorted({found.id for found in following if found is not None and found.started_at is None})

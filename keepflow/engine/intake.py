@@ -222,14 +222,13 @@ class Intake:
         """Handle one delivery; False when the project must wait."""
         try:
             handle(self._master, delivery.id, clock.now())
-        except (errors.CommandFailed, errors.BadRemote, errors.ProgramMissing, errors.BadSeal) as error:
-            self._explain(
-                delivery, f"waiting: cannot fetch {delivery.event.ref if delivery.event else ''}", error.message
-            )
+        except errors.KeepflowError as error:
+            if isinstance(error, errors.Unavailable) and not isinstance(error, errors.ProgramMissing):
+                raise  # it is the store that cannot take anything now
+            ref = delivery.event.ref if delivery.event else ""
+            self._explain(delivery, f"waiting: cannot fetch {ref}", error.message)
             self._put_off(project_id)
             return False
-        except errors.KeepflowError:
-            raise
         except Exception as error:
             log.exception("a delivery could not be handled", delivery=delivery.id)
             if self._put_off(project_id) < _TRIES:

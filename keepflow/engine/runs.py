@@ -165,6 +165,7 @@ def _supersede_older(tx: Tx, master: Master, project: Project, run: Run, now: in
         if cancels or _can_be_dropped(tx.conn, older):
             stop(tx, master, older, State.SUPERSEDED, reason, now)
             runs.point_to_newer(tx.conn, older.id, run.id)
+            dispatch.ended(tx, master, older, now)
 
 
 def _can_be_dropped(conn: Connection, run: Run) -> bool:

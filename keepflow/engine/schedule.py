@@ -33,6 +33,7 @@ class Schedule:
         self._busy: dict[str, threading.Thread] = {}
         self._sweep_seconds = sweep_seconds
         self._scheduler: BackgroundScheduler | None = None
+        self._subscriptions: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Begin, with a comparison of all remotes at once."""
@@ -45,9 +46,16 @@ class Schedule:
         self._every(3600, "forget sessions", self._forget)
         self._every(24 * 3600, "tidy mirrors", self._tidy)
         self._scheduler.start()
+        wakes = self._master.wakes
+        self._subscriptions = [
+            wakes.subscribe("projects", lambda: self._begin("compare remotes", lambda: reconcile.sweep(self._master))),
+            wakes.subscribe("dispatch", lambda: self._begin("renew what waits", self._renew)),
+        ]
 
     def stop(self) -> None:
         """Begin nothing more; what is under way ends with the process."""
+        for unsubscribe in self._subscriptions:
+            unsubscribe()
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=False)
 

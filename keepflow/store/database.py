@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
 from keepflow import errors
@@ -57,6 +58,8 @@ class Database:
             if not isinstance(error.orig, sqlite3.OperationalError) and not error.connection_invalidated:
                 raise
             raise errors.Unavailable(f"the database cannot be read: {error.orig}", code="database") from error
+        except PoolTimeout as error:
+            raise errors.Unavailable("too many readers of the database at once; try again", code="busy") from error
 
     def writing(self) -> Connection:
         """Open the writing connection; the caller is the only one who has it."""

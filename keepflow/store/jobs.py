@@ -133,16 +133,21 @@ def waiting_for_agents(conn: Connection, no_agent: str, after: int, limit: int) 
         jobs.c.state == State.QUEUED.value,
         and_(jobs.c.state == State.WAITING.value, jobs.c.reason_code == no_agent),
     )
-    query = select(jobs).where(ready, jobs.c.kind == JobKind.SCRIPT.value, jobs.c.id > after)
+    query = select(jobs).where(
+        jobs.c.finished_at.is_(None), ready, jobs.c.kind == JobKind.SCRIPT.value, jobs.c.id > after
+    )
     return [_job(row) for row in conn.execute(query.order_by(jobs.c.id).limit(limit)).mappings()]
 
 
 def runs_with_waiting_deploys(conn: Connection) -> list[int]:
     """List the runs that have a deploy job waiting for something outside of their own run."""
     query = select(jobs.c.run_id).where(
-        jobs.c.state == State.WAITING.value, jobs.c.kind == JobKind.DEPLOY.value, jobs.c.reason_code != NEEDS
+        jobs.c.finished_at.is_(None),
+        jobs.c.state == State.WAITING.value,
+        jobs.c.kind == JobKind.DEPLOY.value,
+        jobs.c.reason_code != NEEDS,
     )
-    return list(conn.execute(query.distinct().order_by(jobs.c.run_id)).scalars())
+    return sorted(set(conn.execute(query).scalars()))
 
 
 def move(conn: Connection, job_id: int, state: State, reason: Reason, now: int | None = None) -> bool:
@@ -245,7 +250,7 @@ def held_attempt(conn: Connection, fence: int, agent_id: int) -> Attempt | None:
 
 def running_attempts(conn: Connection, agent_id: int) -> list[Attempt]:
     """List what an agent holds now."""
-    query = select(attempts).where(attempts.c.agent_id == agent_id, attempts.c.state == State.RUNNING.value)
+    query = select(attempts).where(attempts.c.agent_id == agent_id, attempts.c.finished_at.is_(None))
     return [_attempt(row) for row in conn.execute(query.order_by(attempts.c.fence)).mappings()]
 
 
@@ -267,10 +272,10 @@ def holdings(conn: Connection) -> list[Holding]:
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .join(runs, runs.c.id == jobs.c.run_id)
         .join(projects, projects.c.id == runs.c.project_id)
-        .where(attempts.c.state == State.RUNNING.value, attempts.c.agent_id.is_not(None))
-        .order_by(attempts.c.fence)
+        .where(attempts.c.finished_at.is_(None), attempts.c.agent_id.is_not(None))
     )
-    return [Holding(agent, fence, JobKind(kind), *run) for agent, fence, kind, *run in conn.execute(query)]
+    rows = sorted(conn.execute(query), key=lambda row: row[1])  # sorting by SQL would walk the index of all fences
+    return [Holding(agent, fence, JobKind(kind), *run) for agent, fence, kind, *run in rows]
 
 
 def attempt_by_token(conn: Connection, token_hash: str) -> Attempt | None:

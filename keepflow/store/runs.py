@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, Select, func, select, update
 
 from keepflow.core.events import Event
 from keepflow.core.states import FINAL, LIVE, MOVES, Reason, State
@@ -121,8 +121,26 @@ def of_delivery(conn: Connection, delivery_id: int) -> list[Run]:
 
 def live(conn: Connection, project_id: int, flow: str) -> list[Run]:
     """List the runs of a flow that have not ended, oldest first."""
-    query = select(runs).where(runs.c.project_id == project_id, runs.c.flow == flow, runs.c.state.in_(LIVE))
-    return [_run(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+    return [_run(row) for row in conn.execute(_live(project_id, flow).order_by(runs.c.id)).mappings()]
+
+
+def live_before(conn: Connection, run: Run, ref: str | None) -> Run | None:
+    """Return the last older run of the same flow (and ref, when given) that has not ended."""
+    query = _live(run.project_id, run.flow, ref).where(runs.c.id < run.id)
+    row = conn.execute(query.order_by(runs.c.id.desc()).limit(1)).mappings().first()
+    return _run(row) if row else None
+
+
+def live_after(conn: Connection, run: Run, ref: str | None) -> Run | None:
+    """Return the first newer run of the same flow (and ref, when given) that has not ended."""
+    query = _live(run.project_id, run.flow, ref).where(runs.c.id > run.id)
+    row = conn.execute(query.order_by(runs.c.id).limit(1)).mappings().first()
+    return _run(row) if row else None
+
+
+def _live(project_id: int, flow: str, ref: str | None = None) -> Select[Any]:
+    query = select(runs).where(runs.c.project_id == project_id, runs.c.flow == flow, runs.c.finished_at.is_(None))
+    return query if ref is None else query.where(runs.c.ref == ref)
 
 
 def of_commit(conn: Connection, project_id: int, ref: str, sha: str) -> list[Run]:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -43,6 +44,12 @@ def _id() -> Column[int]:
 
 def _at(name: str, nullable: bool = True) -> Column[int]:
     return Column(name, BigInteger, nullable=nullable)
+
+
+def _live(name: str, *columns: str) -> Index:
+    """Index only the rows that have not ended: few, however long the history is."""
+    still = text("finished_at IS NULL")
+    return Index(name, *columns, sqlite_where=still, postgresql_where=still)
 
 
 # One row per name: `fence` (one ever-rising number for attempts), `restore_skips`, and so on. Owner: counters.py
@@ -133,8 +140,12 @@ runs = Table(
     _at("started_at"),
     _at("finished_at"),
     UniqueConstraint("project_id", "number"),
+    _live("ix_runs_live", "project_id", "flow", "id"),
     Index("ix_runs_state", "state", "id"),
+    Index("ix_runs_project", "project_id", "id"),
     Index("ix_runs_project_flow", "project_id", "flow", "id"),
+    Index("ix_runs_commit", "project_id", "sha"),
+    Index("ix_runs_delivery", "delivery_id"),
 )
 
 # Owner: jobs.py
@@ -155,7 +166,7 @@ jobs = Table(
     _at("started_at"),
     _at("finished_at"),
     UniqueConstraint("run_id", "key"),
-    Index("ix_jobs_state", "state", "id"),
+    _live("ix_jobs_live", "id"),
 )
 
 # Attempts are added, never overwritten; `fence` names this attempt in every later write. Owner: jobs.py
@@ -178,7 +189,7 @@ attempts = Table(
     _at("started_at"),
     _at("finished_at"),
     UniqueConstraint("job_id", "n"),
-    Index("ix_attempts_agent_state", "agent_id", "state"),
+    _live("ix_attempts_live", "agent_id"),
     Index("ix_attempts_token", "token_hash"),
 )
 
@@ -276,6 +287,8 @@ deployments = Table(
     _at("finished_at"),
     Index("ix_deployments_environment", "environment_id", "requested_at"),
     Index("ix_deployments_release", "release_id"),
+    Index("ix_deployments_job", "job_id"),
+    Index("ix_deployments_phase", "phase"),
 )
 
 # Owner: agents.py
@@ -321,6 +334,7 @@ outgoing = Table(
     _at("created_at", nullable=False),
     _at("received_at"),
     Index("ix_outgoing_waiting", "agent_id", "received_at", "id"),
+    Index("ix_outgoing_fence", "fence"),
 )
 
 # Append-only: audit log, feed of live pages, outbox of notifications. Hash-chained. Owner: events.py

@@ -10,6 +10,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_LIVE = sa.text("finished_at IS NULL")
+
 
 def upgrade() -> None:
     """Lay out the first tables."""
@@ -219,6 +221,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outgoing")),
     )
     with op.batch_alter_table("outgoing", schema=None) as batch_op:
+        batch_op.create_index("ix_outgoing_fence", ["fence"], unique=False)
         batch_op.create_index("ix_outgoing_waiting", ["agent_id", "received_at", "id"], unique=False)
 
     op.create_table(
@@ -279,6 +282,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("project_id", "number", name=op.f("uq_runs_project_id_number")),
     )
     with op.batch_alter_table("runs", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_runs_live", ["project_id", "flow", "id"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE
+        )
+        batch_op.create_index("ix_runs_project", ["project_id", "id"], unique=False)
+        batch_op.create_index("ix_runs_commit", ["project_id", "sha"], unique=False)
+        batch_op.create_index("ix_runs_delivery", ["delivery_id"], unique=False)
         batch_op.create_index("ix_runs_project_flow", ["project_id", "flow", "id"], unique=False)
         batch_op.create_index("ix_runs_state", ["state", "id"], unique=False)
 
@@ -302,7 +311,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("run_id", "key", name=op.f("uq_jobs_run_id_key")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index("ix_jobs_state", ["state", "id"], unique=False)
+        batch_op.create_index("ix_jobs_live", ["id"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE)
 
     op.create_table(
         "releases",
@@ -352,7 +361,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "n", name=op.f("uq_attempts_job_id_n")),
     )
     with op.batch_alter_table("attempts", schema=None) as batch_op:
-        batch_op.create_index("ix_attempts_agent_state", ["agent_id", "state"], unique=False)
+        batch_op.create_index(
+            "ix_attempts_live", ["agent_id"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE
+        )
         batch_op.create_index("ix_attempts_token", ["token_hash"], unique=False)
 
     op.create_table(
@@ -392,6 +403,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("deployments", schema=None) as batch_op:
         batch_op.create_index("ix_deployments_environment", ["environment_id", "requested_at"], unique=False)
+        batch_op.create_index("ix_deployments_job", ["job_id"], unique=False)
+        batch_op.create_index("ix_deployments_phase", ["phase"], unique=False)
         batch_op.create_index("ix_deployments_release", ["release_id"], unique=False)
 
     op.create_table(
