@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,16 @@ class Detached:
     pid_file: Path
     log_file: Path
 
-    def start(self, argv: Sequence[str]) -> None:
-        """Start the program, detached; returns once the pid file names it. What was left of an earlier one is ended."""
+    def start(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        """Start the program, detached; returns once the pid file names it. What was left of an earlier one is ended.
+
+        `env` is its whole environment; None = a small clean one.
+        """
         self.stop()
         processes.run(
             ["setsid", "--fork", "sh", "-c", _BECOME, "sh", str(self.pid_file), str(self.log_file), *argv],
             cwd=Path("/"),
+            env=env,
             timeout=30,
         )
         if not _becomes_true(self.pid_file.exists, 5):

@@ -1,0 +1,1 @@
+"""Benches: keepflow and the bare minimum, measured in turn on the same machine."""
