@@ -1,0 +1,265 @@
+"""Orders on a host: answered once, carried out once, one at a time per instance, taken up after a crash."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from keepflow.agent.clock import Clock
+from keepflow.agent.deployer import Deployer
+from keepflow.agent.deployment import ServicePolicy
+from keepflow.agent.orders import DeployReports, Orders
+from keepflow.agent.policy import Facts
+from keepflow.agent.reports import Reports
+from keepflow.core.flows import Container, Health
+from keepflow.errors import Unavailable
+from keepflow.proxies.none import NoProxy
+from keepflow.wire import messages
+from keepflow.wire.messages import Deploy, DeployAnswer, DeployFinished, DeployPhase
+from tests.agent.fakes import FakeTarget
+from tests.agent.orders import V1, V2, V3, Court
+from tests.real.waiting import wait_until
+
+Body = TypeVar("Body", DeployAnswer, DeployPhase, DeployFinished)
+SICK = Container(port=8099, health=Health(within=0.3, interval=0.02), env={"MODE": "sick"}, stop_timeout=0.5)
+_subnets = itertools.count(0, 16)
+
+
+@dataclass
+class Host:
+    """A host that takes orders; `restart` is another process on the same disk."""
+
+    root: Path
+    court: Court = field(default_factory=lambda: Court(highest=0, serves=None))
+    target: FakeTarget = field(default_factory=FakeTarget)
+    pool: str = field(default_factory=lambda: f"127.78.{(number := next(_subnets)) // 256}.{number % 256}/28")
+    broken: bool = False
+
+    def __post_init__(self) -> None:
+        for image in (V1, V2, V3):
+            self.target.add_image(image)
+        (self.root / "orders").mkdir()
+        self.restart()
+
+    def restart(self) -> None:
+        self.reports = Reports(self.root / "reports")
+        told = DeployReports(self.root / "adopted.json", self.reports, Clock())
+        self.ready = threading.Event()
+        self.deployer = Deployer(
+            root=self.root / "agent",
+            agent="prod-1",
+            target=self.target,
+            proxy=NoProxy(self.root / "sw"),
+            policies={"shop": ServicePolicy("shop", "shop/production", volumes=("data",), watch=0.02, drain=0.2)},
+            reporter=told,
+            pool=self.pool,
+        )
+        self.orders = Orders(
+            self.root / "orders",
+            self.root / "refused.log",
+            deployer=self.deployer,
+            reports=told,
+            facts=self.facts,
+            ready=self.ready,
+        )
+
+    def facts(self) -> Facts:
+        if self.broken:
+            raise Unavailable("the engine does not answer", code="engine-unreachable")
+        journals = self.deployer.journals
+        return replace(
+            self.court.facts,
+            known=lambda deployment: journals.find(deployment) is not None,
+            highest_fence=journals.highest_fence,
+            serving=lambda service, instance: self.deployer.serving(service, instance).identity,
+        )
+
+    def recover(self) -> None:
+        self.deployer.recover()
+        self.ready.set()
+        self.orders.recover()
+
+    def message(self, image: str = V1, **changes: Any) -> Deploy:
+        fields = self.court.order(
+            image={"origin": "local", "repository": "shop", "image_id": image, "digest": None}, **changes
+        )
+        return Deploy(fence=fields["fence"], deployment=fields["deployment"], envelope=self.court.sign(fields))
+
+    def take(self, message: Deploy) -> None:
+        self.orders.take(message)
+        assert self.orders.wait_idle(20)
+
+    def told(self, kind: type[Body], deployment: str) -> list[Body]:
+        bodies = [messages.Report.model_validate_json(text).body for _, text in self.reports.after(0, 1000)]
+        return [body for body in bodies if isinstance(body, kind) and body.deployment == deployment]
+
+    @property
+    def inbox(self) -> list[Path]:
+        return list((self.root / "orders").glob("*.json"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    made.recover()
+    yield made
+    made.orders.wait_idle(20)
+    made.target.close()
+
+
+def test_an_order_is_accepted_carried_out_and_told(host: Host) -> None:
+    message = host.message()
+    host.take(message)
+    answers = host.told(DeployAnswer, message.deployment)
+    assert [(answer.accepted, answer.fence) for answer in answers] == [(True, message.fence)]
+    phases = [phase.phase for phase in host.told(DeployPhase, message.deployment)]
+    assert phases[0] == "accepted"
+    assert {"starting", "gating", "switching", "proving"} <= set(phases)
+    ends = host.told(DeployFinished, message.deployment)
+    assert [(end.outcome, end.serving) for end in ends] == [("done", V1)]
+    assert host.deployer.serving("shop").identity == V1
+    assert not host.inbox
+
+
+def test_the_same_order_again_is_answered_and_runs_once(host: Host) -> None:
+    message = host.message()
+    for _ in range(3):
+        host.take(message)
+    assert len([call for call in host.target.calls if call[0] == "start"]) == 1
+    assert all(answer.accepted for answer in host.told(DeployAnswer, message.deployment))
+    assert {end.outcome for end in host.told(DeployFinished, message.deployment)} == {"done"}
+
+
+def test_a_deployment_asked_for_again_under_a_new_number_is_told_under_it(host: Host) -> None:
+    first = host.message()
+    host.take(first)
+    again = host.message(deployment=first.deployment, nonce="another")
+    host.take(again)
+    assert [answer.fence for answer in host.told(DeployAnswer, first.deployment)] == [first.fence, again.fence]
+    assert [end.fence for end in host.told(DeployFinished, first.deployment)] == [first.fence, again.fence]
+    assert len([call for call in host.target.calls if call[0] == "start"]) == 1
+
+
+def test_a_refused_order_is_answered_with_the_reason_and_written_down_on_the_host(host: Host) -> None:
+    message = host.message(environment="shop/test")
+    host.take(message)
+    (answer,) = host.told(DeployAnswer, message.deployment)
+    assert (answer.accepted, answer.code) == (False, "environment")
+    assert "shop/production" in answer.sentence
+    (line,) = (host.root / "refused.log").read_text().splitlines()
+    assert json.loads(line).items() >= {"deployment": message.deployment, "code": "environment"}.items()
+    assert not host.target.calls
+    assert not host.inbox
+
+
+def test_an_envelope_nobody_can_read_is_refused_too(host: Host) -> None:
+    for number, envelope in enumerate(({}, {"payload": "!"}, {"payload": "e30="}, {"payload": 7, "signatures": "x"})):
+        message = Deploy(fence=number, deployment=f"bad\x00-{number}/../..", envelope=envelope)
+        host.take(message)
+        assert [answer.code for answer in host.told(DeployAnswer, message.deployment)] == ["bad-signature"]
+
+
+def test_an_older_order_that_comes_later_is_refused(host: Host) -> None:
+    old, new = host.message(V1), host.message(V2)
+    host.take(new)
+    host.take(old)
+    assert [answer.code for answer in host.told(DeployAnswer, old.deployment)] == ["stale-fence"]
+    assert host.deployer.serving("shop").identity == V2
+
+
+def test_orders_for_one_instance_run_one_after_the_other(host: Host) -> None:
+    wanted = [host.message(image) for image in (V1, V2, V3)]
+    for message in wanted:
+        host.orders.take(message)
+    assert host.orders.wait_idle(30)
+    ends = [host.told(DeployFinished, message.deployment)[0].outcome for message in wanted]
+    assert ends == ["done"] * 3
+    assert host.deployer.serving("shop").identity == V3
+
+
+def test_a_release_that_does_not_serve_is_told_with_its_last_words(host: Host) -> None:
+    host.take(host.message(V1))
+    bad = host.message(V2, container=SICK)
+    host.take(bad)
+    (end,) = host.told(DeployFinished, bad.deployment)
+    assert (end.outcome, end.code, end.serving) == ("failed", "unhealthy", V1)
+    assert "last words" in end.log_tail
+    assert host.deployer.serving("shop").identity == V1
+
+
+def test_an_order_is_kept_until_the_host_is_ready(host: Host) -> None:
+    host.restart()
+    message = host.message()
+    host.orders.take(message)
+    assert not host.orders.wait_idle(0.2)
+    assert len(host.inbox) == 1
+    host.ready.set()
+    assert host.orders.wait_idle(20)
+    assert [answer.accepted for answer in host.told(DeployAnswer, message.deployment)] == [True]
+
+
+def test_an_order_that_was_not_answered_is_taken_up_by_the_next_process(host: Host) -> None:
+    host.restart()
+    message = host.message()
+    host.orders.take(message)  # and then the process dies: nothing was ready yet
+    host.restart()
+    host.recover()
+    assert host.orders.wait_idle(20)
+    assert [answer.accepted for answer in host.told(DeployAnswer, message.deployment)] == [True]
+    assert [end.outcome for end in host.told(DeployFinished, message.deployment)] == ["done"]
+
+
+def test_a_process_that_dies_between_accepting_and_answering_answers_later(host: Host) -> None:
+    message = host.message()
+    host.ready.clear()
+    host.restart()
+    host.orders.take(message)
+    verdict = host.deployer.accept(_deployment(host, message))  # the journal is written, and then the process dies
+    verdict.instance.release()
+    host.restart()
+    host.recover()
+    assert host.orders.wait_idle(20)
+    assert all(answer.accepted for answer in host.told(DeployAnswer, message.deployment))
+    ends = host.told(DeployFinished, message.deployment)
+    assert {(end.outcome, end.code) for end in ends} == {("failed", "agent-restarted")}
+    assert len([call for call in host.target.calls if call[0] == "start"]) == 0
+
+
+def _deployment(host: Host, message: Deploy) -> Any:
+    from keepflow.agent import policy
+
+    verdict = policy.check(message.envelope, host.facts())
+    assert isinstance(verdict, policy.Accepted)
+    return verdict.deployment
+
+
+def test_a_host_that_cannot_be_looked_at_begins_nothing(host: Host) -> None:
+    host.broken = True
+    message = host.message()
+    host.take(message)
+    (answer,) = host.told(DeployAnswer, message.deployment)
+    assert (answer.accepted, answer.code) == (False, "engine-unreachable")
+    assert not host.target.calls
+
+
+def test_what_the_deployer_will_not_take_is_a_refusal(host: Host) -> None:
+    message = host.message(deployment="../../etc/passwd")
+    host.take(message)
+    (answer,) = host.told(DeployAnswer, message.deployment)
+    assert not answer.accepted
+    assert not host.inbox
+
+
+def test_reports_are_on_the_disk_when_the_deployer_goes_on(host: Host) -> None:
+    message = host.message()
+    host.take(message)
+    again = Reports(host.root / "reports")
+    assert len(again.after(0, 1000)) == len(host.reports.after(0, 1000))
+    wait_until(lambda: not host.inbox, 5, "an empty inbox")
