@@ -6,14 +6,13 @@ import contextlib
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.figures import Figure, in_turn
 from tests.bench.forge import Forge
 from tests.bench.scripts import Checkout, Naive, StartFirst
 from tests.bench.visitors import Visitor
-from tests.real.demo.files import PROJECT
 from tests.real.demo.repository import instead
 from tests.real.demo.world import World
 
@@ -21,7 +20,22 @@ _STEP_ROUNDS = 15
 _LIVE_ROUNDS = 12
 _CLOCK = "date +at=%s.%N"
 #: The same `docker build` as in the bare scripts: what is compared is everything around it.
-_BUILD = 'docker build --quiet --tag "{image}/dev:b$BUILD_NUMBER" . && echo "image={image}/dev:b$BUILD_NUMBER" >> "$KEEPFLOW_OUTPUT"'
+_FLOW = """\
+version: 1
+image: {image}
+container:
+  port: 8080
+  health: {{path: /healthz}}
+  volumes: [{{name: log, at: /project/log, shared: true}}]
+flows:
+  dev:
+    on: {{push: dev}}
+    steps:
+      - run: |
+          docker build --quiet --tag "{image}/dev:b$BUILD_NUMBER" .
+          echo "image={image}/dev:b$BUILD_NUMBER" >>"$KEEPFLOW_OUTPUT"
+      - deploy: dev
+"""
 
 
 def to_step(world: World, directory: Path) -> Iterator[Figure]:
@@ -52,10 +66,9 @@ def to_step(world: World, directory: Path) -> Iterator[Figure]:
 def to_live(world: World, directory: Path) -> Iterator[Figure]:
     """Measure from the webhook to the new page through nginx, against the careful script and the common one."""
     forge = Forge(world)
-    container = "container:\n  port: 8080\n  health: {path: /healthz}\n  volumes: [{name: log, at: /project/log, shared: true}]\n"
-    build = _BUILD.format(image=world.image)
-    flow = f"version: 1\nimage: {world.image}\n{container}flows:\n  dev:\n    on: {{push: dev}}\n    steps:\n      - run: {build!r}\n      - deploy: dev\n"
-    world.repository.edit("dev", {".keepflow.yml": instead(flow)}, "Build as bare scripts do")
+    world.repository.edit(
+        "dev", {".keepflow.yml": instead(_FLOW.format(image=world.image))}, "Build as bare scripts do"
+    )
     with contextlib.ExitStack() as stack:
         first = StartFirst(world.engine, world.repository.bare, directory)
         stack.callback(first.close)
@@ -81,16 +94,14 @@ def _live(world: World, forge: Forge, first: StartFirst, naive: Naive) -> Iterat
             took = _until(lambda s=sha: forge.tell("dev", s), lambda m=marker: door.shows(m, 60))
         _note(number, times["mine"], took, gaps["mine"], visitor.gap)
         world.quiet()
-    longest = {name: max(values) for name, values in gaps.items()}
-    notes = [
-        f"longest time nobody answered: script {longest['first']:.0f} ms, {PROJECT} by keepflow {longest['mine']:.0f} ms"
-    ]
+    longest = {name: f"{max(values):.0f} ms" for name, values in gaps.items()}
+    notes = [f"longest time nobody answered: script {longest['first']}, keepflow {longest['mine']}"]
     yield Figure("push_to_live", "ms", times["first"], times["mine"], notes)
-    notes = [f"longest time nobody answered: naive script {longest['naive']:.0f} ms, keepflow {longest['mine']:.0f} ms"]
+    notes = [f"longest time nobody answered: naive script {longest['naive']}, keepflow {longest['mine']}"]
     yield Figure("push_to_live_naive", "ms", times["naive"], times["mine"], notes)
 
 
-def _until(act, seen) -> float:
+def _until(act: Callable[[], None], seen: Callable[[], float]) -> float:
     began = time.monotonic()
     act()
     return (seen() - began) * 1000

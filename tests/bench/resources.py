@@ -1,4 +1,4 @@
-"""What keepflow takes while nothing happens, and how long it takes to start; the floor is a Python that does nothing."""
+"""What keepflow takes while nothing happens, and to start; the floor is a Python that does nothing."""
 
 from __future__ import annotations
 
