@@ -48,6 +48,11 @@ class Deploys:
         clock: Clock,
     ) -> None:
         file = host_file.now()
+        if file.services and file.address != "container":
+            raise errors.UsageError(
+                f"agent.yml: address: {file.address} is not built yet; remove the line: slots get container addresses",
+                code="not-yet",
+            )
         self._identity, self._key_id = identity, key_id
         self._host_file, self._made, self._clock = host_file, made, clock
         self._services: tuple[ServiceState, ...] = ()

@@ -7,14 +7,18 @@ deployment that put something back never tries a third release: what failed and 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
+from keepflow.agent import env_file
 from keepflow.agent.deployment import Outcome
 from keepflow.agent.gate import TAIL_LINES, Gate
+from keepflow.agent.masks import masked
 from keepflow.agent.scene import Plan, Scene
 from keepflow.agent.sockets import established
 from keepflow.core import names
+from keepflow.core.masking import Needle, needles_for
 from keepflow.core.states import Phase
-from keepflow.errors import DeployFailed, KeepflowError, Unavailable
+from keepflow.errors import DeployFailed, KeepflowError, SecretTooShort, Unavailable
 from keepflow.ports import ContainerFacts
 
 _ENGINE_SECONDS = 60.0  #: patience with an engine that is being restarted
@@ -27,7 +31,7 @@ def put_back(scene: Scene, code: str, sentence: str, log_tail: str = "") -> Outc
     scene.undoing = True
     try:
         if scene.journal.last("putting-back") is None:
-            log_tail = log_tail or _tail_of_new(scene)
+            log_tail = _without_secrets(scene, log_tail or _tail_of_new(scene))
             scene.write("putting-back", code=code, sentence=sentence, log_tail=log_tail)
         touched = _undo(scene)
     except Exception as error:
@@ -121,6 +125,19 @@ def _tail_of_new(scene: Scene) -> str:
         return scene.target.tail(facts.id, TAIL_LINES) if facts else ""
     except KeepflowError:
         return ""
+
+
+def _without_secrets(scene: Scene, text: str) -> str:
+    """Return the last words of an application without the values it was given in confidence."""
+    given = set(scene.secrets.values())
+    if scene.policy.env_file:
+        with suppress(KeepflowError):
+            given |= set(env_file.read(scene.policy.env_file).values())
+    needles: list[Needle] = []
+    for value in given - set(scene.deployment.container.env.values()):
+        with suppress(SecretTooShort):
+            needles += needles_for(value.encode())
+    return masked(text, needles)
 
 
 def _new_container(scene: Scene, plan: Plan) -> ContainerFacts | None:

@@ -64,6 +64,7 @@ class FakeTarget:
     networks: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     down: bool = False
+    words: str = ""  #: what containers say
     _made: int = 0
 
     def add_image(self, image_id: str) -> str:
@@ -155,7 +156,7 @@ class FakeTarget:
 
     def tail(self, container_id: str, lines: int) -> str:
         """Return what it said."""
-        return f"last words of {container_id}"
+        return self.words or f"last words of {container_id}"
 
     def stop(self, container_id: str, grace: float) -> None:
         """Stop its server."""

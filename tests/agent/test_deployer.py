@@ -341,6 +341,15 @@ def test_the_hosts_env_file_wins_and_secrets_reach_the_container_but_no_file(hos
     assert b"very-secret" not in written
 
 
+def test_the_last_words_of_a_failed_one_are_told_without_the_values_of_the_host(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "shop.env").write_text("DATABASE_URL=postgres://last words of\nSHORT=of\n")
+    deployer = host.deployer(env_file=tmp_path / "shop.env")
+    host.target.words = "connecting to postgres://last words of c1, TZ Asia/Shanghai, as very-secret"
+    failing = order(V1, env={"MODE": "exit", "TZ": "Asia/Shanghai"}, secrets=("PASSWORD",))
+    outcome = deployer.deploy(failing, {"PASSWORD": "very-secret"})
+    assert outcome.log_tail == "connecting to [MASKED] c1, TZ Asia/Shanghai, as [MASKED]"
+
+
 def test_a_container_of_somebody_else_on_a_slots_name_is_never_touched(host: Host) -> None:
     deployer = host.deployer()
     deployer.deploy(order(V1))
