@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.figures import Figure, in_turn
+from tests.real.demo.repository import instead
 from tests.real.demo.world import World
 
 _STEPS = 50
@@ -20,7 +21,7 @@ def figures(world: World, directory: Path) -> Iterator[Figure]:  # noqa: ARG001 
     """Measure the milliseconds of one step."""
     steps = "\n".join([f"      - run: {_CLOCK}", *["      - run: 'true'"] * _STEPS, f"      - run: {_CLOCK}"])
     flow = f"version: 1\nflows:\n  many:\n    on: {{push: many}}\n    steps:\n{steps}\n"
-    world.repository.write("many", {".keepflow.yml": flow}, "Have many steps")
+    world.repository.edit("many", {".keepflow.yml": instead(flow)}, "Have many steps")
 
     def mine() -> float:
         _, sha = world.repository.change("many")
