@@ -64,10 +64,15 @@ def run(config: Path, root: Path, log_format: str) -> int:
     from keepflow.agent.host_file import HostFile
     from keepflow.agent.logs import configure
 
-    configure(as_json=log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()))
+    host_file = HostFile(config)
     state = State(root)
     state.claim()
-    return Daemon(state, HostFile(config)).run()
+    try:
+        daemon = Daemon(state, host_file)
+        configure(as_json=log_format == "json" or (log_format == "auto" and not sys.stderr.isatty()))
+        return daemon.run()
+    finally:
+        state.release()
 
 
 @agent.command()
