@@ -18,7 +18,7 @@ FILES: dict[str, str | bytes | None] = {"hello.txt": "hello\n", "scripts/greet.s
 
 
 @contextlib.contextmanager
-def _master(place: Path) -> Iterator[tuple[FakeMaster, str]]:
+def running_master(place: Path) -> Iterator[tuple[FakeMaster, str]]:
     """Run a master that has one commit of code, at /git/shop, for any job token."""
     repository = bare(place / "repository")
     sha = commit(repository, FILES)
@@ -29,7 +29,7 @@ def _master(place: Path) -> Iterator[tuple[FakeMaster, str]]:
 @pytest.fixture
 def master_and_sha(tmp_path: Path) -> Iterator[tuple[FakeMaster, str]]:
     """A master and the commit it has."""
-    with _master(tmp_path) as found:
+    with running_master(tmp_path) as found:
         yield found
 
 
@@ -73,7 +73,7 @@ def agent(make_agent: Callable[..., AgentProcess]) -> AgentProcess:
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
     """A running build agent with two slots, for all tests of a module."""
     place = tmp_path_factory.mktemp("builder")
-    with _master(place) as (master, sha):
+    with running_master(place) as (master, sha):
         agent = AgentProcess(master, place, file="capabilities: [run]\njobs: 2\n")
         agent.start()
         try:
