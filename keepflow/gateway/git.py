@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from sqlalchemy import Connection
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from keepflow import errors
 from keepflow.core.names import is_name
@@ -51,6 +51,7 @@ class Git:
     def __init__(self, master: Master, readers: Readers) -> None:
         self._master, self._readers = master, readers
         self._processes = asyncio.Semaphore(_MOST_PROCESSES)
+        self._capabilities: dict[Path, bytes] = {}  #: what git said this end can do, by mirror
 
     async def refs(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer what a git asks first: which refs there are, or what this end can do."""
@@ -58,9 +59,12 @@ class Git:
         mirror = await self._mirror(scope)
         if parse_qs(scope["query_string"].decode("latin-1")).get("service") != ["git-upload-pack"]:
             raise errors.Denied("only fetching is possible here")
-        # Clients of protocol 0 and 1 expect the service's name first; git http-backend does the same.
-        prefix = b"" if _protocol(scope) else b"001e# service=git-upload-pack\n" + _PACK_FLUSH
-        await self._answer(scope, None, send, mirror, "advertisement", prefix)
+        if _protocol(scope):
+            await self._tell_capabilities(scope, send, mirror)
+        else:
+            # Clients of protocol 0 and 1 expect the service's name first; git http-backend does the same.
+            prefix = b"001e# service=git-upload-pack\n" + _PACK_FLUSH
+            await self._answer(scope, None, send, mirror, "advertisement", prefix)
 
     async def fetch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one round of a fetch."""
@@ -69,6 +73,22 @@ class Git:
         if header(scope, b"content-type") != b"application/x-git-upload-pack-request":
             raise errors.UsageError("this is no request of a fetching git", code="bad-request")
         await self._answer(scope, receive, send, mirror, "result", b"")
+
+    async def _tell_capabilities(self, scope: Scope, send: Send, mirror: Path) -> None:
+        """Answer protocol 2's first question; the answer names no ref, so git is asked once per mirror only."""
+        if known := self._capabilities.get(mirror):
+            await send({"type": "http.response.start", "status": 200, "headers": _headers("advertisement")})
+            await send({"type": "http.response.body", "body": known})
+            return
+        said: list[bytes] = []
+
+        async def listening(message: Message) -> None:
+            said.append(message.get("body", b""))
+            await send(message)
+
+        await self._answer(scope, None, listening, mirror, "advertisement", b"")
+        if (whole := b"".join(said)).endswith(_PACK_FLUSH):
+            self._capabilities[mirror] = whole
 
     async def _mirror(self, scope: Scope) -> Path:
         """Return the mirror the token opens; a token of another project sees nothing here."""
@@ -90,7 +110,7 @@ class Git:
             feeding = asyncio.create_task(_feed(process, scope, receive)) if receive else None
             try:
                 async with asyncio.timeout(_FETCH_SECONDS):
-                    await _pass_on(process, feeding, send, f"application/x-git-upload-pack-{kind}".encode(), prefix)
+                    await _pass_on(process, feeding, send, kind, prefix)
             finally:
                 if feeding:
                     feeding.cancel()
@@ -154,23 +174,24 @@ def _kill(process: Process) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _pass_on(
-    process: Process, feeding: asyncio.Task[None] | None, send: Send, content_type: bytes, prefix: bytes
-) -> None:
+async def _pass_on(process: Process, feeding: asyncio.Task[None] | None, send: Send, kind: str, prefix: bytes) -> None:
     output = process.stdout
     if output is None:
         raise RuntimeError("a process that is read from was started without a pipe")
     piece = await output.read(_PIECE)
     if not piece:
         await _explain_silence(process, feeding)
-    headers = [(b"content-type", content_type), (b"cache-control", b"no-cache")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": _headers(kind)})
     if prefix:
         await send({"type": "http.response.body", "body": prefix, "more_body": True})
     while piece:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         piece = await output.read(_PIECE)
     await send({"type": "http.response.body", "body": b""})
+
+
+def _headers(kind: str) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", f"application/x-git-upload-pack-{kind}".encode()), (b"cache-control", b"no-cache")]
 
 
 async def _explain_silence(process: Process, feeding: asyncio.Task[None] | None) -> None:
