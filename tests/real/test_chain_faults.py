@@ -14,7 +14,6 @@ from tests.real.demo.doors import Door
 from tests.real.demo.repository import replacing
 from tests.real.demo.story import Live, Released, Story
 from tests.real.demo.world import World
-from tests.real.sample import git
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("released")]
 
@@ -87,7 +86,6 @@ def test_what_failed_with_the_agent_is_promoted_by_pressing_again(world: World, 
 
 def test_a_deployment_waits_for_an_agent_that_is_away_and_is_done_when_it_is_back(world: World) -> None:
     door = allow_staging(world)
-    git(world.repository.work, "branch", "--force", "staging", "master")
     elsewhere = replacing("push: [master, main]", "push: staging", "deploy: test", "deploy: staging")
     world.repository.edit("staging", {".keepflow.yml": elsewhere}, "Deploy to staging")
     marker, sha = world.repository.change("staging")

@@ -56,13 +56,13 @@ class Repository:
     def change(self, branch: str, text: str = "") -> tuple[str, str]:
         """Commit a change that visitors can see on a branch; return the marker they will see and the commit."""
         marker = text or f"{branch}-{secrets.token_hex(4)}"
-        git(self.work, "checkout", "--quiet", branch)
+        self._check_out(branch)
         set_marker(self.work, marker)
         return marker, commit(self.work, f"Show {marker}")
 
     def edit(self, branch: str, edits: dict[str, Edit], message: str) -> str:
         """Commit edits of files (old text → new text; None removes the file) on a branch; return the commit."""
-        git(self.work, "checkout", "--quiet", branch)
+        self._check_out(branch)
         for name, edit in edits.items():
             path = self.work / name
             if edit is None:
@@ -71,9 +71,14 @@ class Repository:
                 path.write_text(edit(path.read_text()))
         return commit(self.work, message)
 
+    def _check_out(self, branch: str) -> None:
+        """Go to a branch, which is made from master when there is none."""
+        known = git(self.work, "for-each-ref", "--format=%(refname)", f"refs/heads/{branch}")
+        git(self.work, "checkout", "--quiet", *([branch] if known else ["-b", branch, "master"]))
+
     def drop_last(self, branch: str) -> None:
         """Take the last commit of a branch back, here; the next push is a forced one."""
-        git(self.work, "checkout", "--quiet", branch)
+        self._check_out(branch)
         git(self.work, "reset", "--quiet", "--hard", "HEAD~1")
 
     def push(self, branch: str) -> None:
