@@ -144,9 +144,7 @@ class Agents:
                 await asyncio.wrap_future(self._master.writer.submit(work))
                 raise errors.Refused("two machines use this agent's key; both are blocked, ask an admin", code="cloned")
             if agent.id in self._sessions:
-                raise errors.Refused(
-                    "an earlier link of this agent is not given up yet; come again", code="busy"
-                )
+                raise errors.Refused("an earlier link of this agent is not given up yet; come again", code="busy")
         finally:
             self._contested.discard(agent.id)
 

@@ -1,13 +1,11 @@
 """Webhooks: length, signature over the raw bytes, one fsynced insert, and only then the answer.
 
 This is the path that decides how many pushes a second the master takes, so it does nothing else: no git, no flow file,
-and a project's row is read once a second at most.
+and a project's row is read once, until some project is changed.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +25,7 @@ from keepflow.engine.context import Master
 from keepflow.gateway.answers import allow, send_json
 from keepflow.gateway.limits import MIB, Body, Room, declared_length
 from keepflow.gateway.readers import Readers
+from keepflow.gateway.recording import Recording
 from keepflow.store import projects
 from keepflow.store.projects import Project
 
@@ -36,22 +35,20 @@ log = structlog.get_logger(__name__)
 LIMIT = 25 * MIB
 #: Bodies above this are checked and read in a thread; below it the hand-over costs more than the work.
 _LARGE = 256 * 1024
-#: How long, in seconds, a project's row is trusted. A secret that does not fit is looked up again at once.
-_TRUST = 1.0
 _CONTENT_TYPES = (b"application/json", b"application/x-www-form-urlencoded")
-#: Headers worth keeping with a delivery begin like this; `intake.record` leaves out what proves the sender.
+#: Headers worth keeping with a delivery begin like this; `intake` leaves out what proves the sender.
 _KEPT = ("x-", "content-type", "user-agent")
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A project as hooks see it: its row, its forge, its secret in the clear, and when that was read."""
+    """A project as hooks see it: its row, its forge, its secret in the clear."""
 
     project: Project
     forge: ModuleType
     secret: bytes = field(repr=False)
     url: str
-    read_at: float
+    generation: object  #: what was valid when it was read
 
 
 class Hooks:
@@ -59,23 +56,23 @@ class Hooks:
 
     def __init__(self, master: Master, readers: Readers, room: Room) -> None:
         self._master, self._readers, self._room = master, readers, room
+        self._recording = Recording(master)
         self._known: dict[str, _Known] = {}
-        self._reading: dict[str, asyncio.Task[_Known]] = {}
+        self._generation = object()
+        master.wakes.subscribe("projects", self._forget)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one webhook; raises every KeepflowError that is its refusal."""
         allow(scope, "POST")
-        known = await self._project(scope["path_params"]["project"], time.monotonic() - _TRUST)
+        known = await self._project(scope["path_params"]["project"])
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         _check_content(headers)
         declared_length(scope, LIMIT)
         async with Body(scope, receive, self._room, LIMIT) as body:
-            known = await self._verified(known, headers, body)
+            await self._verify(known, headers, body)
             delivery, name = _names(known.forge, headers)
             parsed = await self._parsed(known, headers, body)
-            work = partial(
-                intake.record,
-                master=self._master,
+            call = intake.Call(
                 project=known.project,
                 delivery_id=delivery,
                 forge=known.project.forge,
@@ -83,54 +80,36 @@ class Hooks:
                 headers={key: value for key, value in headers.items() if key.startswith(_KEPT)},
                 body=body,
                 parsed=parsed,
-                now=clock.now(),
+                received_at=clock.now(),
             )
-            recorded = await asyncio.wrap_future(self._master.writer.submit(work))
+            recorded = await self._recording.record(call)
         await _answer(send, known, recorded, parsed)
 
-    async def _project(self, name: str, not_before: float) -> _Known:
+    def _forget(self) -> None:
+        """Read every project anew: one was changed."""
+        self._generation = object()
+
+    async def _project(self, name: str) -> _Known:
         known = self._known.get(name)
-        if known is not None and known.read_at >= not_before:
+        if known is not None and known.generation is self._generation:
             return known
+        self._known.pop(name, None)
         if not is_name(name):
             raise _no_project()
-        task = self._reading.get(name)
-        if task is None:
-            task = self._reading[name] = asyncio.create_task(self._read(name))
-            task.add_done_callback(lambda _: self._reading.pop(name, None))
-        return await asyncio.shield(task)
-
-    async def _read(self, name: str) -> _Known:
-        self._known.pop(name, None)
-        read_at = time.monotonic()
+        generation = self._generation
         project, url = await self._readers.query(lambda conn: (_find(conn, name), self._master.url()))
-        forge = self._master.forges[project.forge]
         sealed, place = project.hook_secret, projects.hook_secret_place(name)
         secret = self._master.vault.unseal(sealed, place) if sealed else b""
-        self._known[name] = _Known(project, forge, secret, url, read_at)
-        return self._known[name]
-
-    async def _verified(self, known: _Known, headers: Mapping[str, str], body: bytes) -> _Known:
-        """Return the project whose secret fits; a secret that was changed a moment ago is looked up once more."""
-        try:
-            await self._check(known, headers, body)
-        except errors.BadSignature:
-            fresh = await self._project(known.project.name, time.monotonic() - _TRUST / 4)
-            if fresh.secret == known.secret:
-                raise _unsigned(known) from None
-            known = fresh
-            try:
-                await self._check(known, headers, body)
-            except errors.BadSignature:
-                raise _unsigned(known) from None
+        known = self._known[name] = _Known(project, self._master.forges[project.forge], secret, url, generation)
         return known
 
-    async def _check(self, known: _Known, headers: Mapping[str, str], body: bytes) -> None:
+    async def _verify(self, known: _Known, headers: Mapping[str, str], body: bytes) -> None:
         verify = partial(known.forge.verify, headers, body, known.secret)
-        if len(body) > _LARGE:
-            await self._readers.call(verify)
-        else:
-            verify()
+        try:
+            await self._readers.call(verify) if len(body) > _LARGE else verify()
+        except errors.BadSignature as error:
+            log.warning("a hook was refused", project=known.project.name, why=error.message)
+            raise errors.BadSignature("the signature is missing or does not fit; compare the hook's secret") from None
 
     async def _parsed(self, known: _Known, headers: Mapping[str, str], body: bytes) -> Parsed:
         parse = partial(known.forge.parse, headers, body)
@@ -168,11 +147,6 @@ def _find(conn: Connection, name: str) -> Project:
 
 def _no_project() -> errors.NotFound:
     return errors.NotFound("there is no such project", code="no-project")
-
-
-def _unsigned(known: _Known) -> errors.BadSignature:
-    log.warning("a hook was refused: its signature does not fit", project=known.project.name)
-    return errors.BadSignature("the signature is missing or does not fit; compare the hook's secret")
 
 
 def _first(recorded: intake.Recorded) -> dict[str, Any]:
