@@ -35,7 +35,13 @@ def _docker(request: pytest.FixtureRequest) -> tuple[Target, str]:
     found = target.image(base_images["busybox"])
     if found is None:
         missing("the base image busybox")
-    request.addfinalizer(lambda: engine.remove_labelled(f"keepflow.test={os.getpid()}"))
+
+    def clean() -> None:
+        engine.remove_labelled(f"keepflow.test={os.getpid()}")
+        engine.remove_labelled(f"{names.LABEL_SERVICE}={_SERVICE}")
+        target.close()
+
+    request.addfinalizer(clean)
     return target, found.image_id
 
 
