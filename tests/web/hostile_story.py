@@ -12,8 +12,13 @@ CORPUS = (*payloads.XSS, *payloads.TEMPLATES, *payloads.TERMINAL)
 
 
 def tell(told: Story) -> list[str]:
-    """Tell it, and return the paths of all pages that show some of it."""
+    """Tell it from the beginning, and return the paths of all pages that show some of it."""
     story.tell(told)
+    return tell_more(told)
+
+
+def tell_more(told: Story) -> list[str]:
+    """Tell it into a story that was told already, and return the paths of all pages that show some of it."""
     numbers = [_push(told, index) for index in range(0, len(CORPUS), 12)]
     _warn(told)
     _point_elsewhere(told)

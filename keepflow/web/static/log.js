@@ -228,11 +228,13 @@ body.addEventListener("click", (event) => {
   location.hash = `#L${Math.min(marked.first, other)}-L${Math.max(marked.first, other)}`;
 });
 
-for (const name of ["wheel", "touchmove", "keydown"]) {
-  body.addEventListener(name, () => requestAnimationFrame(() => {
-    if (body.scrollTop + body.clientHeight < body.scrollHeight - 2 * LINE) follow.checked = false;
-  }), { passive: true });
-}
+// Whoever scrolls up, by whatever means, wants to read in peace; a log that grows never scrolls up by itself.
+let lastTop = 0;
+body.addEventListener("scroll", () => {
+  const atEnd = body.scrollTop + body.clientHeight >= body.scrollHeight - 2 * LINE;
+  if (!atEnd && body.scrollTop < lastTop) follow.checked = false;
+  lastTop = body.scrollTop;
+}, { passive: true });
 follow.addEventListener("change", () => follow.checked && toEnd());
 
 // A failed run opens where it failed.
