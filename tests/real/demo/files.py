@@ -69,6 +69,7 @@ def write_local_agent(path: Path, names: Names, engine: str) -> None:
         {
             "master": names.master,
             "capabilities": ["run", "deploy"],
+            "jobs": 2,
             "docker": {"host": engine},
             "docker_for": [f"{PROJECT}/dev", f"{PROJECT}/test"],
             "nginx": {"mode": "own"},

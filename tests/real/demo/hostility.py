@@ -24,12 +24,14 @@ MESSAGE = f"$(touch${{IFS}}{CANARY}) `touch {CANARY}` <script>alert(1)</script> 
 def push_hostile(world: World, names: Sequence[str]) -> dict[str, str]:
     """Push a commit with a hostile message under hostile names; return the names that did not come through, with why.
 
-    A name has come through when its run succeeded and its script was given exactly the name and the message.
+    A name has come through when its run succeeded and its script was given exactly the name and the message. The
+    branches are deleted afterwards, which the hook tells as well.
     """
     sha = world.repository.edit("master", {".keepflow.yml": instead(EVERY_BRANCH)}, MESSAGE)
     world.repository.push_as(sha, names)
     world.repository.drop_last("master")
     world.quiet(120)
+    world.repository.delete(names)
     wrong = {}
     for name in names:
         found = world.master.runs(branch=f"refs/heads/{name}")

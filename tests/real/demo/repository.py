@@ -83,8 +83,12 @@ class Repository:
 
     def push(self, branch: str) -> None:
         """Push a branch as a person does."""
-        git(self.work, "push", "--quiet", "--force", "origin", branch)
+        git(self.work, "push", "--quiet", "--force", "origin", f"refs/heads/{branch}:refs/heads/{branch}")
 
     def push_as(self, sha: str, branches: Iterable[str]) -> None:
         """Push one commit under many branch names at once."""
         git(self.work, "push", "--quiet", "origin", *(f"{sha}:refs/heads/{branch}" for branch in branches))
+
+    def delete(self, branches: Iterable[str]) -> None:
+        """Delete branches of the bare repository."""
+        git(self.work, "push", "--quiet", "origin", *(f":refs/heads/{branch}" for branch in branches))
