@@ -16,15 +16,16 @@ from keepflow.engine.context import Master
 from keepflow.store import agents, events, jobs, projects, runs
 from keepflow.store.agents import Agent
 from keepflow.store.jobs import Job
-from keepflow.store.runs import Run
 from keepflow.store.writer import Tx
 
 #: Reason code of a job that no connected agent can take at all.
 NO_AGENT = "no-agent"
 #: Reason code of a job whose turn comes when somebody else's job ends.
 NO_SLOT = "no-slot"
-#: Jobs that are given their sentence when nobody is free; the ones far behind keep the one they have.
-_PAGE = 64
+#: Jobs read at once; when nobody is free, only the first page is looked at, the ones behind keep their sentence.
+_PAGE = 32
+#: Jobs at the front of the line whose sentence names the runs that keep the agents busy; that changes with every end.
+_FRONT = 3
 
 
 @dataclass(slots=True)
@@ -41,18 +42,22 @@ class _Worker:
 
 def assign(tx: Tx, master: Master, now: int) -> set[int]:
     """Hand out queued script jobs, oldest first, and return the runs whose jobs were given away or a new sentence."""
-    touched = set[int]()
+    touched, in_line = set[int](), 0
     page = jobs.waiting_for_agents(tx.conn, NO_AGENT, 0, _PAGE)
-    if not page:
-        return touched
-    workers = _workers(tx.conn)
+    workers = _workers(tx.conn) if page else []
     while page:
-        for job in page:
-            if _place(tx, master, job, workers, now):
+        for job, holder in page:
+            able = _able(job, holder, workers)
+            free = [worker for worker in able if worker.free > 0]
+            if free:
+                changed = _hand_out(tx, master, job, max(free, key=lambda worker: worker.free), now)
+            else:
+                changed, in_line = _explain(tx.conn, job, holder, able, workers, in_line), in_line + 1
+            if changed:
                 touched.add(job.run_id)
         if len(page) < _PAGE or all(worker.free <= 0 for worker in workers):
             break
-        page = jobs.waiting_for_agents(tx.conn, NO_AGENT, page[-1].id, _PAGE)
+        page = jobs.waiting_for_agents(tx.conn, NO_AGENT, page[-1][0].id, _PAGE)
     return touched
 
 
@@ -65,30 +70,34 @@ def _workers(conn: Connection) -> list[_Worker]:
     return list(workers.values())
 
 
-def _place(tx: Tx, master: Master, job: Job, workers: Sequence[_Worker], now: int) -> bool:
-    """Give one job to an agent or tell it what it waits for; False when nothing about it changed."""
-    run = runs.by_id(tx.conn, job.run_id)
-    kinds = {step["kind"] for step in job.spec["steps"]}
-    able = [
-        worker for worker in workers if run.agent_id in (None, worker.agent.id) and kinds <= worker.agent.step_kinds
-    ]
-    free = [worker for worker in able if worker.free > 0]
-    if free:
-        chosen = max(free, key=lambda worker: worker.free)
-        return _hand_out(tx, master, job, run, chosen, now)
+def _able(job: Job, holder: int | None, workers: Sequence[_Worker]) -> list[_Worker]:
+    """Return who could run a job if it had a free slot; a run stays on the agent that holds its files."""
+    kinds = _kinds(job)
+    return [worker for worker in workers if holder in (None, worker.agent.id) and kinds <= worker.agent.step_kinds]
+
+
+def _kinds(job: Job) -> set[str]:
+    return {step["kind"] for step in job.spec["steps"]}
+
+
+def _explain(
+    conn: Connection, job: Job, holder: int | None, able: Sequence[_Worker], workers: Sequence[_Worker], in_line: int
+) -> bool:
+    """Tell a job what it waits for, when so many wait before it; False when it knows that already."""
     state = State.QUEUED if able else State.WAITING
-    reason = _busy(able) if able else _nobody(tx.conn, run, kinds, workers)
+    reason = _busy(able, named=in_line < _FRONT) if able else _nobody(conn, job, holder, workers)
     if (job.state, job.reason) == (state, reason.sentence):
         return False
-    return jobs.move(tx.conn, job.id, state, reason)
+    return jobs.move(conn, job.id, state, reason)
 
 
-def _hand_out(tx: Tx, master: Master, job: Job, run: Run, worker: _Worker, now: int) -> bool:
+def _hand_out(tx: Tx, master: Master, job: Job, worker: _Worker, now: int) -> bool:
     if job.state == State.WAITING:
         jobs.move(tx.conn, job.id, State.QUEUED, Reason("ready", "an agent is free"))
     if not jobs.claim(tx.conn, job.id):
         return False
-    agent, project = worker.agent, projects.by_id(tx.conn, run.project_id)
+    agent, run = worker.agent, runs.by_id(tx.conn, job.run_id)
+    project = projects.by_id(tx.conn, run.project_id)
     token = tokens.new("job")
     attempt = jobs.add_attempt(tx.conn, job.id, agent.id, now, token_hash=tokens.digest(token))
     runs.bind_agent(tx.conn, run.id, agent.id)
@@ -100,17 +109,18 @@ def _hand_out(tx: Tx, master: Master, job: Job, run: Run, worker: _Worker, now: 
     return True
 
 
-def _busy(able: Sequence[_Worker]) -> Reason:
+def _busy(able: Sequence[_Worker], *, named: bool) -> Reason:
     slots, held = sum(worker.agent.slots for worker in able), [name for worker in able for name in worker.busy]
     if not slots:
         return Reason(NO_SLOT, f"waits: {_names(able)} takes no jobs now (0 slots)")
-    owners = f" by {', '.join(held[:3])}{' and others' if len(held) > 3 else ''}" if held else ""
+    owners = f" by {', '.join(held[:3])}{' and others' if len(held) > 3 else ''}" if held and named else ""
     return Reason(NO_SLOT, f"waits for a free slot on {_names(able)} ({len(held)} of {slots} busy{owners})")
 
 
-def _nobody(conn: Connection, run: Run, kinds: set[str], workers: Sequence[_Worker]) -> Reason:
-    if run.agent_id is not None and all(worker.agent.id != run.agent_id for worker in workers):
-        name = agents.by_id(conn, run.agent_id).name
+def _nobody(conn: Connection, job: Job, holder: int | None, workers: Sequence[_Worker]) -> Reason:
+    kinds = _kinds(job)
+    if holder is not None and all(worker.agent.id != holder for worker in workers):
+        name = agents.by_id(conn, holder).name
         return Reason(NO_AGENT, f"agent {name}, which holds the files of this run, is not connected")
     if not workers:
         known = [agent.name for agent in agents.every(conn) if "run" in agent.capabilities and not agent.revoked_at]

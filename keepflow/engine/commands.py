@@ -42,7 +42,8 @@ def run_flow(master: Master, project_name: str, flow: str, ref: str, inputs: Map
         raise errors.NotFound(f"there is no project {quoted(project_name)}")
     full, sha = _resolve(master, project, ref)
     event = Event(EventKind.MANUAL, full, sha, actor=by, inputs=dict(inputs))
-    found = repository.look(master, project, event, None)
+    now = clock.now()
+    found = repository.look(master, project, event, None, now, now)
     if found.gone or found.flow_file is None:
         raise errors.UsageError(found.gone or (found.failure.sentence if found.failure else ""), code="no-flow")
     chosen = _choose(found.flow_file, flow, event)

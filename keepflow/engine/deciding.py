@@ -43,7 +43,7 @@ def handle(master: Master, delivery_id: int, now: int) -> None:
             return
         project = projects.by_id(conn, delivery.project_id)
         taken = heads.get(conn, project.id, delivery.event.ref)
-    found = repository.look(master, project, delivery.event, taken)
+    found = repository.look(master, project, delivery.event, taken, delivery.received_at, now)
     master.writer.call(lambda tx: _decide(tx, master, project, delivery, found, now))
 
 

@@ -247,6 +247,8 @@ def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
 
 def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployPhase) -> None:
     phase = Phase(body.phase) if body.phase in set(Phase) else deployment.phase
+    if phase == Phase.ACCEPTED == deployment.phase:
+        return  # the answer to the order said so already
     said = {"phase": body.phase, "at": body.at, "detail": body.detail}
     forward = phase not in OUTCOMES and phase_may_move(deployment.phase, phase)
     moved = phase if forward else deployment.phase

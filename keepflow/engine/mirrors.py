@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,10 @@ from keepflow.tools.git import Commit, Mirror, Remote, check_ref, init_bare, ls_
 FLOW_FILES = (".keepflow.yml", ".keepflow.yaml")
 FLOW_FILE_LIMIT = 256 * 1024
 _FETCH_SECONDS = 120.0
+_FLOW_FILES_KEPT = 16  #: what a commit says never changes; a storm of hooks names few commits
+
+_FlowFile = tuple[str, bytes] | None
+_UNREAD: _FlowFile = ("", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Mirrors:
         self._root = home / "mirrors"
         self._vault = vault
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+        self._asked: dict[tuple[int, str], tuple[int, str]] = {}  # (project, ref) → when its remote was asked, head
+        self._flow_files: OrderedDict[tuple[int, str, str], _FlowFile] = OrderedDict()
 
     def path(self, project: Project) -> Path:
         """Return where the mirror of a project lies."""
@@ -53,6 +59,21 @@ class Mirrors:
                 )  # a branch `a` that is gone there is in the way of `a/b` here
             return Fetched(mirror.resolve(ref))
 
+    def fetch_told(self, project: Project, ref: str, sha: str, told_at: int, now: int) -> Fetched:
+        """Bring a ref here of which somebody said at `told_at` that it is at `sha`.
+
+        A storm of hooks costs one fetch: the remote is not asked again when it was asked after that and said the same.
+        """
+        asked_at, head = self._asked.get((project.id, ref), (0, ""))
+        if head == sha and asked_at > told_at:
+            return Fetched(head)
+        fetched = self.fetch(project, ref)
+        if fetched.head is not None:
+            self._asked[project.id, ref] = (now, fetched.head)
+        else:
+            self._asked.pop((project.id, ref), None)
+        return fetched
+
     def has(self, project: Project, sha: str) -> bool:
         """Say whether a commit is in the mirror."""
         return self._mirror(project).has(sha)
@@ -73,6 +94,15 @@ class Mirrors:
 
         Raises TooLarge, and NotFound when the commit is not here.
         """
+        key = (project.id, project.flow_file, sha)
+        found = self._flow_files.get(key, _UNREAD)
+        if found is _UNREAD:
+            found = self._flow_files[key] = self._find_flow_file(project, sha)
+            while len(self._flow_files) > _FLOW_FILES_KEPT:
+                self._flow_files.popitem(last=False)
+        return found
+
+    def _find_flow_file(self, project: Project, sha: str) -> _FlowFile:
         names = FLOW_FILES if project.flow_file in FLOW_FILES else (project.flow_file,)
         for name in names:
             content = self._mirror(project).read_file(sha, name, FLOW_FILE_LIMIT)

@@ -32,16 +32,17 @@ class Found:
     newer: str | None = None
 
 
-def look(master: Master, project: Project, event: Event, taken: str | None) -> Found:
-    """Fetch the ref of an event and read the flow file at its commit; `taken` is the commit last taken of that ref.
+def look(master: Master, project: Project, event: Event, taken: str | None, told_at: int, now: int) -> Found:
+    """Fetch the ref of an event and read the flow file at its commit.
 
+    `taken` is the commit last taken of that ref, `told_at` when the event came.
     Raises CommandFailed or BadRemote when the remote cannot be asked now. Not for the writer thread: it runs git.
     """
     try:
         ref, sha = check_ref(event.ref), check_sha(event.sha)
     except errors.UsageError as error:
         return Found(event, gone=error.message)
-    head = master.mirrors.fetch(project, ref).head
+    head = master.mirrors.fetch_told(project, ref, sha, told_at, now).head
     if head is None:
         return Found(event, gone=f"{quoted(ref)} is not at the remote any more")
     if head != sha and not master.mirrors.is_ancestor(project, sha, head):

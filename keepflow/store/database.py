@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -35,8 +35,15 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        try:
+            self.url = make_url(url)
+        except ArgumentError:
+            raise errors.UsageError(
+                "the database's address is none; write postgresql+psycopg://…", code="database"
+            ) from None
+        if self.url.drivername not in ("sqlite", "postgresql+psycopg"):
+            raise errors.UsageError(f"{self.url!r}: write postgresql+psycopg://…, or leave it out", code="database")
+        self.is_sqlite = self.url.drivername == "sqlite"
         if self.is_sqlite and not self.url.database:
             raise errors.UsageError(
                 f"{url}: name a file, such as sqlite:////var/lib/keepflow/keepflow.db", code="database"
@@ -119,7 +126,10 @@ class Database:
         return descriptor
 
     def _lock_advisory(self) -> Connection:
-        conn = self._writing.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            conn = self._writing.connect().execution_options(isolation_level="AUTOCOMMIT")
+        except DatabaseError as error:
+            raise errors.Unavailable(f"{self.url!r} cannot be reached: {error.orig}", code="database") from None
         if conn.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_LOCK}).scalar():
             return conn
         conn.close()

@@ -14,6 +14,9 @@ from keepflow.store.tables import events
 from keepflow.store.writer import Tx
 
 _FIRST = "0" * 64
+#: Built once: every change of anything adds an event.
+_ADD = events.insert().returning(events.c.id)
+_LAST = select(events.c.chain).order_by(events.c.id.desc()).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def add(
     }
     previous = tx.chain or _last_link(tx.conn)
     tx.chain = link(previous, row)
-    return int(tx.conn.execute(events.insert().returning(events.c.id), {**row, "chain": tx.chain}).scalar_one())
+    return int(tx.conn.execute(_ADD, {**row, "chain": tx.chain}).scalar_one())
 
 
 def link(previous: str, row: Mapping[str, Any]) -> str:
@@ -95,4 +98,4 @@ def since(conn: Connection, after_id: int, limit: int, **filters: int | str) -> 
 
 
 def _last_link(conn: Connection) -> str:
-    return conn.execute(select(events.c.chain).order_by(events.c.id.desc()).limit(1)).scalar() or _FIRST
+    return conn.execute(_LAST).scalar() or _FIRST

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, and_, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, select, update
 
 from keepflow.core.flows import JobKind, PlannedJob
 from keepflow.core.progress import NEEDS, NO_REASON
@@ -75,12 +75,17 @@ class Step:
     finished_at: int | None
 
 
-def _job(row: RowMapping) -> Job:
+def _job(row: Mapping[Any, Any]) -> Job:
     return Job(**{**row, "kind": JobKind(row["kind"]), "state": State(row["state"]), "needs": tuple(row["needs"])})
 
 
 def _attempt(row: RowMapping) -> Attempt:
     return Attempt(**{**row, "state": State(row["state"])})
+
+
+#: Built once: these are asked many times for every report, and building costs as much as asking.
+_BY_ID = select(jobs).where(jobs.c.id == bindparam("id"))
+_OF_RUN = select(jobs).where(jobs.c.run_id == bindparam("run_id")).order_by(jobs.c.ordinal)
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
@@ -107,25 +112,22 @@ def add(
 
 def by_id(conn: Connection, job_id: int) -> Job:
     """Return a job by its row id; it must exist."""
-    return _job(conn.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one())
+    return _job(conn.execute(_BY_ID, {"id": job_id}).mappings().one())
 
 
 def of_run(conn: Connection, run_id: int) -> list[Job]:
     """List the jobs of a run in the order of its plan."""
-    return [_job(row) for row in conn.execute(_jobs().where(jobs.c.run_id == run_id)).mappings()]
+    return [_job(row) for row in conn.execute(_OF_RUN, {"run_id": run_id}).mappings()]
 
 
 def of_runs(conn: Connection, run_ids: Iterable[int]) -> list[Job]:
     """List the jobs of several runs, run by run."""
-    return [_job(row) for row in conn.execute(_jobs().where(jobs.c.run_id.in_(list(run_ids)))).mappings()]
+    query = select(jobs).where(jobs.c.run_id.in_(list(run_ids))).order_by(jobs.c.run_id, jobs.c.ordinal)
+    return [_job(row) for row in conn.execute(query).mappings()]
 
 
-def _jobs() -> Select[Any]:
-    return select(jobs).order_by(jobs.c.run_id, jobs.c.ordinal)
-
-
-def waiting_for_agents(conn: Connection, no_agent: str, after: int, limit: int) -> list[Job]:
-    """List script jobs that may start now, oldest first, beyond the row id `after`.
+def waiting_for_agents(conn: Connection, no_agent: str, after: int, limit: int) -> list[tuple[Job, int | None]]:
+    """List script jobs that may start now, oldest first, beyond the row id `after`, each with the agent of its run.
 
     Those are the queued ones and the ones that wait with the reason code `no_agent`.
     """
@@ -133,10 +135,13 @@ def waiting_for_agents(conn: Connection, no_agent: str, after: int, limit: int) 
         jobs.c.state == State.QUEUED.value,
         and_(jobs.c.state == State.WAITING.value, jobs.c.reason_code == no_agent),
     )
-    query = select(jobs).where(
-        jobs.c.finished_at.is_(None), ready, jobs.c.kind == JobKind.SCRIPT.value, jobs.c.id > after
+    query = (
+        select(jobs, runs.c.agent_id)
+        .join(runs, runs.c.id == jobs.c.run_id)
+        .where(jobs.c.finished_at.is_(None), ready, jobs.c.kind == JobKind.SCRIPT.value, jobs.c.id > after)
     )
-    return [_job(row) for row in conn.execute(query.order_by(jobs.c.id).limit(limit)).mappings()]
+    rows = [dict(row) for row in conn.execute(query.order_by(jobs.c.id).limit(limit)).mappings()]
+    return [(_job(row), agent_id) for row in rows for agent_id in [row.pop("agent_id")]]
 
 
 def runs_with_waiting_deploys(conn: Connection) -> list[int]:

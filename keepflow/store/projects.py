@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
 from keepflow.store.tables import projects
 
@@ -34,6 +34,9 @@ def _project(row: RowMapping) -> Project:
     return Project(**{**row, "images": tuple(row["images"])})
 
 
+_BY_ID = select(projects).where(projects.c.id == bindparam("id"))  # built once, asked for every report
+
+
 def hook_secret_place(name: str) -> str:
     """Return the place a project's hook secret is sealed for."""
     return f"project/{name}/hook-secret"
@@ -46,7 +49,7 @@ def git_token_place(name: str) -> str:
 
 def by_id(conn: Connection, project_id: int) -> Project:
     """Return a project by its row id, removed ones too; it must exist."""
-    return _project(conn.execute(select(projects).where(projects.c.id == project_id)).mappings().one())
+    return _project(conn.execute(_BY_ID, {"id": project_id}).mappings().one())
 
 
 def by_name(conn: Connection, name: str) -> Project | None:

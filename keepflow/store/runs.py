@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select, update
 
 from keepflow.core.events import Event
 from keepflow.core.states import FINAL, LIVE, MOVES, Reason, State
@@ -42,6 +42,10 @@ class Run:
 
 def _run(row: RowMapping) -> Run:
     return Run(**{**row, "state": State(row["state"]), "event": Event.from_json(row["event"])})
+
+
+#: Built once: these are asked many times for every report, and building costs as much as asking.
+_BY_ID = select(runs).where(runs.c.id == bindparam("id"))
 
 
 def add(
@@ -84,7 +88,7 @@ def add(
 
 def by_id(conn: Connection, run_id: int) -> Run:
     """Return a run by its row id; it must exist."""
-    return _run(conn.execute(select(runs).where(runs.c.id == run_id)).mappings().one())
+    return _run(conn.execute(_BY_ID, {"id": run_id}).mappings().one())
 
 
 def by_number(conn: Connection, project_id: int, number: int) -> Run | None:
