@@ -70,6 +70,18 @@ def test_a_run_builds_then_deploys_and_is_what_its_deployment_was(world: World, 
     assert (world.run().state, _deployment(world).phase) == (State.SUCCEEDED, Phase.DONE)
 
 
+def test_each_phase_of_a_deployment_is_told_once(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    for phase in ("accepted", "preflight", "pulling"):
+        agent.report(messages.DeployPhase(fence=deploy.fence, deployment=deploy.deployment, at=1, phase=phase))
+    _finish(agent, deploy)
+    told = [entry["phase"] for entry in _deployment(world).phases]
+    assert told == ["offered", "accepted", "preflight", "pulling", "done"]
+
+
 def test_a_failed_deploy_fails_its_run_with_the_deployments_reason(world: World, place: tuple[Project, Path]) -> None:
     agent = world.agent(**BOTH)
     push(world, *place, TEXT)
