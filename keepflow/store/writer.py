@@ -22,6 +22,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from keepflow import errors
 from keepflow.store.database import Database
+from keepflow.tools.failpoints import fail
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -135,6 +136,8 @@ class Writer:
             while time.monotonic() < deadline and (task := self._waiting()) is not None:
                 group.tasks.append(task)
                 group.perform(tx)
+            fail("store.before-commit")
+        fail("store.after-commit")
 
     def _waiting(self) -> _Task | None:
         try:

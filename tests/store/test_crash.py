@@ -10,11 +10,13 @@ import time
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from keepflow.store import settings
 from keepflow.store.database import Database
 from keepflow.store.writer import Writer
+from keepflow.tools import failpoints
 
 CYCLES = 50
 
@@ -32,6 +34,27 @@ def test_f01_fifty_kills_lose_no_acknowledged_row_and_damage_no_file(tmp_path: P
     assert acknowledged - stored == set()
     assert len(acknowledged) > CYCLES * 4
     database.check()
+    database.dispose()
+
+
+@pytest.mark.parametrize(("place", "stored"), [("store.before-commit", False), ("store.after-commit", True)])
+def test_f01_a_kill_around_a_commit_leaves_all_of_it_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, stored: bool
+) -> None:
+    url = f"sqlite:///{tmp_path}/keepflow.db"
+    Database(url).migrate()
+    monkeypatch.setenv(failpoints.VARIABLE, f"{place}=kill")
+    reading, writing = os.pipe()
+    process = get_context("fork").Process(target=_store_without_end, args=(url, 0, writing))
+    process.start()
+    os.close(writing)
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    with os.fdopen(reading, "rb") as said:
+        assert said.read() == b"", "nothing was acknowledged"
+    database = Database(url)
+    with database.read() as conn:
+        assert bool(conn.execute(text("SELECT count(*) FROM settings")).scalar()) is stored
     database.dispose()
 
 

@@ -82,6 +82,20 @@ def test_a_damaged_file_is_refused_at_the_start(tmp_path: Path) -> None:
     assert caught.value.code == "damaged"
 
 
+@pytest.mark.parametrize("url", ["nonsense", "mysql://u:hidden@127.0.0.1/x", "postgresql://u:hidden@127.0.0.1/x"])
+def test_an_address_of_no_database_we_know_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(errors.UsageError) as caught:
+        Database(url)
+    assert "postgresql+psycopg://" in caught.value.message
+    assert "hidden" not in caught.value.message
+
+
+def test_a_database_that_does_not_answer_is_told_without_its_password() -> None:
+    with pytest.raises(errors.Unavailable) as caught:
+        Database("postgresql+psycopg://u:hidden@127.0.0.1:1/x").lock()
+    assert "hidden" not in caught.value.message
+
+
 def test_every_sqlite_connection_keeps_commits_through_a_power_cut_and_readers_cannot_write(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/keepflow.db")
     database.migrate()
