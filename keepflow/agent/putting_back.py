@@ -47,7 +47,8 @@ def put_back(scene: Scene, code: str, sentence: str, log_tail: str = "") -> Outc
     serving = _serving_or_none(scene)
     if touched:
         return Outcome(Phase.REVERTED, code, f"{sentence}; put back: {_named(serving)} serves", serving, {}, log_tail)
-    return Outcome(Phase.FAILED, code, f"{sentence}; {_named(serving)} was not touched", serving, {}, log_tail)
+    untouched = f"{_named(serving)} was not touched" if serving else "nothing served before"
+    return Outcome(Phase.FAILED, code, f"{sentence}; {untouched}", serving, {}, log_tail)
 
 
 def serving_identity(scene: Scene) -> str | None:

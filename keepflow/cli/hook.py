@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keepflow.errors import KeepflowError
+from keepflow.errors import KeepflowError, UsageError
 
 if TYPE_CHECKING:
     from keepflow.cli.pushed import Sender, Update
@@ -43,6 +43,10 @@ def show(url: str, secret_file: Path) -> None:
     sh, curl and openssl, on purpose: openssl takes the signing key as an argument, where every account of the machine
     can read it.
     """
+    if not secret_file.is_absolute():
+        raise UsageError(f"{secret_file}: write the whole path; git runs hooks in a directory of its own")
+    if not url.startswith(("https://", "http://")):
+        raise UsageError(f"{url[:200]!r} is not the address of a master; write https://…/hooks/PROJECT")
     click.echo(_POST_RECEIVE.format(url=shlex.quote(url), secret=shlex.quote(str(secret_file))), nl=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,29 @@ class Server:
     local: bool = False
     ca_file: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("https://", "http://")):
+            raise errors.UsageError(
+                f"{self.url[:200]!r} is not the address of a master; write https://…", code="bad-url"
+            )
+        if not (self.token.isascii() and self.token.isprintable() and self.token):
+            raise errors.AuthError(f"this is no token: one line of plain letters ({self.told_by})", code="bad-token")
+
 
 def find_server(url: str | None, token_file: str | None, env: Mapping[str, str]) -> Server:
     """Find the server: `--url` and `--token-file`, KEEPFLOW_URL with KEEPFLOW_TOKEN or KEEPFLOW_TOKEN_FILE, config.yml,
-    the master running here. Raises AuthError or UsageError that says what is missing and how to give it.
+    the master running here. A `--token-file` is used for any of them. Raises AuthError or UsageError that says what is
+    missing and how to give it.
     """
     ca_file = env.get("KEEPFLOW_CA_FILE", "")
     address = url or env.get("KEEPFLOW_URL")
     if address:
         token, told_by = _token(token_file, env)
         return Server(address, token, told_by, ca_file=ca_file)
-    configured = _configured(env)
-    if configured is not None:
-        return configured
-    return _local()
+    found = _configured(env) or _local()
+    if token_file:
+        found = replace(found, token=_read(token_file), told_by=f"token from {token_file}")
+    return found
 
 
 def _token(token_file: str | None, env: Mapping[str, str]) -> tuple[str, str]:

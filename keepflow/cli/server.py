@@ -7,6 +7,7 @@ import click
 from keepflow.cli import output
 from keepflow.cli.client import connect
 from keepflow.cli.output import as_json, say
+from keepflow.errors import UsageError
 
 
 @click.command()
@@ -26,7 +27,8 @@ def apply(path: str, dry_run: bool, yes: bool, form: str) -> None:
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"cannot read {path}: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"cannot read {path}: {why}", code="unreadable") from None
     wanted = desired(load_server(text, path)).model_dump(mode="json")
     client = connect()
     planned = client.post("/apply", {"desired": wanted, "dry_run": True})

@@ -285,7 +285,8 @@ class Docker:
                 if any(wanted.overlaps(ipaddress.ip_network(taken)) for taken in subnets(other) if "." in taken):
                     return DeployFailed(
                         f"{subnet} for {name} overlaps with the engine's network {other['Name']}; "
-                        "choose another pool (networks: in agent.yml)",
+                        "remove that one, or stop the agent, take this service out of its networks.json and choose "
+                        "another pool (networks: in agent.yml)",
                         code="network-overlap",
                     )
         return DeployFailed(

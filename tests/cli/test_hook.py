@@ -240,6 +240,13 @@ def test_what_show_prints_is_quoted(tmp_path: Path) -> None:
     assert subprocess.run(["sh", "-n", str(script)], timeout=10).returncode == 0
 
 
+@pytest.mark.parametrize(("url", "secret"), [("http://x/hooks/shop", "shop.hook"), ("x", "/etc/shop.hook")])
+def test_a_hook_that_could_not_work_is_not_printed(url: str, secret: str) -> None:
+    shown = CliRunner().invoke(hook, ["show", "--url", url, "--secret-file", secret])
+    assert isinstance(shown.exception, UsageError)
+    assert shown.stdout == ""
+
+
 def test_a_commit_that_is_not_there_is_told(master: Master, secret: Path, repositories: Repositories) -> None:
     result = send(master.url, secret, f"{'0' * 40} {'a' * 40} refs/heads/dev\n", repositories.bare, "--strict")
     assert (result.exit_code, master.got) == (1, [])

@@ -237,6 +237,9 @@ def test_the_flag_comes_before_the_environment_and_that_before_the_file(
         ({"KEEPFLOW_URL": "http://127.0.0.1:9"}, 4, "KEEPFLOW_TOKEN_FILE"),
         ({"KEEPFLOW_URL": "http://127.0.0.1:9", "KEEPFLOW_TOKEN": "x"}, 1, "cannot reach"),
         ({"KEEPFLOW_URL": "http://127.0.0.1:9", "KEEPFLOW_TOKEN_FILE": "/nowhere"}, 2, "/nowhere"),
+        ({"KEEPFLOW_URL": "127.0.0.1:9", "KEEPFLOW_TOKEN": "x"}, 2, "write https://"),
+        ({"KEEPFLOW_URL": "http://127.0.0.1:9", "KEEPFLOW_TOKEN": "x\ny"}, 4, "this is no token"),
+        ({"KEEPFLOW_URL": "http://127.0.0.1:9", "KEEPFLOW_TOKEN": "€"}, 4, "this is no token"),
         ({"KEEPFLOW_HOME": "/nowhere"}, 2, "no master runs on /nowhere"),
     ],
 )
@@ -248,6 +251,12 @@ def test_what_is_missing_is_said_with_the_way_to_give_it(
     found = keepflow("runs")
     assert (found.code, said in found.err) == (code, True), found.err
     assert "Traceback" not in found.err
+
+
+def test_a_token_file_that_was_named_is_used_for_the_master_here_too(keepflow: Keepflow, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("kf_api_wrong\n")
+    said = keepflow("--token-file", str(tmp_path / "token"), "runs")
+    assert (said.code, str(tmp_path / "token") in said.err) == (4, True)
 
 
 def test_the_token_never_shows(keepflow: Keepflow, home: Path) -> None:
