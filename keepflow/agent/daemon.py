@@ -41,6 +41,7 @@ log = Log(__name__)
 
 _LOOK = 5.0  #: seconds between two looks at the host's file and at the threads
 _JOBS_STOP = 2.0  #: seconds for all jobs to end when the agent is stopped
+_SKEW = 60.0  #: seconds between the clocks of master and host that somebody should hear of
 _LINK_STOP = 0.9  #: seconds for the last words to the master
 
 
@@ -168,6 +169,10 @@ class Daemon:
         found = self._account.warnings(file.docker_for) if "run" in file.capabilities else []
         if self._host.master.startswith("http:") and not _is_loopback(self._host.master):
             found.append("the link to the master is not encrypted; give the master a certificate and use https")
+        if abs(self._clock.skew) > _SKEW:
+            found.append(
+                "this host's clock differs from the master's by more than a minute; is its time kept by anything?"
+            )
         if self._host_file.problem:
             found.append(self._host_file.problem)
         return tuple(found)

@@ -119,12 +119,6 @@ class Jobs:
         with self._idle:
             return self._idle.wait_for(lambda: not self._running, max(0.0, deadline - time.monotonic()))
 
-    @property
-    def running(self) -> int:
-        """How many jobs run now."""
-        with self._lock:
-            return len(self._running)
-
     def _start_waiting(self) -> None:
         """Start what fits; the lock is held."""
         while self._waiting and len(self._running) < self._slots() and self._closing is None:

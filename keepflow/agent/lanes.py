@@ -54,34 +54,52 @@ class Lanes:
     def fill(self, place: Path, source: Source) -> Path:
         """Bring a lane to exactly one commit, clean, and return its working tree. Raises CommandFailed, CommandTimeout.
 
-        A lane that cannot be cleaned (files of another account) is put aside and begun afresh.
+        A lane that is damaged, or that cannot be cleaned, is begun afresh; it is given up only once a fresh fetch
+        worked, so that a network that is down costs nobody a kept checkout.
         """
-        lane = Lane(place / "git", place / "work")
+        lane = self._lane(place, "git", "work")
         try:
             self._fill(lane, source)
         except errors.CommandTimeout:
             raise
         except errors.CommandFailed:
-            self._put_aside(place, lane)
-            self._fill(lane, source)
+            self._begin_afresh(place, lane, source)
         return lane.work_tree
 
     def _fill(self, lane: Lane, source: Source) -> None:
-        header = f"Authorization: Bearer {source.token}"
-        lane.update(source.url, source.sha, header, ca_file=source.ca_file)
+        _fetch(lane, source)
         lane.checkout(source.sha)
-        lane.git_dir.chmod(0o700)
-        if self._account is not None:
-            give(lane.work_tree, self._account)
 
-    def _put_aside(self, place: Path, lane: Lane) -> None:
+    def _lane(self, place: Path, git_dir: str, work_tree: str) -> Lane:
+        account = (self._account.uid, self._account.gid) if self._account else None
+        return Lane(place / git_dir, place / work_tree, account)
+
+    def _begin_afresh(self, place: Path, lane: Lane, source: Source) -> None:
+        fresh = self._lane(place, "git-afresh", "work-afresh")
         try:
-            lane.discard()
-        except OSError:
-            broken = place / f"broken-{os.urandom(4).hex()}"
-            lane.work_tree.rename(broken)
-            shutil.rmtree(broken, ignore_errors=True)
-            lane.discard()
+            _fetch(fresh, source)
+        except BaseException:
+            fresh.discard()
+            raise
+        _put_aside(place, lane)
+        fresh.git_dir.rename(lane.git_dir)
+        fresh.work_tree.rename(lane.work_tree)
+        self._fill(lane, source)
+
+
+def _fetch(lane: Lane, source: Source) -> None:
+    lane.update(source.url, source.sha, f"Authorization: Bearer {source.token}", ca_file=source.ca_file)
+
+
+def _put_aside(place: Path, lane: Lane) -> None:
+    """Take a lane's files away; what another account owns cannot be removed, but it can be moved out of the way."""
+    try:
+        lane.discard()
+    except OSError:
+        broken = place / f"broken-{os.urandom(4).hex()}"
+        lane.work_tree.rename(broken)
+        shutil.rmtree(broken, ignore_errors=True)
+        lane.discard()
 
 
 def give(tree: Path, account: Account) -> None:

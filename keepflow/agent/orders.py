@@ -58,7 +58,7 @@ class DeployReports:
             fence=self._fence(deployment),
             deployment=deployment.id,
             at=self._clock.now(),
-            outcome=messages_outcome(outcome.outcome),
+            outcome=_on_the_wire(outcome.outcome),
             code=outcome.code,
             sentence=outcome.sentence,
             serving=outcome.serving,
@@ -96,7 +96,7 @@ class DeployReports:
             return max(deployment.fence, self._adopted.get(deployment.id, 0))
 
 
-def messages_outcome(phase: Phase) -> Any:
+def _on_the_wire(phase: Phase) -> Any:
     """Return an outcome as the wire spells it; anything that is none is unknown, never green."""
     return phase.value if phase in (Phase.DONE, Phase.FAILED, Phase.REVERTED) else "unknown"
 
