@@ -19,6 +19,7 @@ from pathlib import Path
 from keepflow import errors
 
 MIB = 1024 * 1024
+Account = tuple[int, int]  #: user id and group id
 _PIECE = 64 * 1024
 _TAIL_BYTES = 64 * 1024  #: how much of stderr is kept
 _TAIL_LINES = 12  #: how much of it an error shows
@@ -60,15 +61,17 @@ def run(
     input: bytes | None = None,
     check: bool = True,
     limit: int = 8 * MIB,
+    account: Account | None = None,
 ) -> Done:
     """Run a program to its end and return what it wrote. `timeout` in seconds, `limit` in bytes of stdout.
 
-    `env` is the whole environment (default `clean_env()`). Secrets never belong into `argv`, which errors show.
+    `env` is the whole environment (default `clean_env()`). Secrets never belong into `argv`, which errors show. With
+    `account` the program runs as that one and in no other group; only root can do so.
     Raises ProgramMissing, CommandTimeout, TooLarge past the limit, and CommandFailed when `check` and the exit code is
     not 0.
     """
     arguments = tuple(argv)
-    with _start(arguments, cwd, clean_env() if env is None else env, input is not None) as process:
+    with _start(arguments, cwd, clean_env() if env is None else env, input is not None, account) as process:
         pipes = _Pipes(process, arguments[0], input or b"", limit)
         try:
             stdout, stderr = pipes.drain(time.monotonic() + timeout)
@@ -104,7 +107,9 @@ def _timed_out(argv: tuple[str, ...], timeout: float, tail: str) -> errors.Comma
     )
 
 
-def _start(argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], feeds: bool) -> subprocess.Popen[bytes]:
+def _start(
+    argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], feeds: bool, account: Account | None
+) -> subprocess.Popen[bytes]:
     if cwd is not None and not cwd.is_dir():
         raise errors.CommandFailed(f"{shlex.join(argv)}: the directory {cwd} does not exist", argv=argv)
     try:
@@ -117,6 +122,9 @@ def _start(argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], feed
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            user=account[0] if account else None,
+            group=account[1] if account else None,
+            extra_groups=() if account else None,
         )
     except FileNotFoundError:
         raise errors.ProgramMissing(f"the program {argv[0]} is not installed, or not on PATH") from None

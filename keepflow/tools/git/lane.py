@@ -1,7 +1,10 @@
 """An agent's kept checkout: moved from commit to commit in milliseconds, and clean each time.
 
-The git directory lies apart from the working tree, out of the job's reach; the job sees files only. A lane belongs to
+The git directory lies apart from the working tree, where no job can write; the job sees files only. A lane belongs to
 one run at a time, so a lock file found at the start was left by a killed process and is taken away.
+
+When jobs have an account of their own, git works on the tree as that account, never as root: the tree is the account's,
+and what one of its processes swaps for a link at the right moment would lead root's git anywhere.
 """
 
 from __future__ import annotations
@@ -10,25 +13,34 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keepflow import errors
 from keepflow.tools import processes
+from keepflow.tools.files import write_atomic
 from keepflow.tools.git.checks import check_remote_url, check_sha
 from keepflow.tools.git.mirror import init_bare
 from keepflow.tools.git.remotes import LOCAL_TIMEOUT, NETWORK_TIMEOUT, environment
+from keepflow.tools.processes import Account
 
 _CURRENT = "refs/keepflow/current"
 _CHECKOUT_TIMEOUT = 300.0
+_INDEX_LIMIT = 256 * processes.MIB
 
 
 class Lane:
-    """One working tree and its git directory; both are made when first needed."""
+    """One working tree and its git directory; both are made when first needed.
 
-    def __init__(self, git_dir: Path, work_tree: Path) -> None:
+    With `account` the tree belongs to that account, which can read the git directory and change nothing in it; the
+    directory above both must be root's.
+    """
+
+    def __init__(self, git_dir: Path, work_tree: Path, account: Account | None = None) -> None:
         self.git_dir = git_dir.absolute()
         self.work_tree = work_tree.absolute()
+        self._account = account
 
     def update(
         self,
@@ -77,14 +89,43 @@ class Lane:
         self._git(["gc", "--quiet", "--prune=now"], timeout=NETWORK_TIMEOUT)
 
     def _restore(self, sha: str) -> None:
-        self._git(["checkout", "--quiet", "--force", "--detach", sha, "--"], timeout=_CHECKOUT_TIMEOUT)
-        self._git(["clean", "-ffdxq"], timeout=_CHECKOUT_TIMEOUT)
+        with self._index() as index:
+            for arguments in (["read-tree", "--reset", "-u", sha], ["clean", "-ffdxq"]):
+                self._git(
+                    arguments,
+                    {**environment(), "GIT_INDEX_FILE": str(index)},
+                    _CHECKOUT_TIMEOUT,
+                    account=self._account,
+                )
         _remove_planted(self.work_tree)
+
+    @contextlib.contextmanager
+    def _index(self) -> Iterator[Path]:
+        """Give git its index: the one in the git directory, or a copy for the account, which is taken back after."""
+        kept = self.git_dir / "index"
+        if self._account is None:
+            yield kept
+            return
+        place = Path(tempfile.mkdtemp(dir=self.git_dir.parent, prefix="index-"))
+        try:
+            index = place / "index"
+            if kept.exists():
+                shutil.copyfile(kept, index)
+                os.chown(index, *self._account)
+            os.chown(place, *self._account)
+            yield index
+            write_atomic(kept, _plain_bytes(index), 0o600)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def _prepare(self) -> None:
         self.work_tree.mkdir(parents=True, exist_ok=True)
         if not (self.git_dir / "HEAD").exists():
             init_bare(self.git_dir)
+        if self._account:
+            os.chown(self.work_tree, *self._account, follow_symlinks=False)
+            os.chown(self.git_dir, 0, self._account[1])
+        self.git_dir.chmod(0o710 if self._account else 0o700)  # 0710: entered by the account's git, listed by nobody
         for lock in (*self.git_dir.glob("*.lock"), *self.git_dir.glob("refs/keepflow/*.lock")):
             lock.unlink(missing_ok=True)
 
@@ -95,12 +136,34 @@ class Lane:
             return None
 
     def _git(
-        self, arguments: Sequence[str], env: dict[str, str] | None = None, timeout: float = LOCAL_TIMEOUT
+        self,
+        arguments: Sequence[str],
+        env: dict[str, str] | None = None,
+        timeout: float = LOCAL_TIMEOUT,
+        *,
+        account: Account | None = None,
     ) -> processes.Done:
         places = {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree)}
         return processes.run(
-            ["git", *arguments], cwd=self.work_tree, env={**(env or environment()), **places}, timeout=timeout
+            ["git", *arguments],
+            cwd=self.work_tree,
+            env={**(env or environment()), **places},
+            timeout=timeout,
+            account=account,
         )
+
+
+def _plain_bytes(path: Path) -> bytes:
+    """Return what a file of another account holds, unless it is a link, a pipe or endless."""
+    data = b""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                data = file.read(_INDEX_LIMIT + 1)
+    if not data or len(data) > _INDEX_LIMIT:
+        raise errors.CommandFailed(f"{path}: the index that git wrote is none", argv=("git",))
+    return data
 
 
 def _remove_planted(tree: Path) -> None:
