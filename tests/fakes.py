@@ -7,11 +7,13 @@ import contextlib
 import http.client
 import secrets
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -260,12 +262,14 @@ class _Session:
 
 
 @contextlib.contextmanager
-def serve_master(**settings: Any) -> Iterator[FakeMaster]:
-    """Run a fake master on a free loopback port."""
+def serve_master(*, tls: tuple[Path, Path] | None = None, **settings: Any) -> Iterator[FakeMaster]:
+    """Run a fake master on a free loopback port; `tls` are the files of a certificate and its key."""
     master = FakeMaster(**settings)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(master))
-    server.daemon_threads = True
-    master.url = f"http://127.0.0.1:{server.server_port}"
+    server = _Server(("127.0.0.1", 0), _handler(master))
+    if tls:
+        server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.tls.load_cert_chain(*tls)
+    master.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -275,6 +279,20 @@ def serve_master(**settings: Any) -> Iterator[FakeMaster]:
         master.cut()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    tls: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Shake hands in the thread of the connection; whoever does not trust us is no error of ours."""
+        try:
+            connection = self.tls.wrap_socket(request, server_side=True) if self.tls else request
+        except (ssl.SSLError, OSError):
+            return
+        with contextlib.closing(connection):
+            super().finish_request(connection, client_address)
 
 
 def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:

@@ -35,6 +35,7 @@ class End:
     key: PrivateKey = field(default_factory=keys.generate)
     taken: list[messages.Body] = field(default_factory=list)
     full: bool = False
+    ca_pem: str = ""
     link: Link | None = None
 
     def __post_init__(self) -> None:
@@ -46,9 +47,9 @@ class End:
         self.attempts = Attempts(self.root / "attempts", self.wake)
         self.master.agents[self.key.public.key_id] = (self.name, self.key.public)
 
-    def start(self, **changes: object) -> None:
+    def start(self) -> None:
         """Dial in and keep the link."""
-        identity = Identity(self.name, self.master.url, (self.master.key.public,))
+        identity = Identity(self.name, self.master.url, (self.master.key.public,), self.ca_pem)
         self.link = Link(
             identity,
             self.key,
