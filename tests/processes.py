@@ -1,4 +1,4 @@
-"""Real processes of keepflow for tests: a master on a free port with a home of its own, started, killed, started again."""
+"""Real processes of keepflow for tests: a master on a free port with a home of its own, started, killed, and again."""
 
 from __future__ import annotations
 
@@ -116,11 +116,10 @@ class MasterProcess:
 
     # --- talking to it ---
 
-    def ask(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Reply:
+    def ask(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Reply:
         """Send one request; every status is an answer."""
-        request = urllib.request.Request(self.url + path, data=body, headers=dict(headers or {}), method=method)
+        address = self.url + path
+        request = urllib.request.Request(address, data=body, headers=dict(headers or {}), method=method)  # noqa: S310 - http, ours
         try:
             with _opener.open(request, timeout=30) as answer:
                 return Reply(answer.status, answer.headers, answer.read())
@@ -173,31 +172,37 @@ def hook_headers(body: bytes, delivery: str, event: str = "push", secret: str = 
 
 
 def push_body(ref: str = "refs/heads/dev", sha: str = "1" * 40, size: int = 0, **more: Any) -> bytes:
-    """Return the body of a push, padded with commits as forges send them to about `size` bytes."""
-    head = {
+    """Return the body of a push; to reach `size` bytes it grows as GitHub's does: by addresses, then by file names."""
+    person = {"name": "Ann", "email": "ann@example.org", "username": "ann"}
+    head: dict[str, Any] = {
         "id": sha,
         "message": "Change something",
         "timestamp": "2026-01-01T00:00:00Z",
         "url": f"https://forge.example.org/example/app/commit/{sha}",
-        "author": {"name": "Ann", "email": "ann@example.org", "username": "ann"},
-        "committer": {"name": "Ann", "email": "ann@example.org", "username": "ann"},
+        "author": person,
+        "committer": person,
         "added": [],
         "removed": [],
         "modified": ["src/app.py"],
     }
+    repository: dict[str, Any] = {"id": 1, "name": "app", "full_name": "example/app", "private": True}
     data: dict[str, Any] = {
         "ref": ref,
         "before": "2" * 40,
         "after": sha,
         "forced": False,
         "deleted": False,
-        "repository": {"id": 1, "name": "app", "full_name": "example/app", "private": True},
+        "repository": repository,
         "pusher": {"name": "ann", "email": "ann@example.org"},
         "sender": {"login": "ann", "id": 7},
         "head_commit": head,
         "commits": [head],
         **more,
     }
-    while len(body := json.dumps(data).encode()) < size:
-        data["commits"] = [*data["commits"], {**head, "message": "Another change " + "x" * min(200, size - len(body))}]
-    return body
+    for number in range(90):
+        if len(json.dumps(data)) < size:
+            address = f"https://api.forge.example.org/repos/example/app/kind/{number}{{/id}}"
+            repository[f"address_{number}_url"] = address
+    missing = size - len(json.dumps(data))
+    head["modified"] += [f"src/package/module_{number:08}.py" for number in range(max(0, missing // 68))]
+    return json.dumps(data).encode()

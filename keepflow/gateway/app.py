@@ -54,7 +54,7 @@ class Gateway:
             (r"/version", health.version),
         ):
             self._routes.setdefault(path.split("/")[1], []).append((re.compile(path), endpoint))
-        self._http: ASGIApp = SecurityHeaders(Problems(Lingering(self._dispatch)))
+        self._http: ASGIApp = SecurityHeaders(Lingering(Problems(self._dispatch)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or one WebSocket."""

@@ -149,14 +149,14 @@ def _no_project() -> errors.NotFound:
     return errors.NotFound("there is no such project", code="no-project")
 
 
-def _first(recorded: intake.Recorded) -> dict[str, Any]:
+def _first(known: _Known, recorded: intake.Recorded) -> dict[str, Any]:
     """Return what is known of a delivery that came before, so that its sender need not ask."""
     event, decision = recorded.parsed.event, recorded.decision or {}
     return {
         "event": event.to_json() if event else None,
         "word": recorded.parsed.word,
         "handled": recorded.handled,
-        "runs": [run["name"] for run in decision.get("runs", ())],
+        "runs": [f"{known.project.name}#{run['run']}" for run in decision.get("runs", ())],
     }
 
 
@@ -165,7 +165,7 @@ async def _answer(send: Send, known: _Known, recorded: intake.Recorded, parsed: 
     where = f"{known.url.rstrip('/')}/api/v1/projects/{known.project.name}/deliveries/{recorded.id}"
     told: dict[str, Any] = {"delivery": recorded.id, "decision_url": where}
     if not recorded.first:
-        await send_json(send, 200, {**told, "duplicate": True, **_first(recorded)})
+        await send_json(send, 200, {**told, "duplicate": True, **_first(known, recorded)})
     elif parsed.event is not None:
         await send_json(send, 202, {**told, "event": parsed.event.to_json()})
     elif parsed.word == "unknown-event":

@@ -18,6 +18,7 @@ MIB = 1024 * 1024
 BODY_SECONDS = 30.0
 #: How much of a refused body is still read, and how long, so that its sender comes to read the answer.
 _LINGER_BYTES, _LINGER_SECONDS = 4 * MIB, 2.0
+_BUFFERED = 64 * 1024  #: unread bodies up to this are dropped by the server, and the connection goes on
 #: Segments that mean different things to different programs, and bytes no address of ours has.
 _ODD_PATH = re.compile(r"^(?!/)|//|(?:^|/)\.{1,2}(?:/|$)|[\\;\x00-\x1f\x7f]")
 
@@ -160,7 +161,7 @@ class Lingering:
         async def sent(message: Message) -> None:
             nonlocal refused
             if message["type"] == "http.response.start":
-                refused = unread and message["status"] >= 400 and _has_body(scope)
+                refused = unread and message["status"] >= 400 and _is_still_coming(scope)
                 if refused:
                     message["headers"] = (*message["headers"], (b"connection", b"close"))
             elif refused and not message.get("more_body", False):
@@ -183,6 +184,14 @@ async def _read_on(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
+
+
+def _is_still_coming(scope: Scope) -> bool:
+    """Say whether a body nobody has read is more than what the server has taken from the socket already."""
+    length = header(scope, b"content-length")
+    if length is None:
+        return header(scope, b"transfer-encoding") is not None
+    return not length.isdigit() or len(length) > 12 or int(length) > _BUFFERED
 
 
 def _has_body(scope: Scope) -> bool:
