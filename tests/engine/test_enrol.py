@@ -34,7 +34,7 @@ def _token(world: World, name: str = "prod-1") -> str:
 
 
 def _enrol(world: World, asked: messages.Enrol) -> messages.Enrolled:
-    return world.call(lambda tx: enrol.enrol(tx, world.master, asked, world.tick()))  # type: ignore[no-any-return]
+    return world.call(lambda tx: enrol.enrol(tx, world.master, asked, world.tick()))
 
 
 def _hello(key: PrivateKey, challenge: str, **more: Any) -> messages.Hello:
