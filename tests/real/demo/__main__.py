@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         trouble = "" if not check else "stopped"
     except Exception as error:
         traceback.print_exc()
-        trouble = f"{type(error).__name__}: {error}"
+        trouble = f"{type(error).__name__}: {error}".splitlines()[0]
     if trouble:
         teller.claim("the demo comes to its end", False, trouble)
     return teller.summary() if check else bool(trouble)
@@ -101,7 +101,7 @@ The command line, in another terminal:
 
     export KEEPFLOW_HOME={world.directory}/home PATH={program}:$PATH
     keepflow runs
-    keepflow promote --run last --to production
+    keepflow promote --run N --to production        # N: a run of a push to master
 
 Ctrl-C ends it and removes everything.
 """

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -44,11 +45,18 @@ class Door:
         told: dict[str, str] = json.loads(self.get("/version")[2])
         return told
 
-    def shows(self, marker: str, seconds: float) -> float:
-        """Wait until the page shows a marker; return when it did (`time.monotonic`). Raises TimeoutError."""
-        deadline = time.monotonic() + seconds
+    def shows(self, marker: str, seconds: float, hopeless: Callable[[], str] = lambda: "") -> float:
+        """Wait until the page shows a marker; return when it did (`time.monotonic`).
+
+        `hopeless` is asked twice a second; what it answers is why the marker will never come. Raises TimeoutError.
+        """
+        began = asked = time.monotonic()
         while (seen := self.marker()) != marker:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.url} shows {seen or 'no page'} and not {marker} after {seconds:g} s")
+            now = time.monotonic()
+            why = hopeless() if now - asked > 0.5 else ""
+            asked = now if now - asked > 0.5 else asked
+            if why or now - began > seconds:
+                where = f"{self.url} shows {seen or 'no page'} and not {marker} after {now - began:.1f} s"
+                raise TimeoutError(f"{where}\n{why}" if why else where)
             time.sleep(0.005)
         return time.monotonic()

@@ -46,7 +46,7 @@ def sweep_worlds() -> list[str]:
 def remove_world(directory: Path) -> None:
     """Remove a world: processes first, then what the engine holds, then files. What is gone already is passed over."""
     wait_until(lambda: not _kill_marked(directory.name), 20, f"the end of all processes of {directory.name}")
-    OwnNginx(directory / "nginx", "nginx").stop()
+    OwnNginx(directory / "home-front" / "nginx", "nginx").stop()
     plan = Plan.saved(directory / "home")
     if plan is not None:
         RegistryServer(plan).down()

@@ -72,6 +72,17 @@ class Master(Running):
             lambda: next((run for run in self.runs() if run["sha"] == sha), None), seconds, f"a run of {sha[:10]}"
         )
 
+    def went_wrong(self, sha: str) -> str:
+        """Say how the run of a commit failed, with its last lines; "" while it has not."""
+        return next((self.bad_end(run["number"]) for run in self.runs() if run["sha"] == sha), "")
+
+    def bad_end(self, number: int) -> str:
+        """Say how a run failed, with its last lines; "" while it has not."""
+        run = self.run(number)
+        if run["state"] not in ENDED or run["state"] == "succeeded":
+            return ""
+        return f"{PROJECT}#{number} {run['state']}: {run['reason']}\n{self.log_of(number)[-1500:]}"
+
     def run(self, number: int) -> dict[str, Any]:
         """Return one run with jobs, steps and releases."""
         return self.api.get(f"/projects/{PROJECT}/runs/{number}")

@@ -57,7 +57,7 @@ class Story:
         began = time.monotonic()
         world.repository.push(branch)
         pushed = time.monotonic() - began
-        seconds = world.doors[environment].shows(marker, _LIVE_SECONDS) - began
+        seconds = world.doors[environment].shows(marker, _LIVE_SECONDS, lambda: world.master.went_wrong(sha)) - began
         run = world.master.run_of(sha)["number"]
         times = f"live in {seconds:.2f} s (the push itself {pushed:.2f} s)"
         self._teller.step(f"push to {branch}", f"{times}, run {run}: {self.url(environment)}")
@@ -70,8 +70,9 @@ class Story:
         pressed = world.promote(tested.run)
         if pressed.returncode:
             raise RuntimeError(f"keepflow promote ended with {pressed.returncode}:\n{pressed.stderr}")
-        seconds = world.doors["production"].shows(tested.marker, _LIVE_SECONDS) - began
         run = world.master.api.get(f"/deployments/{pressed.stdout.strip()}")["run"]
+        door = world.doors["production"]
+        seconds = door.shows(tested.marker, _LIVE_SECONDS, lambda: world.master.bad_end(run)) - began
         self._teller.step("promote", f"live in {seconds:.2f} s, run {run}: {self.url('production')}")
         return Live("production", tested.marker, tested.sha, run, seconds)
 
