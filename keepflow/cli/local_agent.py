@@ -107,7 +107,7 @@ async def _join_if_needed(built: Built, address: str, home: Home) -> None:
     token = await asyncio.wrap_future(
         master.writer.submit(lambda tx: enrol.make_join_token(tx, master, NAME, "keepflow up", clock.now()))
     )
-    process = await _start("join", address, "--state", str(state.root), stdin=PIPE, stderr=PIPE)
+    process = await _start(home, "join", address, "--state", str(state.root), stdin=PIPE, stderr=PIPE)
     _, said = await process.communicate(f"{token}\n".encode())
     if process.returncode:
         raise Unavailable(said.decode(errors="replace").strip()[-500:], code="local-agent")
@@ -119,7 +119,7 @@ async def _run(home: Home) -> str:
     holder = await asyncio.to_thread(state.holder)
     if holder:
         return await _until_gone(holder)
-    process = await _start("run", "--config", str(home.local_agent_file), "--state", str(state.root))
+    process = await _start(home, "run", "--config", str(home.local_agent_file), "--state", str(state.root))
     try:
         return f"exit code {await process.wait()}"
     except asyncio.CancelledError:
@@ -160,7 +160,10 @@ async def _end(process: Process) -> None:
         await process.wait()
 
 
-async def _start(*argv: str, stdin: int = DEVNULL, stderr: int | None = None) -> Process:
+async def _start(home: Home, *argv: str, stdin: int = DEVNULL, stderr: int | None = None) -> Process:
     """Start `keepflow agent ARGV…` in a session of its own: Ctrl-C at a terminal is ours to pass on."""
     command = (sys.executable, "-m", "keepflow.cli.main", "agent", *argv)
-    return await asyncio.create_subprocess_exec(*command, stdin=stdin, stderr=stderr, start_new_session=True)
+    environment = {**os.environ, "KEEPFLOW_FRONT": str(home.local_agent_front())}
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=stdin, stderr=stderr, env=environment, start_new_session=True
+    )

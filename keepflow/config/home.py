@@ -97,3 +97,8 @@ class Home:
         """
         chosen = os.environ.get("KEEPFLOW_AGENT_STATE")
         return Path(chosen).absolute() if chosen else self.root.with_name(f"{self.root.name}-agent")
+
+    def local_agent_front(self) -> Path:
+        """Where the local agent keeps its flags and its own nginx: beside the home, open to nginx's workers."""
+        chosen = os.environ.get("KEEPFLOW_FRONT")
+        return Path(chosen).absolute() if chosen else self.root.with_name(f"{self.root.name}-front")
