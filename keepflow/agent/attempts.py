@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from keepflow.executors.shell import read_result
 from keepflow.tools.files import sync_directory, write_atomic
 from keepflow.wire.messages import RunJob
 
@@ -88,6 +89,15 @@ class Attempt:
     def fence(self) -> int:
         """The number that names this attempt everywhere."""
         return self.order.fence
+
+    def result(self, step: int) -> Path:
+        """Return where the exit code of a step's command goes."""
+        return self.directory / f"result-{step:04d}"
+
+    def last_result(self) -> int | None:
+        """Return the exit code of the command that was started last, or None while it has none."""
+        results = sorted(self.directory.glob("result-*"))
+        return read_result(results[-1]) if results else None
 
     @property
     def ended(self) -> int | None:

@@ -66,8 +66,10 @@ class Jobs:
             if attempt.fence in self._reports.finished:
                 attempt.end(self._reports.finished[attempt.fence])
                 continue
+            code = attempt.last_result()
             end_marked(attempt.mark, _GRACE)
-            sentence = "the agent was restarted while this job ran; its processes were ended"
+            became = "its processes were ended" if code is None else f"its last command had ended with exit code {code}"
+            sentence = f"the agent was restarted while this job ran; {became}"
             recording.complete(attempt, needles_of(attempt.order), f"── lost: {sentence}")
             report_end(attempt, self._reports, self._clock, Ending("lost", "agent-restarted", sentence))
             log.warning("a job was lost by a restart", fence=attempt.fence, project=attempt.order.project)

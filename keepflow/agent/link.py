@@ -7,7 +7,6 @@ disk, and again until they are confirmed. All of it happens in one thread; other
 from __future__ import annotations
 
 import base64
-import random
 import secrets
 import threading
 import time
@@ -25,6 +24,7 @@ from keepflow.agent.clock import Clock
 from keepflow.agent.logs import Log
 from keepflow.agent.reports import Reports
 from keepflow.agent.state import Identity
+from keepflow.agent.waits import Waits
 from keepflow.crypto.keys import PrivateKey
 from keepflow.wire import messages
 from keepflow.wire.messages import Body, Heartbeat, Hello
@@ -34,8 +34,6 @@ Expected = TypeVar("Expected", messages.Challenge, messages.Welcome)
 
 WINDOW = 2 * 1024 * 1024  #: bytes of one attempt's log that may be on their way without being confirmed
 _CONGESTED = 512 * 1024  #: bytes waiting for the network above which no more log is added
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0  #: seconds between two tries to connect, at most
-_REFUSED_WAIT = 5.0  #: seconds after which a refused agent asks again, at least half of it
 _REPORTS_AT_ONCE = 256
 _FAREWELL = 0.5  #: seconds to send what is left before leaving
 _HANDSHAKE = 10.0  #: seconds for the master to answer in the handshake
@@ -176,7 +174,7 @@ class Link:
             return
         raise errors.BadSignature("whoever answers there does not hold the order key this agent was joined to")
 
-    def _turn(self, session: _Session, longest: float = _LONGEST_WAIT) -> None:
+    def _turn(self, session: _Session, longest: float = float("inf")) -> None:
         """Send what is due, then wait for the next thing to do, at most `longest` seconds."""
         self.turns += 1
         more = self._send(session)
@@ -279,35 +277,6 @@ class Link:
     def _unsent(self, session: _Session) -> bool:
         logs = any(attempt.log.acked < attempt.log.size for attempt in self._attempts)
         return logs or bool(session.received or self._reports.after(0, 1))
-
-
-class Waits:
-    """How long to wait before the next try: full jitter, doubling, so that a thousand agents do not come at once."""
-
-    def __init__(self) -> None:
-        self._longest = _FIRST_WAIT
-        self._asked: float | None = None
-
-    def next(self) -> float:
-        """Return the seconds to wait now."""
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
-            return asked + random.uniform(0, max(_FIRST_WAIT, asked / 2))  # noqa: S311 - spreads load, guards nothing
-        longest, self._longest = self._longest, min(self._longest * 2, _LONGEST_WAIT)
-        return random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
-
-    def asked(self, seconds: float) -> None:
-        """Come back when the master said, the next time."""
-        self._asked = min(max(0.0, seconds), _LONGEST_WAIT)
-
-    def refused(self) -> None:
-        """Come back later, and ever later: somebody has to do something first."""
-        self._longest = min(max(self._longest * 2, _REFUSED_WAIT), _LONGEST_WAIT)
-        self._asked = self._longest / 2
-
-    def reset(self) -> None:
-        """Begin with short waits again: the link worked."""
-        self._longest = _FIRST_WAIT
 
 
 def _read(frame: str | bytes) -> messages.FromMaster | None:

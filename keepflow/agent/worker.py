@@ -224,8 +224,7 @@ class Job:
     def _run(self, command: Command, recording: Recording, index: int) -> int:
         self._check_stop()
         with self._lock:
-            result = self._attempt.directory / f"result-{index}"
-            running = self._running = self._shell.start(command, recording.output, result)
+            running = self._running = self._shell.start(command, recording.output, self._attempt.result(index))
         limit = min(self._deadline - time.monotonic(), command.timeout or float("inf"))
         try:
             if self._stop is not None:  # it came while the command was being started

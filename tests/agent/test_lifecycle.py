@@ -76,6 +76,24 @@ def test_kill_9_in_a_job_ends_it_as_lost_with_reason_and_whole_log(
     assert finished(master, 2).state == "succeeded"
 
 
+def test_a_job_that_ended_while_no_agent_was_there_is_lost_with_what_is_known(
+    master: FakeMaster, make_agent: MakeAgent, sha: str, tmp_path: Path
+) -> None:
+    agent = make_agent()
+    agent.start()
+    os.mkfifo(tmp_path / "fifo")
+    master.send(job(1, sha, [f"echo $$ >{tmp_path}/pid; read word <{tmp_path}/fifo; echo heard $word; exit 6"]))
+    number = number_in(tmp_path / "pid")
+    agent.kill()
+    (tmp_path / "fifo").write_text("go\n")
+    wait_until(lambda: started_at(number) is None, 10, "the end of the job")
+    agent.start()
+    end = finished(master, 1)
+    assert (end.state, end.code) == ("lost", "agent-restarted")
+    assert "ended with exit code 6" in end.sentence
+    assert "heard go\n" in master.await_whole_log(1)
+
+
 def test_a_job_whose_message_was_repeated_runs_once(
     master: FakeMaster, make_agent: MakeAgent, sha: str, tmp_path: Path
 ) -> None:

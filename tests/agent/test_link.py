@@ -13,9 +13,10 @@ import pytest
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.channel import Wake
 from keepflow.agent.clock import Clock
-from keepflow.agent.link import WINDOW, Link, Waits
+from keepflow.agent.link import WINDOW, Link
 from keepflow.agent.reports import Reports
 from keepflow.agent.state import Identity
+from keepflow.agent.waits import Waits
 from keepflow.crypto import keys
 from keepflow.crypto.keys import PrivateKey
 from keepflow.errors import OutOfSpace
