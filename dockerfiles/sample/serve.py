@@ -55,7 +55,9 @@ class Site:
     def answer(self, method: str, path: str, accepts_gzip: bool, body: bytes) -> tuple[int, str, bytes, bool]:
         """Return status, content type, body, and whether the body is packed."""
         if path == "/echo":
-            return (200, "application/octet-stream", body, False) if method == "POST" else (405, "text/plain", b"", False)
+            if method == "POST":
+                return 200, "application/octet-stream", body, False
+            return 405, "text/plain", b"", False
         if method not in ("GET", "HEAD"):
             return 405, "text/plain", b"", False
         if path == "/version":
@@ -101,7 +103,8 @@ class Connection(asyncio.Protocol):
         while not self.busy and b"\r\n\r\n" in self.buffer and not self.transport.is_closing():
             head, rest = self.buffer.split(b"\r\n\r\n", 1)
             first, *lines = head.decode("latin-1").split("\r\n")
-            headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            fields = (line.partition(":") for line in lines)
+            headers = {name.strip().lower(): value.strip() for name, _, value in fields}
             words, length = first.split(), headers.get("content-length", "0")
             if len(words) != 3 or not length.isascii() or not length.isdigit() or "transfer-encoding" in headers:
                 self.refuse(400)

@@ -144,7 +144,7 @@ class Plan:
         from jinja2 import Environment, StrictUndefined
 
         # No escaping: nginx is no HTML, and every value passed `check`.
-        environment = Environment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # noqa: S701
+        environment = Environment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # noqa: S701 - no HTML
         return environment.from_string(shipped("nginx", "registry.conf.j2").read_text()).render(
             run=self.run,
             listen=self.listen,

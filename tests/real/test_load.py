@@ -60,7 +60,7 @@ def test_a_good_server_loses_nothing_and_its_marks_are_counted() -> None:
     summary, log = load(good)
     assert summary["failed"] == 0
     assert summary["sent"] == summary["answered"] == len(log) >= 40
-    assert [(mark["mark"], mark["count"] > 0) for mark in summary["marks"]] == [("one", True)]  # type: ignore[attr-defined]
+    assert [(mark["mark"], mark["count"] > 0) for mark in summary["marks"]] == [("one", True)]  # type: ignore[attr-defined]  # from JSON
     assert {entry["method"] for entry in log} == {"GET", "POST"}
     assert summary["connections"] == 4, "clients must keep their connections"
 
@@ -96,7 +96,7 @@ def test_every_kind_of_loss_is_counted(reply: bytes, kind: str) -> None:
     summary, log = load(losing, requests=8)
     assert summary["answered"] == 0
     assert summary["failed"] == summary["sent"] == len(log)
-    assert set(summary["errors"]) == {kind}  # type: ignore[call-overload]
+    assert set(summary["errors"]) == {kind}  # type: ignore[call-overload]  # from JSON
 
 
 def test_an_answer_to_somebody_elses_post_is_a_failure() -> None:
