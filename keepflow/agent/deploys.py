@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from keepflow import errors
 from keepflow.agent.clock import Clock
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import ServicePolicy
+from keepflow.agent.front import Front
 from keepflow.agent.host_file import HostFile
 from keepflow.agent.images import MadeHere
 from keepflow.agent.logs import Log
@@ -22,8 +20,7 @@ from keepflow.agent.reports import Reports
 from keepflow.agent.state import Identity, State
 from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core.releases import ImageRef
-from keepflow.ports import Proxy, RegistryLogin, Target
-from keepflow.proxies.none import NoProxy
+from keepflow.ports import RegistryLogin, Target
 from keepflow.tools.files import read_private
 from keepflow.wire.messages import Deploy, ServiceState
 
@@ -60,9 +57,11 @@ class Deploys:
         self._recovered = threading.Event()
         self._look = threading.Event()
         told = DeployReports(state.root / "adopted.json", reports, clock)
-        proxy = _proxy(file, state.front_root) if file.services else NoProxy(state.front_root / "sw")
+        front = Front(host_file, state.front_root)
+        if file.services:
+            front.proxy()  # what is wrong with it is said at the start
         self._deployer = Deployer(
-            state.root, identity.agent, engine, proxy, HostPolicies(host_file), told, str(file.networks)
+            state.root, identity.agent, engine, front, HostPolicies(host_file), told, str(file.networks)
         )
         self._orders = Orders(
             state.directory("orders"),
@@ -203,27 +202,3 @@ def _pull_login(file: AgentFile, service: Service) -> RegistryLogin | None:
         return None
     password = read_private(registry.password_file).decode().strip()
     return RegistryLogin(address, registry.username, password)
-
-
-def _proxy(file: AgentFile, root: Path) -> Proxy:
-    """Return who sends traffic, as the host's file says. `root` holds `sw` (flags, pages) and the own nginx."""
-    switches, nginx = root / "sw", file.nginx
-    if nginx.mode == "none":
-        return NoProxy(switches)
-    from keepflow.proxies.nginx import Nginx  # its templates are 2 MB that an agent without services never needs
-
-    if os.geteuid() == 0:
-        _refuse_hidden(root)
-    if nginx.mode == "host":
-        return Nginx.host(switches, nginx.include_dir, str(nginx.binary))
-    return Nginx.own(switches, root / "nginx", str(nginx.binary))
-
-
-def _refuse_hidden(root: Path) -> None:
-    """Refuse a place that nginx's workers, which are not root, cannot pass through: they would obey no flag."""
-    for place in (root.resolve(), *root.resolve().parents):
-        if place.exists() and not place.stat().st_mode & stat.S_IXOTH:
-            raise errors.UsageError(
-                f"nginx must be able to pass through {place} (chmod o+x); or name another place with KEEPFLOW_FRONT",
-                code="front-hidden",
-            )
