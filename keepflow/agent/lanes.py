@@ -41,14 +41,18 @@ class Lanes:
         number = 1
         while True:
             place = self._root / project / f"{trust}-{number}"
-            place.mkdir(mode=0o711, parents=True, exist_ok=True)
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
             with (place / "lock").open("ab") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     number += 1
                     continue
-                yield place
+                place.chmod(0o711)
+                try:
+                    yield place
+                finally:
+                    place.chmod(0o700)  # nobody's job looks into a lane that is another's, or nobody's
                 return
 
     def fill(self, place: Path, source: Source) -> Path:

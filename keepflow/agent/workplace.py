@@ -1,4 +1,8 @@
-"""The private places of one job on this host: scratch directory, lent logins, home of its project."""
+"""The private places of one job on this host: scratch directory, lent logins, home of its project.
+
+All jobs are the same account, so what no running job needs is closed to that account: what a branch nobody trusts left
+in the home of a protected one would run there, with what is lent to it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import contextlib
 import json
 import os
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +28,8 @@ class Workplace:
     def __init__(self, root: Path, account: Account | None = None) -> None:
         self.root = root
         self._account = account
+        self._lock = threading.Lock()
+        self._homes: Counter[Path] = Counter()  #: homes in use, by how many jobs
         for name in ("lanes", "homes", "scratch"):
             (root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
 
@@ -29,26 +37,50 @@ class Workplace:
     def of(self, order: RunJob, workspace: Path, engine: str | None) -> Iterator[Places]:
         """Give one job its places; the scratch directory with the lent logins is removed afterwards."""
         scratch = self.root / "scratch" / str(order.fence)
+        home = self.root / "homes" / order.project / order.trust
         try:
-            yield self._make(order, scratch, workspace, engine)
+            with self._opened(home):
+                yield self._make(order, scratch, home, workspace, engine)
         finally:
             remove(scratch)
 
     def clear(self) -> None:
-        """Remove what jobs of an agent that was killed left in the scratch directory."""
+        """Remove and close what jobs of an agent that was killed left."""
         for left in (self.root / "scratch").iterdir():
             remove(left)
+        for place in self.root.glob("lanes/*/*"):
+            place.chmod(0o700)
+        for home in self.root.glob("homes/*/*"):
+            self._close(home)
 
-    def _make(self, order: RunJob, scratch: Path, workspace: Path, engine: str | None) -> Places:
-        home = self.root / "homes" / order.project / order.trust
-        home.parent.mkdir(mode=0o711, exist_ok=True)
+    @contextlib.contextmanager
+    def _opened(self, home: Path) -> Iterator[None]:
+        """Let the account into a home for as long as any job uses it."""
+        with self._lock:
+            home.parent.mkdir(mode=0o711, exist_ok=True)
+            home.mkdir(mode=0o700, exist_ok=True)
+            if self._account:
+                os.chown(home, self._account.uid, self._account.gid, follow_symlinks=False)
+            self._homes[home] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._homes[home] -= 1
+                if not self._homes[home]:
+                    self._close(home)
+
+    def _close(self, home: Path) -> None:
+        if self._account:
+            os.chown(home, 0, 0, follow_symlinks=False)
+
+    def _make(self, order: RunJob, scratch: Path, home: Path, workspace: Path, engine: str | None) -> Places:
         remove(scratch)
-        for directory in (home, scratch, scratch / "tmp", scratch / "docker"):
+        for directory in (scratch, scratch / "tmp", scratch / "docker"):
             directory.mkdir(mode=0o700, exist_ok=True)
         for name, data in (("docker/config.json", docker_config(order.logins)), ("output", b""), ("env", b"")):
             _write_private(scratch / name, data)
         if self._account:
-            os.chown(home, self._account.uid, self._account.gid)
             give(scratch, self._account)
         return Places(
             workspace=workspace,

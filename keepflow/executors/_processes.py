@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 _LOOK_EVERY = 0.02  #: seconds between the first looks while processes are ending; looks get rarer up to …
@@ -56,12 +56,39 @@ def marked(mark: str | None, group: int | None = None) -> list[Seen]:
     return [everyone[pid] for pid in sorted(found) if pid != os.getpid() and _namespace(str(pid)) == own]
 
 
+def strays(user: int, since: float, living: Iterable[str]) -> list[Seen]:
+    """List the processes of an account that ran away from their job: left to init (or to what stands between us and
+    it), begun after `since` (`uptime`), without a mark of the `living` jobs; also what descends from them.
+    """
+    own, ticks, reapers = _namespace("self"), since * os.sysconf("SC_CLK_TCK"), _ancestors(os.getpid())
+    known = {seen.pid: seen for seen in _everyone() if seen.started >= ticks and _user(seen.pid) == user}
+    spared = [b"\0" + mark.encode() + b"\0" for mark in living]
+    return [
+        seen
+        for seen in known.values()
+        if _first(seen, known).parent in reapers
+        and not any(_carries(seen.pid, mark) for mark in spared)
+        and _namespace(str(seen.pid)) == own
+    ]
+
+
+def uptime() -> float:
+    """Return the seconds since boot, as the kernel dates processes; a little early, never late."""
+    with open("/proc/uptime", "rb") as file:  # noqa: PTH123 - as above
+        return float(file.read().split()[0]) - 0.02
+
+
 def end(mark: str | None, group: int | None, grace: float) -> bool:
     """End every process of a mark and a group: SIGTERM, and SIGKILL after `grace` seconds. True when all are gone."""
+    return end_all(lambda: marked(mark, group), grace)
+
+
+def end_all(find: Callable[[], list[Seen]], grace: float) -> bool:
+    """End every process that `find` finds, again and again: SIGTERM, and SIGKILL after `grace` seconds."""
     asked: set[int] = set()
     pause = _LOOK_EVERY
     patience = time.monotonic() + grace
-    while alive := marked(mark, group):
+    while alive := find():
         now = time.monotonic()
         if now > patience + _GIVE_UP:
             return False
@@ -82,6 +109,27 @@ def _everyone() -> Iterator[Seen]:
             seen = look(int(name))
             if seen is not None:
                 yield seen
+
+
+def _ancestors(pid: int) -> set[int]:
+    found: set[int] = set()
+    while (seen := look(pid)) is not None and seen.parent:
+        found.add(pid := seen.parent)
+    return found
+
+
+def _first(seen: Seen, known: dict[int, Seen]) -> Seen:
+    """Return the oldest ancestor among the known."""
+    while seen.parent in known:
+        seen = known[seen.parent]
+    return seen
+
+
+def _user(pid: int) -> int | None:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 - asked of every process of the machine, so fast
+    except OSError:
+        return None
 
 
 def _carries(pid: int, needle: bytes) -> bool:

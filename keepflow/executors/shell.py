@@ -21,6 +21,10 @@ from keepflow.ports import Command
 #: Name in the environment by which all processes of one attempt are found again, also those that left the group.
 MARK = "KEEPFLOW_MARK"
 
+_STRAY_GRACE = 0.5  #: seconds that a process has which hid from the end of its job
+#: Marks of the jobs that run as another account → that account, and the uptime when their first command was started.
+_living: dict[str, tuple[int, float]] = {}
+
 # Standard input is the result file: a shell can hand on only descriptors below 10, and a path would have to be writable
 # by the account of the job. The trap keeps the shim alive through a SIGTERM to the whole group, so that it can tell how
 # the command took it; a trap (unlike an ignored signal) is not inherited by the command.
@@ -55,6 +59,9 @@ class Shell:
         """
         if not _runnable(command):
             raise errors.ProgramMissing(f"the program {command.argv[0]!r} is not installed, or not on PATH")
+        mark = command.env.get(MARK)
+        if self._account and mark:
+            _living.setdefault(f"{MARK}={mark}", (self._account.uid, _processes.uptime()))
         descriptor = os.open(result, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             process = self._spawn(command, output, descriptor)
@@ -62,7 +69,7 @@ class Shell:
             raise errors.Unavailable(f"{command.argv[0]} could not be started: {error}", code="start-failed") from error
         finally:
             os.close(descriptor)
-        return Process(process, command.env.get(MARK))
+        return Process(process, mark)
 
     def _spawn(self, command: Command, output: BinaryIO, result: int) -> subprocess.Popen[bytes]:
         account = self._account
@@ -123,8 +130,18 @@ def started_at(pid: int) -> int | None:
 
 
 def end_marked(mark: str, grace: float) -> bool:
-    """End every process that carries this value of MARK, SIGKILL after `grace` seconds; True when all are gone."""
-    return _processes.end(f"{MARK}={mark}", None, grace)
+    """End every process that carries this value of MARK, SIGKILL after `grace` seconds; True when all are gone.
+
+    When they ran as an account of their own, also what that account left behind without a mark: it would be there when
+    the next job comes, and everything of that job would lie open to it.
+    """
+    mark = f"{MARK}={mark}"
+    gone = _processes.end(mark, None, grace)
+    account = _living.pop(mark, None)
+    if account is None:
+        return gone
+    user, since = account
+    return _processes.end_all(lambda: _processes.strays(user, since, list(_living)), min(grace, _STRAY_GRACE)) and gone
 
 
 def read_result(path: Path) -> int | None:

@@ -91,6 +91,25 @@ def test_what_it_leaves_running_is_ended_all_the_same(builder: Builder) -> None:
 
 
 @ROOT_ONLY
+def test_what_hides_from_the_end_of_its_job_is_ended_all_the_same(builder: Builder) -> None:
+    """Without a mark, in a session of its own, left to init: it would wait for the login that the next job is lent."""
+    hiding = "(setsid env -i sh -c 'echo $$ >left; exec sleep 600' </dev/null >/dev/null 2>&1 &)"
+    ran = builder.run(f"{hiding}; while ! [ -s left ]; do sleep 0.05; done; cat left")
+    number = int(next(line for line in ran.log.split("\n") if line.isdigit()))
+    assert ran.end.state == "succeeded", ran.log
+    assert started_at(number) is None
+
+
+@ROOT_ONLY
+def test_a_job_nobody_trusts_reaches_no_home_and_no_lane_of_a_trusted_one(builder: Builder) -> None:
+    assert builder.run("echo 'touch here' >$HOME/.profile").end.state == "succeeded"
+    home, lane = "$HOME/../protected", "$WORKSPACE/../../protected-1"
+    for script in (f"echo x >>{home}/.profile", f"ls {home}", f"ls {lane}/work", f"cat {lane}/git/config"):
+        assert builder.run(script, trust="other").end.state == "failed", script
+    assert "touch here" in builder.run("cat $HOME/.profile").log
+
+
+@ROOT_ONLY
 def test_the_host_has_nothing_to_warn_of(builder: Builder) -> None:
     assert not [word for word in builder.master.hellos[-1].warnings if "jobs" in word]
 
