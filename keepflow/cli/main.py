@@ -99,7 +99,7 @@ class LazyGroup(click.Group):
         found = [CompletionItem(name, help=line) for name, line in verbs if name.startswith(incomplete)]
         return found if incomplete else [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the verbs in their groups, without importing them."""
         for title, verbs in VERBS.items():
             with formatter.section(title):

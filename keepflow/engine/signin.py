@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import threading
 from collections import deque
@@ -74,7 +75,7 @@ class SignIn:
         self._hasher = PasswordHasher()
         self._hashing = threading.Semaphore(2)  # each hash takes 64 MB and a tenth of a second
         self._tries = Tries()
-        self._nobody = self._hasher.hash(secrets.token_hex(16))
+        self._nobody = _nobodys_hash(self._hasher)
 
     def use_setup_link(self, token: str, name: str, password: str, address: str, now: int) -> str:
         """Burn a link: make the first admin, or set the person's password; return a new session's cookie.
@@ -110,8 +111,8 @@ class SignIn:
 
         An unknown name takes as long as a wrong password, and gets the same answer.
         """
+        self._tries.note(f"address {address}", now)  # first: who tries too often must not fill the table with names
         self._tries.note(f"name {name[:60]}", now)
-        self._tries.note(f"address {address}", now)
         with self._master.database.read() as conn:
             user = people.user_by_name(conn, name)
             stored = people.password_hash(conn, user.id) if user else None
@@ -142,6 +143,13 @@ class SignIn:
             return None
         with self._hashing:
             return self._hasher.hash(password)
+
+
+def _nobodys_hash(hasher: PasswordHasher) -> str:
+    """Return a hash no password has, as costly to check as every other one, without the cost of making one."""
+    salt, digest = (base64.b64encode(secrets.token_bytes(n)).decode().rstrip("=") for n in (16, 32))
+    cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    return f"$argon2id$v=19${cost}${salt}${digest}"
 
 
 def _enter(tx: Tx, user: User, fresh: str | None, cookie: str, now: int) -> None:
