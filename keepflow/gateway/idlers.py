@@ -1,6 +1,7 @@
 """Connections that never come to the point: opened without a request, or sending one letter by letter.
 
-uvicorn times idle keep-alive connections, but neither the first request of a connection nor the head of any request.
+uvicorn times idle keep-alive connections only: neither the head of a request nor its body need ever come to an end.
+Here all connections are looked at now and then, so that it costs a request nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-#: Seconds in which the head of a request must have come, and how often that is looked at.
-HEAD_SECONDS = 20.0
+#: Seconds for the head of a request and for its body; senders of webhooks themselves give up after 10.
+HEAD_SECONDS, BODY_SECONDS = 20.0, 40.0
 _LOOK = 5.0
 
 
 class Idlers:
-    """Watches the connections of one uvicorn server; costs nothing per request."""
+    """Watches the connections of one uvicorn server."""
 
     def __init__(self, connections: set[Any]) -> None:
         self._connections = connections
@@ -29,16 +30,20 @@ class Idlers:
             self.look(time.monotonic())
 
     def look(self, now: float) -> None:
-        """Close the connections that have owed the head of a request since too long ago."""
+        """Close the connections that have owed the rest of a request since too long ago; `now` is in seconds."""
         for connection in list(self._connections):
-            if not _owes_a_head(connection):
+            owing, patience = _owes(connection)
+            if owing is not connection:
                 self._since.pop(connection, None)
-            elif now - self._since.setdefault(connection, now) >= HEAD_SECONDS:
+            if owing is not None and now - self._since.setdefault(owing, now) >= patience:
                 connection.transport.close()
 
 
-def _owes_a_head(connection: Any) -> bool:
+def _owes(connection: Any) -> tuple[Any, float]:
+    """Return what is waited for (None = nothing) and how long it may take: a connection's next head, or a body."""
     if not hasattr(connection, "cycle"):
-        return False  # a WebSocket
-    waiting = connection.cycle is None or connection.cycle.response_complete
-    return waiting and connection.timeout_keep_alive_task is None
+        return None, 0.0  # a WebSocket
+    cycle = connection.cycle
+    if cycle is None or cycle.response_complete:
+        return (connection if connection.timeout_keep_alive_task is None else None), HEAD_SECONDS
+    return (cycle if cycle.more_body else None), BODY_SECONDS

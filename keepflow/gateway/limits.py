@@ -14,20 +14,11 @@ from keepflow import errors
 from keepflow.gateway.answers import header
 
 MIB = 1024 * 1024
-#: Longest wait for the rest of a body, in seconds; senders of webhooks themselves give up after 10.
-BODY_SECONDS = 30.0
 #: How much of a refused body is still read, and how long, so that its sender comes to read the answer.
 _LINGER_BYTES, _LINGER_SECONDS = 4 * MIB, 2.0
 _BUFFERED = 64 * 1024  #: unread bodies up to this are dropped by the server, and the connection goes on
 #: Segments that mean different things to different programs, and bytes no address of ours has.
 _ODD_PATH = re.compile(r"^(?!/)|//|(?:^|/)\.{1,2}(?:/|$)|[\\;\x00-\x1f\x7f]")
-
-
-class SlowBody(errors.UsageError):
-    """The rest of a request did not come in time."""
-
-    http_status = 408
-    default_code = "slow-body"
 
 
 class Disconnected(errors.UsageError):
@@ -86,18 +77,20 @@ def declared_length(scope: Scope, limit: int) -> None:
 class Body:
     """The body of one request, read whole: `async with Body(…) as data`. Its memory is given back at the end.
 
-    Raises TooLarge, SlowBody, Disconnected and Unavailable; none of them is raised after more than `limit` bytes were
-    kept.
+    Raises TooLarge, Disconnected and Unavailable; none of them is raised after more than `limit` bytes were kept.
+    `gateway.idlers` ends senders that take too long.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, room: Room, limit: int, seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, scope: Scope, receive: Receive, room: Room, limit: int) -> None:
         self._scope, self._receive, self._room = scope, receive, room
-        self._limit, self._seconds = limit, seconds
+        self._limit = limit
         self._taken = 0
 
     async def __aenter__(self) -> bytes:
         try:
-            return await self._read()
+            message = await self._receive()
+            piece = self._keep(message)
+            return piece if not message.get("more_body", False) else await self._rest(piece)
         except BaseException:
             self._room.give(self._taken)
             raise
@@ -105,23 +98,13 @@ class Body:
     async def __aexit__(self, *_: object) -> None:
         self._room.give(self._taken)
 
-    async def _read(self) -> bytes:
-        try:
-            async with asyncio.timeout(self._seconds):
-                first = await self._receive()
-            if not first.get("more_body", False):
-                return self._keep(first)
-            with self._room.place(self._scope):
-                async with asyncio.timeout(self._seconds):
-                    return await self._rest(first)
-        except TimeoutError:
-            raise SlowBody(f"the request was not complete after {self._seconds:g} s") from None
-
-    async def _rest(self, message: Message) -> bytes:
-        pieces = bytearray(self._keep(message))
-        while message.get("more_body", False):
-            message = await self._receive()
-            pieces += self._keep(message)
+    async def _rest(self, first: bytes) -> bytes:
+        pieces, more = bytearray(first), True
+        with self._room.place(self._scope):
+            while more:
+                message = await self._receive()
+                pieces += self._keep(message)
+                more = message.get("more_body", False)
         return bytes(pieces)
 
     def _keep(self, message: Message) -> bytes:

@@ -181,6 +181,8 @@ class Session:
         if not 0 <= size <= messages.LOG_FRAME_LIMIT:
             raise errors.UsageError("a log frame of a wrong length", code="bad-message")
         fence, offset = messages.LOG_HEADER.unpack_from(frame)
+        if max(fence, offset) >= 2**63:
+            raise errors.UsageError("a log frame with a number that none has", code="bad-message")
         self._log_pending += size
         self._pressure.total += size
         data = frame[messages.LOG_HEADER.size :]
@@ -213,7 +215,7 @@ class Session:
         if fence in self._strange or len(self._strange) >= _ROWS:
             return
         self._strange.add(fence)
-        work = partial(_note, agent_id=self.agent.id, fence=min(fence, 2**63 - 1), now=clock.now())
+        work = partial(_note, agent_id=self.agent.id, fence=fence, now=clock.now())
         with contextlib.suppress(errors.Unavailable):
             self._master.writer.submit(work)
 
