@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 import yaml
 
+from keepflow.cli.main import cli
+from keepflow.config.agent_file import AgentFile, Service
 from keepflow.config.detection import FileKind, problems_of
+from keepflow.config.master_settings import MasterSettings
 from keepflow.core.interpolation import VARIABLES
 from keepflow.ports import discover
 
@@ -92,3 +96,35 @@ def test_the_reference_of_the_flow_file_names_every_code() -> None:
     used = {code for path in sources for code in re.findall(r'"([a-z]+-[a-z0-9-]+)"', path.read_text())}
     missing = sorted(code for code in used if f"`{code}`" not in page)
     assert missing == []
+
+
+def test_the_reference_names_every_verb_with_its_subverbs() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    context = click.Context(cli)
+    verbs = []
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        verbs += [f"{name} {one}" for one in command.commands] if isinstance(command, click.Group) else [name]
+    missing = [verb for verb in verbs if not re.search(rf"`{verb}\b", page)]
+    assert not missing
+
+
+def test_the_reference_names_every_setting_of_a_master_and_every_key_of_a_host() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text()
+    settings = [f"KEEPFLOW_{name.upper()}" for name in MasterSettings.model_fields]
+    keys = [*AgentFile.model_fields, *Service.model_fields]
+    missing = [name for name in (*settings, *keys) if not re.search(rf"`{name}\b", page)]
+    assert not missing
+
+
+def test_every_test_that_the_page_on_security_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text()))
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").glob("**/test_*.py"))
+    assert named
+    assert sorted(name for name in named if not re.search(rf"def {name}\b", sources)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_page_leads_to_one(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
