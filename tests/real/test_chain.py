@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.real.demo.hostility import push_hostile
 from tests.real.demo.repository import Edit, replacing
 from tests.real.demo.story import Released, Story
 from tests.real.demo.world import World
-from tests.real.hosts import Load
+from tests.real.hosts import Load, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("released")]
 
@@ -41,6 +42,25 @@ def bad_push(world: World) -> Any:
 def test_what_was_pushed_and_promoted_serves(world: World, released: Released) -> None:
     served = {name: world.doors[name].version()["commit"] for name in world.doors}
     assert served == {"dev": released.dev.sha, "test": released.test.sha, "production": released.test.sha}
+
+
+def test_whoever_pushes_is_told_where_the_decision_can_be_read(world: World) -> None:
+    marker, sha = world.repository.change("dev")
+    told = re.search(rf"{world.names.master}/api/v1(/projects/\S+/deliveries/[0-9]+)", world.repository.push("dev"))
+    assert told is not None
+    delivery = wait_until(lambda: handled(world, told[1]), 15, "the decision")
+    assert delivery is not None
+    run = world.master.run_of(sha)
+    assert delivery["event"]["sha"] == sha
+    assert [(one["flow"], one["run"]) for one in delivery["decision"]["runs"]] == [("dev", run["number"])]
+    world.doors["dev"].shows(marker, 30)
+    assert world.master.ended(run["number"])["state"] == "succeeded"
+
+
+def handled(world: World, path: str) -> dict[str, Any] | None:
+    """Return a delivery once intake has decided about it."""
+    delivery = world.master.api.get(path)
+    return delivery if delivery["handled"] else None
 
 
 @pytest.mark.parametrize(

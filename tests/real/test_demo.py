@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,16 @@ def test_the_demo_verifies_its_own_claims() -> None:
     assert (told["ok"], told["broken"], told["failed_requests"]) == (True, [], 0)
     assert told["requests"] > 1000
     assert {"push_to_dev", "push_to_test", "promote"} <= told["seconds"].keys()
+
+
+def test_without_root_it_says_what_it_needs(tmp_path: Path) -> None:
+    need("docker", "dockerd", "docker-registry", "nginx", "iptables", "ip", "ss", "nsenter", "git", "busybox")
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([str(DEMO), "--check"], env=env, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "needs root" in done.stderr
 
 
 def test_wrong_arguments_show_the_usage() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -81,9 +82,13 @@ class Repository:
         self._check_out(branch)
         git(self.work, "reset", "--quiet", "--hard", "HEAD~1")
 
-    def push(self, branch: str) -> None:
-        """Push a branch as a person does."""
-        git(self.work, "push", "--quiet", "--force", "origin", f"refs/heads/{branch}:refs/heads/{branch}")
+    def push(self, branch: str) -> str:
+        """Push a branch as a person does and return what the hook told them. Raises CalledProcessError."""
+        done = subprocess.run(
+            ["git", "push", "--quiet", "--force", "origin", f"refs/heads/{branch}:refs/heads/{branch}"],
+            cwd=self.work, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        return done.stderr
 
     def push_as(self, sha: str, branches: Iterable[str]) -> None:
         """Push one commit under many branch names at once."""
