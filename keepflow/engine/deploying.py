@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from keepflow.core import deploys
 from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
+from keepflow.core.text import one_line
 from keepflow.crypto import dsse
 from keepflow.engine import sending
 from keepflow.engine.context import Master
@@ -28,6 +29,8 @@ from keepflow.wire import messages, orders
 
 #: An order not accepted within this time is void; a fresh one is made when the agent is back.
 ORDER_LIFE = 10 * 60 * 1_000_000
+#: What is kept of an agent's words: characters of a sentence and of a log's end, entries of the list of phases.
+_SENTENCE, _LOG_TAIL, _MOST_PHASES = 2000, 64 * 1024, 500
 
 
 def start(tx: Tx, master: Master, job: Job, now: int) -> None:
@@ -107,7 +110,7 @@ def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: i
         raise TypeError(f"no deployment report: {type(body).__name__}")
     deployment = deployments.by_id(tx.conn, body.deployment)
     if deployment is None or deployment.agent_id != agent_id or deployment.fence != body.fence:
-        data = {"deployment": body.deployment, "fence": body.fence, "type": body.type}
+        data = {"deployment": one_line(body.deployment, 100), "fence": body.fence, "type": body.type}
         events.add(tx, now, "stale-report", agent_id=agent_id, data=data)
         return
     if isinstance(body, messages.DeployAnswer):
@@ -249,7 +252,9 @@ def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.Depl
     phase = Phase(body.phase) if body.phase in set(Phase) else deployment.phase
     if phase == Phase.ACCEPTED == deployment.phase:
         return  # the answer to the order said so already
-    said = {"phase": body.phase, "at": body.at, "detail": body.detail}
+    if len(deployment.phases) >= _MOST_PHASES:
+        return
+    said = {"phase": one_line(body.phase, 40), "at": body.at, "detail": _kept(body.detail)}
     forward = phase not in OUTCOMES and phase_may_move(deployment.phase, phase)
     moved = phase if forward else deployment.phase
     deployments.move(tx.conn, deployment, moved, {"phases": [*deployment.phases, said]})
@@ -261,13 +266,14 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
     if not phase_may_move(deployment.phase, outcome):
         return
     environment = environments.by_id(tx.conn, deployment.environment_id)
-    phases = [*deployment.phases, {"phase": outcome.value, "at": body.at, "detail": body.sentence}]
+    code, sentence = one_line(body.code, 40), _kept(body.sentence)
+    phases = [*deployment.phases, {"phase": outcome.value, "at": body.at, "detail": sentence}]
     values: dict[str, Any] = {
         "phases": phases,
-        "reason_code": body.code,
-        "reason": body.sentence,
+        "reason_code": code,
+        "reason": sentence,
         "receipt": body.receipt or None,
-        "log_tail": body.log_tail,
+        "log_tail": _kept(body.log_tail[-_LOG_TAIL:], _LOG_TAIL),
         "finished_at": now,
     }
     deployments.move(tx.conn, deployment, outcome, values)
@@ -276,15 +282,20 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
     if body.serving is not None:
         _observe(tx.conn, environment, deployment, body, now)
     state = job_state_of(outcome)
-    reason = Reason("outcome-unknown" if outcome == Phase.UNKNOWN else body.code, body.sentence)
+    reason = Reason("outcome-unknown" if outcome == Phase.UNKNOWN else code, sentence)
     if outcome == Phase.UNKNOWN:
         jobs.wait(tx.conn, deployment.job_id, reason)
     else:
         jobs.finish_attempt(tx.conn, body.fence, state, reason, now)
         jobs.finish(tx.conn, deployment.job_id, state, reason, now)
-    data = {"outcome": body.outcome, "code": body.code, "identity": deployment.identity}
+    data = {"outcome": body.outcome, "code": code, "identity": deployment.identity}
     _event(tx, now, f"deployment-{outcome.value}", environment, deployment.id, actor=deployment.requested_by, data=data)
     offer_waiting(tx, master, now)
+
+
+def _kept(text: str, limit: int = _SENTENCE) -> str:
+    """Return an agent's words as far as they are kept, without what no database takes."""
+    return text[:limit].replace("\0", "")
 
 
 def _observe(

@@ -23,6 +23,9 @@ LOG_FRAME_LIMIT = 256 * 1024  #: bytes of log in one frame
 FRAME_LIMIT = 1024 * 1024
 HEARTBEAT_SECONDS = 10.0
 
+Whole = Annotated[int, Field(ge=0, lt=2**63)]  #: a number that a database can hold
+DeploymentId = Annotated[str, Field(max_length=100)]
+
 
 class Message(BaseModel):
     """Base of all messages: immutable, unknown keys ignored."""
@@ -38,7 +41,7 @@ class Challenge(Message):
 
     type: Literal["challenge"] = "challenge"
     nonce: str
-    master_time: int
+    master_time: Whole
     protocol: tuple[int, int] = PROTOCOL
 
 
@@ -53,10 +56,10 @@ class Hello(Message):
     version: str
     capabilities: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    slots: int = 1  #: script jobs it runs at once
+    slots: Whole = 1  #: script jobs it runs at once
     step_kinds: tuple[str, ...] = ()
-    highest_fence: int = 0
-    running: tuple[int, ...] = ()  #: fences of jobs and deployments it holds
+    highest_fence: Whole = 0
+    running: tuple[Whole, ...] = ()  #: fences of jobs and deployments it holds
     machine_id: str = ""
     warnings: tuple[str, ...] = ()  #: what this host knows to be weak, for people
 
@@ -66,9 +69,9 @@ class Welcome(Message):
 
     type: Literal["welcome"] = "welcome"
     agent: str
-    protocol: int
+    protocol: Whole
     proof: str
-    master_time: int
+    master_time: Whole
     heartbeat: float = HEARTBEAT_SECONDS
     acked_logs: dict[int, int] = Field(default_factory=dict)  #: fence → bytes the master holds safely
 
@@ -124,12 +127,12 @@ class RunJob(Message):
     """Run one script job. `fence` names this attempt in everything that follows."""
 
     type: Literal["run-job"] = "run-job"
-    fence: int
+    fence: Whole
     project: str
-    run: int
+    run: Whole
     flow: str
     job: str
-    attempt: int
+    attempt: Whole
     sha: str
     ref: str
     trust: Literal["protected", "other", "fork"]
@@ -147,7 +150,7 @@ class StopJob(Message):
     """Stop a script job: SIGTERM to its whole group, SIGKILL after `grace` seconds."""
 
     type: Literal["stop-job"] = "stop-job"
-    fence: int
+    fence: Whole
     code: str
     sentence: str
     grace: float = 10.0
@@ -157,8 +160,8 @@ class Deploy(Message):
     """Carry out the signed order inside; `fence` repeats the order's for log frames, never as authority."""
 
     type: Literal["deploy"] = "deploy"
-    fence: int
-    deployment: str
+    fence: Whole
+    deployment: DeploymentId
     envelope: dict[str, Any]
 
 
@@ -169,7 +172,7 @@ class Send(Message):
     """One row of the master's `outgoing` table."""
 
     type: Literal["send"] = "send"
-    id: int
+    id: Whole
     body: Body
 
 
@@ -177,15 +180,15 @@ class Reported(Message):
     """Master: reports up to this number are committed."""
 
     type: Literal["reported"] = "reported"
-    number: int
+    number: Whole
 
 
 class LogAck(Message):
     """Master: log bytes of this attempt up to `offset` are masked and fsynced."""
 
     type: Literal["log-ack"] = "log-ack"
-    fence: int
-    offset: int
+    fence: Whole
+    offset: Whole
 
 
 # --- upwards ---------------------------------------------------------------------------------------------------------
@@ -195,15 +198,15 @@ class Received(Message):
     """Agent: these `send` ids are on my disk."""
 
     type: Literal["received"] = "received"
-    ids: tuple[int, ...]
+    ids: tuple[Whole, ...]
 
 
 class JobStarted(Message):
     """The job's lane is ready and its first step is about to start."""
 
     type: Literal["job-started"] = "job-started"
-    fence: int
-    at: int
+    fence: Whole
+    at: Whole
     node: str = ""
 
 
@@ -211,8 +214,8 @@ class JobRefused(Message):
     """The agent will not run this job at all (capability, step kind, policy)."""
 
     type: Literal["job-refused"] = "job-refused"
-    fence: int
-    at: int
+    fence: Whole
+    at: Whole
     code: str
     sentence: str
 
@@ -221,22 +224,22 @@ class StepStarted(Message):
     """A step began; its log begins at `offset`."""
 
     type: Literal["step-started"] = "step-started"
-    fence: int
-    index: int
+    fence: Whole
+    index: Whole
     name: str
-    at: int
-    offset: int
+    at: Whole
+    offset: Whole
 
 
 class StepFinished(Message):
     """A step ended; its log ends before `offset`."""
 
     type: Literal["step-finished"] = "step-finished"
-    fence: int
-    index: int
-    at: int
-    exit_code: int
-    offset: int
+    fence: Whole
+    index: Whole
+    at: Whole
+    exit_code: Whole
+    offset: Whole
 
 
 class BuiltImage(Message):
@@ -253,23 +256,23 @@ class JobFinished(Message):
     """A script job ended. `state` is succeeded, failed, cancelled or lost."""
 
     type: Literal["job-finished"] = "job-finished"
-    fence: int
-    at: int
+    fence: Whole
+    at: Whole
     state: Literal["succeeded", "failed", "cancelled", "lost"]
     code: str = ""
     sentence: str = ""
-    exit_code: int | None = None
+    exit_code: Whole | None = None
     images: tuple[BuiltImage, ...] = ()
-    log_bytes: int = 0
+    log_bytes: Whole = 0
 
 
 class DeployAnswer(Message):
     """The agent took an order, or refused it with the name of the check that failed."""
 
     type: Literal["deploy-answer"] = "deploy-answer"
-    fence: int
-    deployment: str
-    at: int
+    fence: Whole
+    deployment: DeploymentId
+    at: Whole
     accepted: bool
     code: str = ""
     sentence: str = ""
@@ -279,9 +282,9 @@ class DeployPhase(Message):
     """A deployment entered a phase (or says more about the one it is in)."""
 
     type: Literal["deploy-phase"] = "deploy-phase"
-    fence: int
-    deployment: str
-    at: int
+    fence: Whole
+    deployment: DeploymentId
+    at: Whole
     phase: str
     detail: str = ""
 
@@ -290,9 +293,9 @@ class DeployFinished(Message):
     """A deployment ended: done, failed, reverted or unknown, with its receipt."""
 
     type: Literal["deploy-finished"] = "deploy-finished"
-    fence: int
-    deployment: str
-    at: int
+    fence: Whole
+    deployment: DeploymentId
+    at: Whole
     outcome: Literal["done", "failed", "reverted", "unknown"]
     code: str = ""
     sentence: str = ""
@@ -311,7 +314,7 @@ class Report(Message):
     """One numbered report from the agent's disk; numbers rise by one per agent state directory."""
 
     type: Literal["report"] = "report"
-    number: int
+    number: Whole
     body: ReportBody
 
 
@@ -324,7 +327,7 @@ class ServiceState(Message):
     slot: str | None = None
     identity: str | None = None
     deployment: str | None = None
-    since: int | None = None
+    since: Whole | None = None
     healthy: bool | None = None
     note: str = ""
 
@@ -333,17 +336,17 @@ class Heartbeat(Message):
     """Agent: alive, on this clock, holding these attempts, serving this."""
 
     type: Literal["heartbeat"] = "heartbeat"
-    at: int
-    running: tuple[int, ...] = ()
+    at: Whole
+    running: tuple[Whole, ...] = ()
     services: tuple[ServiceState, ...] = ()
-    free_bytes: int | None = None
+    free_bytes: Whole | None = None
 
 
 class Beat(Message):
     """Master: answer to a heartbeat, with its own clock."""
 
     type: Literal["beat"] = "beat"
-    master_time: int
+    master_time: Whole
 
 
 FromMaster = Annotated[
