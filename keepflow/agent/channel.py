@@ -73,10 +73,10 @@ class Channel:
             self._protocol.send_binary(message)
         self._flush()
 
-    def receive(self, timeout: float) -> str | bytes | None:
+    def receive(self, timeout: float, *, wakes: bool = True) -> str | bytes | None:
         """Return the next message, None after the timeout or a wake; raises Unavailable when the link has ended."""
         if not self._messages:
-            self._exchange(timeout)
+            self._exchange(timeout, wakes=wakes)
         if self._messages:
             return self._messages.popleft()
         if self._ended or self._protocol.state is State.CLOSED:
@@ -98,11 +98,12 @@ class Channel:
                 self._exchange(deadline - time.monotonic())
         self._socket.close()
 
-    def _exchange(self, timeout: float) -> None:
+    def _exchange(self, timeout: float, *, wakes: bool = True) -> None:
         self._flush()
         waiting = select.poll()
         waiting.register(self._socket, select.POLLIN | (select.POLLOUT if self._out and self._may_write else 0))
-        waiting.register(self._wake.descriptor, select.POLLIN)
+        if wakes:
+            waiting.register(self._wake.descriptor, select.POLLIN)
         for descriptor, _ in waiting.poll(max(0.0, timeout) * 1000):
             if descriptor == self._wake.descriptor:
                 self._wake.clear()

@@ -71,8 +71,8 @@ def of_job(order: RunJob, agent: str, master: str, user: str, mark: str, places:
 
 
 def of_step(job: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return what one step gets: the job's environment and the step's name."""
-    return clean({**job, "KEEPFLOW_STEP": name})
+    """Return what one step gets: the job's environment, which is clean already, and the step's name."""
+    return {**job, "KEEPFLOW_STEP": _fit(name)}
 
 
 def added(lines: Mapping[str, str]) -> dict[str, str]:

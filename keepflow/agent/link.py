@@ -38,6 +38,7 @@ _REPORTS_AT_ONCE = 256
 _FAREWELL = 0.5  #: seconds to send what is left before leaving
 _HANDSHAKE = 10.0  #: seconds for the master to answer in the handshake
 _STEP = 5.0  #: seconds
+_REST = 0.003  #: seconds between two rounds of sending while there is much to say; the first word never waits
 _SILENT_BEATS = 2.0  #: heartbeats without a word from the master after which the link is dead
 
 
@@ -50,6 +51,7 @@ class _Session:
     heard: float = field(default_factory=time.monotonic)
     beat_due: float = 0.0
     beat_sent: int = 0
+    sent_at: float = 0.0  #: when something was last sent
     reported: int = 0
     sent: dict[int, int] = field(default_factory=dict)  #: fence → offset up to which its log was sent
     received: list[int] = field(default_factory=list)  #: ids of messages that are on the disk
@@ -181,7 +183,8 @@ class Link:
         now = time.monotonic()
         silent_at = session.heard + _SILENT_BEATS * session.heartbeat
         wait = 0.0 if more else min(session.beat_due - now, silent_at - now, longest)
-        frame = session.channel.receive(wait)
+        rest = session.sent_at + _REST - now
+        frame = session.channel.receive(min(wait, rest), wakes=False) if rest > 0 else session.channel.receive(wait)
         if frame is None and now >= silent_at:
             raise errors.Unavailable(f"the master was silent for {now - session.heard:.0f} s", code="silent")
         while frame is not None:
@@ -215,6 +218,7 @@ class Link:
             data = attempt.log.read(sent, min(room, messages.LOG_FRAME_LIMIT))
             session.channel.send(messages.LOG_HEADER.pack(attempt.fence, sent) + data)
             session.sent[attempt.fence] = sent + len(data)
+            session.sent_at = time.monotonic()
             more |= len(data) < room
         return more
 
@@ -228,6 +232,7 @@ class Link:
         for number, text in waiting:
             session.channel.send(text)
             session.reported = number
+        session.sent_at = time.monotonic()
         return len(waiting) == _REPORTS_AT_ONCE
 
     def _hear(self, session: _Session, frame: str | bytes) -> None:

@@ -13,6 +13,8 @@ import os
 import subprocess
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +30,11 @@ _CAT_LIMIT = 2.0  #: seconds for `cat` to write what is left after the last proc
 
 
 class Recording:
-    """Records one attempt. `output` is what commands write to; all text for the log goes through here."""
+    """Records one attempt. `output` is what commands write to; all text for the log goes through here.
+
+    Nobody waits for the log: who wants to know where in it a step began or ended gives a function, which is called
+    with the offset, in the thread of the recording, once the log has come there.
+    """
 
     def __init__(
         self, attempt: Attempt, needles: Needles, account: tuple[int, int] | None = None, limit: int = STEP_LIMIT
@@ -37,10 +43,10 @@ class Recording:
         self._watch = Watch(self._raw.path)
         self._cat, self.output = _start_cat(self._raw.path, account)
         self._line, self._sync = _marks(attempt.nonce)
-        self._asked = 0
+        self._awaited: deque[Callable[[int], None]] = deque()
+        self._passed = 0
         self._closing = False
         self._failure: OSError | None = None
-        self._passed = threading.Condition()
         self._thread = threading.Thread(target=self._pump, name=f"log-{attempt.fence}", daemon=True)
         self._thread.start()
 
@@ -50,19 +56,17 @@ class Recording:
 
     def say_line(self, text: str) -> None:
         """Add one line to the log that begins at the start of a line, whatever the job wrote last."""
-        self._write(self._line + text.encode(errors="replace") + b"\n")
+        self._write(self._whole_line(text))
 
-    def sync(self, last_line: str = "") -> int:
-        """Wait until everything written so far is in the log, add a last line, and return the log's size after it."""
-        with self._passed:
-            self._asked += 1
-            asked = self._asked
-        self._write((self._line + last_line.encode(errors="replace") + b"\n" if last_line else b"") + self._sync)
-        self._watch.wake()
-        with self._passed:
-            self._passed.wait_for(lambda: len(self._raw.sieve.syncs) >= asked or self._failure)
-            self._check()
-            return self._raw.sieve.syncs[asked - 1]
+    def begin_step(self, line: str, then: Callable[[int], None]) -> None:
+        """Begin a step's part of the log with this line; `then` is told where."""
+        self._awaited.append(then)
+        self._write(self._sync + self._whole_line(line))
+
+    def end_step(self, line: str, then: Callable[[int], None]) -> None:
+        """End a step's part of the log with this line; `then` is told where."""
+        self._awaited.append(then)
+        self._write(self._whole_line(line) + self._sync)
 
     def close(self) -> None:
         """End the recording when no process of the job is left; everything written is in the log then."""
@@ -78,10 +82,16 @@ class Recording:
         try:
             if self._failure is None:
                 self._raw.sieve.finish()
+                self._tell()
         finally:
             self._raw.close()
 
+    def _whole_line(self, text: str) -> bytes:
+        return self._line + text.encode(errors="replace") + b"\n"
+
     def _write(self, data: bytes) -> None:
+        if self._failure is not None:
+            raise errors.Unavailable(f"the log cannot be written: {self._failure.strerror}", code="log-lost")
         view = memoryview(data)
         try:
             while view:
@@ -94,18 +104,17 @@ class Recording:
             while not self._closing:
                 self._watch.wait()
                 while self._raw.take():
-                    with self._passed:
-                        self._passed.notify_all()
-                if len(self._raw.sieve.syncs) >= self._asked:
-                    self._watch.rest(_REST)
+                    self._tell()
+                self._watch.rest(_REST)
         except OSError as error:
-            with self._passed:
-                self._failure = error
-                self._passed.notify_all()
+            self._failure = error
 
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise errors.Unavailable(f"the log cannot be written: {self._failure.strerror}", code="log-lost")
+    def _tell(self) -> None:
+        """Tell where the marks are that were passed; the last one, at the end of everything, is nobody's."""
+        for offset in self._raw.sieve.syncs[self._passed :]:
+            self._passed += 1
+            if self._awaited:
+                self._awaited.popleft()(offset)
 
 
 def complete(attempt: Attempt, needles: Needles, last_line: str) -> None:

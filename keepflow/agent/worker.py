@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -159,25 +159,17 @@ class Job:
         host, order = self._host, self._order
         env = environment.of_job(order, host.agent, host.master, host.account.name, self._attempt.mark, places)
         host.reports.append(messages.JobStarted(fence=self.fence, at=host.clock.now(), node=host.agent))
-        offset = recording.sync()
         for index, step in enumerate(order.steps):
             self._check_stop()
-            offset = self._step(recording, places, env, index, step, offset)
-            env |= environment.added(dict(self._told(recording, places.env)))
+            self._step(recording, places, env, index, step)
+            env |= environment.clean(environment.added(dict(self._told(recording, places.env))))
         told = self._told(recording, places.output)
         return Ending("succeeded", exit_code=0, images=self._built(recording, told))
 
-    def _step(
-        self, recording: Recording, places: Places, env: Mapping[str, str], index: int, step: StepOrder, offset: int
-    ) -> int:
-        reports, clock, count = self._host.reports, self._host.clock, len(self._order.steps)
-        name = one_line(step.name)
-        reports.append(
-            messages.StepStarted(
-                fence=self.fence, index=index, name=masked(name, self._needles), at=clock.now(), offset=offset
-            )
-        )
-        recording.say_line(f"── step {index + 1}/{count} {name}")
+    def _step(self, recording: Recording, places: Places, env: Mapping[str, str], index: int, step: StepOrder) -> None:
+        """Run one step; raises _Ended when it was the last one to run."""
+        count, name = len(self._order.steps), one_line(step.name)
+        recording.begin_step(f"── step {index + 1}/{count} {name}", self._step_started(index, name))
         started = time.monotonic()
         try:
             code, ending = self._perform(recording, places, environment.of_step(env, step.name), index, step), None
@@ -190,13 +182,30 @@ class Job:
             ending = _failed(index, count, name, code)
         seconds = time.monotonic() - started
         how = f"failed: exit {code}" if code else "done"
-        offset = recording.sync(f"── step {index + 1}/{count} {name} {how} ({seconds:.1f} s)")
-        reports.append(
-            messages.StepFinished(fence=self.fence, index=index, at=clock.now(), exit_code=code, offset=offset)
-        )
+        last_line = f"── step {index + 1}/{count} {name} {how} ({seconds:.1f} s)"
+        recording.end_step(last_line, self._step_finished(index, code))
         if ending is not None:
             raise _Ended(ending)
-        return offset
+
+    def _step_started(self, index: int, name: str) -> Callable[[int], None]:
+        """Return what reports the start of a step, as of now, once its place in the log is known."""
+        shown, at = masked(name, self._needles), self._host.clock.now()
+
+        def report(offset: int) -> None:
+            body = messages.StepStarted(fence=self.fence, index=index, name=shown, at=at, offset=offset)
+            self._host.reports.append(body)
+
+        return report
+
+    def _step_finished(self, index: int, code: int) -> Callable[[int], None]:
+        """Return what reports the end of a step, as of now, once its place in the log is known."""
+        at = self._host.clock.now()
+
+        def report(offset: int) -> None:
+            body = messages.StepFinished(fence=self.fence, index=index, at=at, exit_code=code, offset=offset)
+            self._host.reports.append(body)
+
+        return report
 
     def _perform(self, recording: Recording, places: Places, env: dict[str, str], index: int, step: StepOrder) -> int:
         kind = self._host.kinds[step.kind]

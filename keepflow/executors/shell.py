@@ -37,6 +37,10 @@ exit "$code"
 """
 
 
+#: Programs that were found on a PATH; looking for `sh` in ten directories takes longer than starting it.
+_found: set[tuple[str, str]] = set()
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """The account commands run as: numbers, so that nothing is looked up after the fork."""
@@ -154,7 +158,9 @@ def read_result(path: Path) -> int | None:
 
 
 def _runnable(command: Command) -> bool:
-    program = command.argv[0]
+    program, path = command.argv[0], command.env.get("PATH", os.defpath)
     if "/" in program:
         return (command.cwd / program).exists()
-    return shutil.which(program, path=command.env.get("PATH", os.defpath)) is not None
+    if (program, path) not in _found and shutil.which(program, path=path):
+        _found.add((program, path))
+    return (program, path) in _found
