@@ -13,6 +13,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs
+from weakref import WeakValueDictionary
 
 from sqlalchemy import Connection
 from starlette.types import Message, Receive, Scope, Send
@@ -32,6 +33,8 @@ from keepflow.tools.git.serving import upload_pack_argv
 REQUEST_LIMIT = 16 * MIB
 _PIECE = 64 * 1024
 _MOST_PROCESSES = 8
+#: How many of them one project may have: a job that reads slowly must not keep everybody else from their code.
+_MOST_OF_PROJECT = 4
 _QUEUE_SECONDS = 60.0
 _FETCH_SECONDS = 900.0
 _GZIP = 31  # zlib's number for "gzip, any window"
@@ -51,6 +54,7 @@ class Git:
     def __init__(self, master: Master, readers: Readers) -> None:
         self._master, self._readers = master, readers
         self._processes = asyncio.Semaphore(_MOST_PROCESSES)
+        self._of_mirror: WeakValueDictionary[Path, asyncio.Semaphore] = WeakValueDictionary()
         self._capabilities: dict[Path, bytes] = {}  #: what git said this end can do, by mirror
 
     async def refs(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -106,7 +110,7 @@ class Git:
         argv, environment = upload_pack_argv(mirror, advertise=receive is None)
         if _protocol(scope):
             environment["GIT_PROTOCOL"] = "version=2"
-        async with self._place(), _running(argv, environment, receive is not None) as process:
+        async with self._place(mirror), _running(argv, environment, receive is not None) as process:
             feeding = asyncio.create_task(_feed(process, scope, receive)) if receive else None
             try:
                 async with asyncio.timeout(_FETCH_SECONDS):
@@ -116,16 +120,16 @@ class Git:
                     feeding.cancel()
 
     @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(_QUEUE_SECONDS):
-                await self._processes.acquire()
-        except TimeoutError:
-            raise errors.Unavailable("too many fetches at once; try again soon", code="busy") from None
-        try:
+    async def _place(self, mirror: Path) -> AsyncIterator[None]:
+        of_mirror = self._of_mirror.setdefault(mirror, asyncio.Semaphore(_MOST_OF_PROJECT))
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(_QUEUE_SECONDS):
+                    await held.enter_async_context(of_mirror)
+                    await held.enter_async_context(self._processes)
+            except TimeoutError:
+                raise errors.Unavailable("too many fetches at once; try again soon", code="busy") from None
             yield
-        finally:
-            self._processes.release()
 
 
 def _project_of(conn: Connection, token: str) -> Project:
