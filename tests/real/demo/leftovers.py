@@ -38,8 +38,8 @@ def sweep_worlds() -> list[str]:
     """Remove the worlds whose maker has ended without closing them; return their names. Safe to call any time."""
     with one_at_a_time():
         swept = [directory for directory in sorted(STATE.glob(f"{_PREFIX}*")) if orphaned(directory)]
-    for directory in swept:
-        remove_world(directory)
+        for directory in swept:
+            remove_world(directory)
     return [directory.name for directory in swept]
 
 
@@ -75,6 +75,20 @@ def marked(name: str) -> list[int]:
     return found
 
 
+def held_by(engine: Engine, name: str) -> dict[str, list[str]]:
+    """Return what an engine holds of a world: names of containers, networks, volumes and images."""
+    found = {
+        "container": engine.docker("container", "ls", "--all", "--format", "{{.Names}}"),
+        "network": engine.docker("network", "ls", "--format", "{{.Name}}"),
+        "volume": engine.docker("volume", "ls", "--format", "{{.Name}}"),
+        "image": engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}"),
+    }
+    return {
+        noun: [one for one in listed.split() if name in one and not one.endswith("<none>")]
+        for noun, listed in found.items()
+    }
+
+
 def _kill_marked(name: str) -> list[int]:
     """Kill every process of a world but this one, and return those that were still there."""
     doomed = [pid for pid in marked(name) if pid != os.getpid() and alive(pid)]
@@ -90,15 +104,9 @@ def _clear_engine(socket: Path, name: str) -> None:
         return
     engine = Engine(socket.parent)
     engine.socket = socket
-    for noun, listing, removal in (
-        ("container", ("ls", "--all", "--format", "{{.Names}}"), ("rm", "--force", "--volumes")),
-        ("network", ("ls", "--format", "{{.Name}}"), ("rm",)),
-        ("volume", ("ls", "--format", "{{.Name}}"), ("rm", "--force")),
-        ("image", ("ls", "--format", "{{.Repository}}:{{.Tag}}"), ("rm", "--force")),
-    ):
-        for found in engine.docker(noun, *listing).split():
-            if name in found and not found.endswith("<none>"):
-                engine.attempt(noun, *removal, found)
+    for noun, names in held_by(engine, name).items():
+        if names:
+            engine.attempt(noun, "rm", *([] if noun == "network" else ["--force"]), *names)
 
 
 def _delete(path: Path) -> bool:

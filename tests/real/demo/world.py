@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from tests.real.demo import files
 from tests.real.demo.commands import Keepflow
@@ -18,7 +19,7 @@ from tests.real.demo.production import Production
 from tests.real.demo.repository import Repository
 from tests.real.engines import Engine
 from tests.real.hosts import SecondHost, sweep
-from tests.real.leftovers import STATE, write_record
+from tests.real.leftovers import STATE, one_at_a_time, write_record
 from tests.real.waiting import free_port, wait_until
 
 Tell = Callable[[str, str], None]  #: what was done, and a detail
@@ -68,15 +69,15 @@ class World:
 
     def _make_engine(self) -> None:
         self.engine = Engine.primary(STATE / "primary")
-        write_record(self.directory, engine=str(self.engine.socket))
+        with one_at_a_time():  # no sweep may see the directory without its record
+            write_record(self.directory, engine=str(self.engine.socket))
         self._closing += [self.engine.stop, lambda: remove_world(self.directory)]
         for name in ("home", "person", "logs"):
             (self.directory / name).mkdir()
         (self.directory / "home").chmod(0o700)
         self.keepflow = Keepflow(self.directory, self.engine.host)
-        self._tell(
-            "engine", f"{self.engine.docker('version', '--format', '{{.Server.Version}}')} at {self.engine.host}"
-        )
+        version = self.engine.docker("version", "--format", "{{.Server.Version}}")
+        self._tell("engine", f"{version} at {self.engine.host}")
 
     def _make_host(self) -> None:
         self.host = SecondHost()
@@ -101,8 +102,8 @@ class World:
     def _write_files(self) -> None:
         home = self.directory / "home"
         master = f"http://{self.host.gateway}:{free_port(self.host.gateway)}"
-        ports = _front_ports()
-        self.names = files.Names(self.image, self.registry["address"], master, *ports)
+        dev, test = (_free_or(port) for port in (8900, 8099))
+        self.names = files.Names(self.image, self.registry["address"], master, dev, test)
         self.hook_secret = home / "keepwork.hook"
         self.hook_secret.touch(0o600)
         self.hook_secret.write_text(secrets.token_hex(32))
@@ -138,7 +139,7 @@ class World:
         self.doors["production"] = self.production.door
         self._tell("agent prod-1", "joined with a one-time token; it dials out and opens no port")
 
-    def promote(self, run: int, *more: str, seconds: float = 60) -> Any:
+    def promote(self, run: int, *more: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         """Press Promote on the command line, as a script does."""
         return self.keepflow.attempt(
             "promote", "--run", str(run), "--to", "production", "--yes", *more, seconds=seconds
@@ -171,17 +172,12 @@ class World:
             troubles.append(f"{type(error).__name__}: {error}")
 
 
-def _front_ports() -> tuple[int, int]:
-    """Return the ports of dev and test: those people remember, or free ones when somebody has them."""
-    import socket
-
-    ports = []
-    for wanted in (8900, 8099):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", wanted))
-                ports.append(wanted)
-            except OSError:
-                ports.append(free_port())
-    return ports[0], ports[1]
+def _free_or(wanted: int) -> int:
+    """Return a port people remember when nobody has it, else a free one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_port()
+    return wanted
