@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from keepflow.agent.logs import Log
 from keepflow.executors.shell import read_result
 from keepflow.tools.files import sync_directory, write_atomic
 from keepflow.wire.messages import RunJob
+
+log = Log(__name__)
 
 _REMEMBERED = 4096  #: fences of attempts that are gone; the master repeats a message only until it was received
 _LOG_KEPT = 7 * 86400.0  #: seconds that a log waits for a master that never asks for it
@@ -164,10 +167,13 @@ class Attempts:
                 self._discard(attempt)
 
     def _open(self, directory: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._hold(directory)
-            return
-        shutil.rmtree(directory, ignore_errors=True)  # a crash came before its order was written: nobody was told of it
+        except FileNotFoundError:  # a crash came before its order was written: nobody was told of it
+            shutil.rmtree(directory, ignore_errors=True)
+        except (ValueError, KeyError) as error:  # of another version, or damaged: the master gives it up by itself
+            log.broke("an attempt cannot be read and is put aside", error, directory=str(directory))
+            directory.rename(directory.with_name(f"unreadable-{directory.name}"))
 
     def _hold(self, directory: Path) -> Attempt:
         attempt = Attempt(directory, self._wake)

@@ -105,9 +105,14 @@ class Deploys:
     def _tend(self) -> None:
         self._recover_until_done()
         while True:
-            for trouble in self._deployer.tend():
-                log.warning("a service needs a look", trouble=trouble)
-            self._observe()
+            try:
+                for trouble in self._deployer.tend():
+                    log.warning("a service needs a look", trouble=trouble)
+                self._observe()
+            except errors.KeepflowError as error:
+                log.warning("services cannot be looked at", reason=error.message)
+            except Exception as error:  # what is wrong with one look must not end jobs, deployments and the link
+                log.broke("a look at the services broke", error)
             self._look.wait(_TEND)
             self._look.clear()
 
@@ -116,7 +121,7 @@ class Deploys:
             try:
                 outcomes = self._deployer.recover()
                 break
-            except errors.Unavailable as error:
+            except errors.KeepflowError as error:
                 log.warning("deployments cannot be taken up yet", reason=error.message)
                 time.sleep(_RETRY)
         for outcome in outcomes:

@@ -132,7 +132,13 @@ class Orders:
 
     def recover(self) -> None:
         """Take up the orders that were not answered when the last process ended; after the journals were taken up."""
-        found = [(Deploy.model_validate_json(path.read_bytes()), path) for path in self._root.glob("*.json")]
+        found = []
+        for path in self._root.glob("*.json"):
+            try:
+                found.append((Deploy.model_validate_json(path.read_bytes()), path))
+            except ValueError as error:
+                log.broke("an order cannot be read and is put aside", error, file=str(path))
+                path.rename(path.with_suffix(".unreadable"))
         for message, path in sorted(found, key=lambda pair: pair[0].fence):
             self._queue(path, message)
 

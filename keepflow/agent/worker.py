@@ -138,10 +138,8 @@ class Job:
                 recording.say_line(error.message)
             except Exception as error:
                 ending = self._broke(error)
-            self._end_processes(recording)
             recording.say_line(f"── {ending.state}{': ' if ending.sentence else ''}{ending.sentence}")
         finally:
-            end_marked(self._attempt.mark, 0)
             recording.close()
         return ending
 
@@ -153,7 +151,10 @@ class Job:
             workspace = host.lanes.fill(lane, source)
             engine = host.file.docker.host if self._engine else None
             with host.workplace.of(order, workspace, engine) as places:
-                return self._steps(recording, places)
+                try:
+                    return self._steps(recording, places)
+                finally:  # nothing of this job may be left when its lane and its places go to the next one
+                    self._end_processes(recording)
 
     def _steps(self, recording: Recording, places: Places) -> Ending:
         host, order = self._host, self._order

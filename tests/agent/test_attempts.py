@@ -115,3 +115,12 @@ def test_a_master_that_holds_less_is_sent_the_rest(tmp_path: Path) -> None:
     attempt.log.acknowledge(5)
     attempt.log.agree(2)
     assert attempt.log.acked == 2
+
+
+def test_an_attempt_that_cannot_be_read_does_not_stop_the_agent(tmp_path: Path) -> None:
+    for fence, text in enumerate(("{", "{}", '{"mark": "m", "nonce": "n", "order": {"fence": 1}}'), 1):
+        (tmp_path / str(fence)).mkdir()
+        (tmp_path / str(fence) / "attempt.json").write_text(text)
+    attempts = Attempts(tmp_path)
+    assert list(attempts) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"unreadable-{fence}" for fence in (1, 2, 3)]

@@ -128,6 +128,16 @@ def test_a_daemon_left_behind_ends_with_the_job(builder: Builder, tmp_path: Path
     assert started_at(number) is None
 
 
+def test_a_lane_is_given_back_only_when_nothing_of_the_job_is_left_in_it(builder: Builder) -> None:
+    deaf = "trap '' TERM; while :; do echo x >>intruder; sleep 0.01; done"
+    first = builder.send(f'setsid sh -c "{deaf}" >/dev/null 2>&1 & sleep 0.1')
+    builder.master.await_report(StepFinished, first)
+    ran = builder.run("sleep 0.3; ls")
+    assert "hello.txt" in ran.log
+    assert "intruder" not in ran.log
+    assert builder.result(first).end.state == "succeeded"
+
+
 def test_a_daemon_of_one_step_serves_the_next(builder: Builder, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

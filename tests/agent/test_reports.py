@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import zlib
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -141,3 +142,12 @@ def test_a_full_disk_keeps_reports_until_there_is_room(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert reports.sync()
     assert fences(Reports(path)) == {1: 1, 2: 2}
+
+
+def test_reports_of_a_later_version_are_kept_and_sent(tmp_path: Path) -> None:
+    path = tmp_path / "reports"
+    text = '{"type":"report","number":1,"body":{"type":"news","fence":3}}'
+    path.write_bytes(b"%08x %b\n" % (zlib.crc32(text.encode()), text.encode()))
+    reports = Reports(path)
+    assert reports.append(started(4)) == 2
+    assert fences(reports) == {1: 3, 2: 4}
