@@ -68,7 +68,7 @@ class MethodRefused(errors.UsageError):
 
     def __init__(self, allowed: str) -> None:
         super().__init__(f"this address takes {allowed} only")
-        self.allowed = allowed
+        self.headers = ((b"allow", allowed.encode()),)
 
 
 def allow(scope: Scope, *methods: str) -> None:
@@ -105,8 +105,7 @@ class Problems:
         except errors.KeepflowError as error:
             if began:
                 raise
-            more = ((b"allow", error.allowed.encode()),) if isinstance(error, MethodRefused) else ()
-            await send_problem(send, error, more)
+            await send_problem(send, error, getattr(error, "headers", ()))
         except Exception:
             if began:
                 raise

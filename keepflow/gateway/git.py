@@ -42,7 +42,9 @@ _PACK_FLUSH = b"0000"
 
 
 class Unproven(errors.AuthError):
-    """No living job token came along."""
+    """No living job token came along; git asks again with one when it is told how."""
+
+    headers = ((b"www-authenticate", b'Basic realm="keepflow", Bearer'),)
 
     def __init__(self) -> None:
         super().__init__("this needs the token of a job that is running now")

@@ -14,7 +14,7 @@ from keepflow.core.states import FINAL
 from keepflow.engine.context import Master
 from keepflow.gateway.readers import Readers
 from keepflow.gateway.sse import Sse
-from keepflow.store import jobs, runs
+from keepflow.store import deployments, jobs, runs
 from keepflow.store.jobs import Attempt, Job, Step
 from keepflow.store.runs import Run
 
@@ -48,6 +48,7 @@ class _View:
     jobs: list[Job]
     attempts: list[Attempt]
     steps: list[tuple[Attempt, Step]]
+    phases: dict[int, str]  #: by job id: the phase of its deployment
 
     def job_of(self, attempt: Attempt) -> Job:
         return next(job for job in self.jobs if job.id == attempt.job_id)
@@ -171,6 +172,7 @@ def _view(conn: Connection, run_id: int) -> _View:
         jobs=jobs.of_run(conn, run_id),
         attempts=attempts,
         steps=[(attempt, step) for attempt in attempts for step in jobs.steps_of(conn, attempt.id)],
+        phases={found.job_id: found.phase.value for found in deployments.of_run(conn, run_id)},
     )
 
 
@@ -183,7 +185,10 @@ def _times(of: Run | Job | Step) -> dict[str, Any]:
 
 
 def _state(view: _View) -> dict[str, Any]:
-    listed = [{"key": job.key, "kind": job.kind.value, **_outcome(job), **_times(job)} for job in view.jobs]
+    listed = [
+        {"key": job.key, "kind": job.kind.value, "phase": view.phases.get(job.id), **_outcome(job), **_times(job)}
+        for job in view.jobs
+    ]
     return {**_outcome(view.run), **_times(view.run), "jobs": listed}
 
 

@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 #: Heartbeats without a word from the agent after which the link is dead, and a little for the road.
 _SILENCE = 2 * messages.HEARTBEAT_SECONDS + 2.0
+_HIGHEST = 2**63 - 1  #: number the database can hold
 _ROWS = 32  #: rows of `outgoing` read at once
 _REPORTS = 256  #: reports taken in one closure, and as many waiting behind them
 _LOG_BYTES = 4 * 1024 * 1024  #: log bytes of one agent that may wait for the disk
@@ -181,6 +182,8 @@ class Session:
         if not 0 <= size <= messages.LOG_FRAME_LIMIT:
             raise errors.UsageError("a log frame of a wrong length", code="bad-message")
         fence, offset = messages.LOG_HEADER.unpack_from(frame)
+        if max(fence, offset) > _HIGHEST:
+            raise errors.UsageError("a log frame with numbers nobody gave out", code="bad-message")
         if max(fence, offset) >= 2**63:
             raise errors.UsageError("a log frame with a number that none has", code="bad-message")
         self._log_pending += size
