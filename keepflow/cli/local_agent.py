@@ -21,14 +21,16 @@ from keepflow.agent.state import State
 from keepflow.cli.wiring import Built
 from keepflow.config.home import Home
 from keepflow.engine import clock, enrol
-from keepflow.errors import Unavailable
+from keepflow.errors import KeepflowError, Unavailable
 from keepflow.store import agents
+from keepflow.tools import processes
 from keepflow.tools.files import write_atomic
 
 log = structlog.get_logger(__name__)
 
 NAME = "local"
-_JOBS_USER = "keepflow-jobs"
+JOBS_USER = "keepflow-jobs"
+_ADD_ACCOUNT = ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent")
 _PATIENCE = (0.2, 1.0, 5.0, 15.0, 30.0)  #: seconds before a dead agent is started again, try by try
 _GOOD_LIFE = 60.0  #: seconds after which an agent's death is the first one again
 _STOP_SECONDS = 2.0  #: an accepted deployment is in its journal; nothing is lost by not waiting longer
@@ -52,16 +54,34 @@ services: {{}}
 """
 
 
-def write_file(home: Home, url: str) -> None:
-    """Write the local agent's file, unless there is one: then it belongs to the person."""
-    try:
-        pwd.getpwnam(_JOBS_USER)
-        jobs_user = f"jobs_user: {_JOBS_USER}   # scripts run as this account, not as the agent\n"
-    except KeyError:
-        jobs_user = f"# jobs_user: {_JOBS_USER}   # the account scripts run as: useradd --system --create-home NAME\n"
+def write_file(home: Home, url: str, account: str = JOBS_USER) -> None:
+    """Write the local agent's file, unless there is one: then it belongs to the person.
+
+    A master of root has `account` made, so that no script of a pushed branch is root beside the master's keys.
+    """
+    if home.local_agent_file.exists():
+        return
+    if _have_account(account):
+        jobs_user = f"jobs_user: {account}   # scripts run as this account, not as the agent\n"
+    else:
+        jobs_user = f"# jobs_user: {account}   # the account scripts run as; only an agent of root can change to it\n"
     with contextlib.suppress(FileExistsError):
         text = _FILE.format(url=url, jobs_user=jobs_user)
         write_atomic(home.local_agent_file, text.encode(), 0o600, replace=False)
+
+
+def _have_account(name: str) -> bool:
+    """Say whether scripts can run as this account; root makes it when it is not there."""
+    if os.geteuid() != 0:
+        return False
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(name).pw_uid != 0
+    try:
+        processes.run((*_ADD_ACCOUNT, name), timeout=30)
+    except KeepflowError as error:
+        log.warning("the account for script jobs could not be made", account=name, why=error.message)
+        return False
+    return True
 
 
 @contextlib.asynccontextmanager
