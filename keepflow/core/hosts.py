@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
+
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 
 
 def is_ours(host: str, url: str) -> bool:
@@ -11,19 +14,16 @@ def is_ours(host: str, url: str) -> bool:
 
     `localhost` and bare IP addresses always may: nobody can point those elsewhere.
     """
-    try:
-        name = (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
+    match = _HOST.fullmatch(host)
+    if match is None:
         return False
-    return bool(name) and (name in ("localhost", urlsplit(url).hostname) or _is_address(name))
+    name = (match[1] or match[2]).lower()
+    return name in ("localhost", urlsplit(url).hostname) or _is_address(name)
 
 
 def same_origin(origin: str, host: str) -> bool:
-    """Say whether an `Origin` header names the host the request itself was sent to."""
-    try:
-        return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
-    except ValueError:
-        return False
+    """Say whether an `Origin` header names the host that the request itself was sent to."""
+    return bool(host) and origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
 
 
 def _is_address(name: str) -> bool:
