@@ -21,8 +21,10 @@ URL = "https://ci.example.org:8443"
         "localhost:7070",
         "127.0.0.1",
         "10.1.2.3:80",
-    ]
-    + ["[::1]", "[::1]:7070", "[fe80::1]:80"],
+        "[::1]",
+        "[::1]:7070",
+        "[fe80::1]:80",
+    ],
 )
 def test_our_own_names_and_bare_addresses_are_ours(host: str) -> None:
     assert is_ours(host, URL)
@@ -30,8 +32,22 @@ def test_our_own_names_and_bare_addresses_are_ours(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "evil.example", "ci.example.org.evil.example", "xci.example.org", "localhost.evil.example", "127.0.0.1.nip.io"]
-    + ["evil@127.0.0.1", "127.0.0.1/..", "[::1", "::1", "ci.example.org:", "ci.example.org:x", "a b", "localhost\n"],
+    [
+        "",
+        "evil.example",
+        "ci.example.org.evil.example",
+        "xci.example.org",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "evil@127.0.0.1",
+        "127.0.0.1/..",
+        "[::1",
+        "::1",
+        "ci.example.org:",
+        "ci.example.org:x",
+        "a b",
+        "localhost\n",
+    ],
 )
 def test_every_other_name_is_not(host: str) -> None:
     assert not is_ours(host, URL)
