@@ -116,7 +116,7 @@ def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: i
     if isinstance(body, messages.DeployAnswer):
         _answered(tx, master, deployment, body, now)
     elif isinstance(body, messages.DeployPhase):
-        _entered(tx, master, deployment, body)
+        _entered(tx, master, deployment, body, now)
     else:
         _finished(tx, master, deployment, body, now)
     run_id = jobs.by_id(tx.conn, deployment.job_id).run_id
@@ -248,7 +248,7 @@ def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         _event(tx, now, "deployment-accepted", environment, deployment.id)
 
 
-def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployPhase) -> None:
+def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployPhase, now: int) -> None:
     phase = Phase(body.phase) if body.phase in set(Phase) else deployment.phase
     if phase == Phase.ACCEPTED == deployment.phase:
         return  # the answer to the order said so already
@@ -258,6 +258,8 @@ def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.Depl
     forward = phase not in OUTCOMES and phase_may_move(deployment.phase, phase)
     moved = phase if forward else deployment.phase
     deployments.move(tx.conn, deployment, moved, {"phases": [*deployment.phases, said]})
+    environment = environments.by_id(tx.conn, deployment.environment_id)
+    _event(tx, now, "deployment-phase", environment, deployment.id, data={"phase": said["phase"]})
     tx.after_commit(lambda: master.wakes.fire("events"))
 
 

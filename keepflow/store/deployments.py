@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from keepflow.core.states import OUTCOMES, Phase
-from keepflow.store.tables import deployments, releases
+from keepflow.store.tables import deployments, jobs, releases
 
 #: A deployment in one of these keeps every other one of its environment waiting.
 HOLDING = tuple(phase.value for phase in Phase if phase not in OUTCOMES or phase is Phase.UNKNOWN)
@@ -57,6 +57,12 @@ def by_id(conn: Connection, deployment_id: str) -> Deployment | None:
 def of_job(conn: Connection, job_id: int) -> Deployment | None:
     """Return the deployment a job carries out, or None."""
     return _one(conn, deployments.c.job_id == job_id)
+
+
+def of_run(conn: Connection, run_id: int) -> list[Deployment]:
+    """List the deployments that the jobs of a run carry out, in the order of its jobs."""
+    query = select(deployments).join(jobs, jobs.c.id == deployments.c.job_id).where(jobs.c.run_id == run_id)
+    return [_deployment(row) for row in conn.execute(query.order_by(jobs.c.ordinal)).mappings()]
 
 
 def by_fence(conn: Connection, fence: int) -> Deployment | None:

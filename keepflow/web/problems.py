@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, jsonify, redirect, render_template, request
 from pydantic import ValidationError
@@ -41,8 +41,7 @@ def install(app: Flask) -> None:
 
 def _intentional(error: errors.KeepflowError) -> AnyResponse:
     if isinstance(error, errors.AuthError) and error.http_status == 401 and not for_machines():
-        back = request.full_path.rstrip("?") if request.method == "GET" else "/"
-        return redirect(f"/login?next={quote(back, safe='/')}", 303)
+        return _to_login()
     extra: dict[str, Any] = {}
     if isinstance(error, errors.ConfigError):
         extra["problems"] = [
@@ -55,6 +54,16 @@ def _intentional(error: errors.KeepflowError) -> AnyResponse:
     if error.http_status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
+
+
+def _to_login() -> AnyResponse:
+    """Send a person to sign in and back here; a part of a page sends the whole page, not itself, there."""
+    if "HX-Request" in request.headers:
+        here = urlsplit(request.headers.get("HX-Current-URL", ""))
+        back = f"{here.path}?{here.query}" if here.query else here.path
+        return Response(status=401, headers={"HX-Redirect": f"/login?next={quote(back or '/', safe='/')}"})
+    back = request.full_path.rstrip("?") if request.method == "GET" else "/"
+    return redirect(f"/login?next={quote(back, safe='/')}", 303)
 
 
 def _invalid(error: ValidationError) -> AnyResponse:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from keepflow.core.flows import JobKind
+from keepflow.store import deployments, environments
+from keepflow.wire import messages
 from tests.browser.conftest import Open
 from tests.web.story import PASSWORD, Story, promote
 
@@ -115,6 +118,35 @@ def test_everything_can_be_reached_by_keyboard_and_the_focus_is_seen(opened: Ope
     pytest.fail(f"the button was not reached: {reached}")
 
 
+def test_a_refresh_takes_neither_the_focus_nor_what_was_opened(opened: Open, told: tuple[str, Story]) -> None:
+    _, story = told
+    page = opened("bo").open("/projects/keepwork/environments")
+    others = page.locator("summary", has_text="other releases")
+    others.click()
+    page.get_by_role("link", name="Promote #3 to production").focus()
+    page.evaluate("document.querySelector('.board').dataset.old = 'yes'")
+    seen = {"identity": "sha256:" + "9" * 64}
+    with story.master.database.read() as conn:
+        test = environments.by_name(conn, story.project().id, "test")
+    assert test is not None
+    for observed in ({**(test.observed or {}), **seen}, test.observed or {}):
+        story.write(lambda tx, observed=observed: environments.observe(tx.conn, test.id, observed))
+        page.evaluate("document.body.dispatchEvent(new Event('keepflow:changed'))")
+        drifts = page.get_by_role("region", name="test").get_by_text("drift", exact=True)
+        expect(drifts).to_have_count(1 if observed.get("identity") == seen["identity"] else 0)
+    assert page.locator(".board[data-old]").count() == 0, "the page was really swapped"
+    expect(page.get_by_role("link", name="Promote #3 to production")).to_be_focused()
+    expect(page.locator("details", has=others)).to_have_attribute("open", "")
+    page.evaluate("document.querySelector('.board').dataset.old = 'yes'")
+    page.evaluate(
+        """new Promise((done) => {
+          document.body.addEventListener("htmx:afterOnLoad", () => done(), { once: true });
+          document.body.dispatchEvent(new Event("keepflow:changed"));
+        })"""
+    )
+    assert page.locator(".board[data-old]").count() == 1, "a refresh without news swaps nothing"
+
+
 def test_a_digest_can_be_copied_whole(opened: Open) -> None:
     watched = opened("bo")
     watched.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -140,6 +172,7 @@ def test_a_promote_needs_the_name_typed_and_then_runs_live_on_every_page(opened:
     page = opened("bo").open("/projects/keepwork/environments")
     page.get_by_role("link", name="Promote #3 to production").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Promote keepwork#3 to production")
+    expect(page.locator("time").first).not_to_contain_text("UTC")  # our script is there
     page.get_by_label("to confirm").fill("test")
     page.get_by_role("button", name="Promote to production").click()
     assert page.evaluate("document.querySelector('[name=typed]').validationMessage") == "Type production"
@@ -151,7 +184,11 @@ def test_a_promote_needs_the_name_typed_and_then_runs_live_on_every_page(opened:
     story.deploy(number, until="switching")
     expect(page.locator(".phases .now")).to_have_text("switching")
     expect(production).to_contain_text(f"bo is deploying keepwork#{number}")
-    finish(story, number)
+    for phase in ("proving", "watching"):
+        report(story, number, phase)
+        expect(page.locator(".phases .now")).to_have_text(phase)
+        expect(production.locator(".phases .now")).to_have_text(phase)
+    report(story, number, "done")
     expect(page.locator("#run-head .state")).to_have_text("succeeded")
     expect(production).to_contain_text("b0b0b0b0b0b0")
     expect(production).to_contain_text("bo, from keepwork#3")
@@ -159,20 +196,18 @@ def test_a_promote_needs_the_name_typed_and_then_runs_live_on_every_page(opened:
     expect(production).to_contain_text("a0a0a0a0a0a0")
 
 
-def finish(story: Story, number: int) -> None:
-    """Let the agent end a deployment that is under way."""
-    from keepflow.core.flows import JobKind
-    from keepflow.store import deployments
-    from keepflow.wire import messages
-
+def report(story: Story, number: int, phase: str) -> None:
+    """Let the agent report the next phase of a deployment, or that it is done."""
     agent, attempt = story.attempt(number, kind=JobKind.DEPLOY)
     with story.master.database.read() as conn:
         found = deployments.by_fence(conn, attempt.fence)
     assert found is not None
-    body = messages.DeployFinished(
-        fence=attempt.fence, deployment=found.id, at=story.wait(1), outcome="done", serving=found.identity
+    at = story.wait(1)
+    entered = messages.DeployPhase(fence=attempt.fence, deployment=found.id, at=at, phase=phase)
+    ended = messages.DeployFinished(
+        fence=attempt.fence, deployment=found.id, at=at, outcome="done", serving=found.identity
     )
-    story.report(agent, body)
+    story.report(agent, ended if phase == "done" else entered)
 
 
 def test_lists_change_while_one_looks(opened: Open, told: tuple[str, Story]) -> None:

@@ -104,6 +104,15 @@ def test_signing_in_goes_where_one_was_going_and_nowhere_else(app_client: FlaskC
         assert _login(app_client, "bo", PASSWORD, next=elsewhere).location == "/"
 
 
+def test_a_page_whose_session_ended_sends_itself_to_sign_in_not_its_parts(app_client: FlaskClient) -> None:
+    here = {"HX-Request": "true", "HX-Current-URL": "http://localhost/runs?state=failed"}
+    answer = app_client.get("/agents/now", headers=here)
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/login?next=/runs%3Fstate%3Dfailed")
+    evil = {"HX-Request": "true", "HX-Current-URL": "https://evil.example//evil.example/x"}
+    assert app_client.get("/agents/now", headers=evil).headers["HX-Redirect"] == "/login?next=//evil.example/x"
+    assert 'name="next" value="/"' in app_client.get("/login?next=//evil.example/x").text
+
+
 @pytest.fixture
 def app_client(story: Story) -> FlaskClient:
     """A client nobody is signed in with."""

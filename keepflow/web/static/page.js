@@ -1,6 +1,7 @@
 // What every page does: times in the viewer's zone, copy buttons, live refresh, and guards on the confirm form.
 // Text from outside only ever reaches the page as text: no innerHTML here.
 
+import "./keep.js";
 import { Stream, calmly } from "./stream.js";
 
 const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
@@ -66,7 +67,8 @@ export function changed() {
 
 function live(address) {
   const refresh = calmly(changed, 250);
-  new Stream(address, { change: refresh }, (status) => status === "open" && refresh());
+  let times = 0; // what happened before a stream was opened again is only found by asking
+  new Stream(address, { change: refresh }, (status) => status === "open" && times++ && refresh());
 }
 
 // --- the confirm form: the name must be typed, and a second click is no second press ---
