@@ -132,6 +132,10 @@ class State:
         """Return where jobs have lanes and homes: here, or in a directory that another account may enter."""
         return self.root.with_name(f"{self.root.name}-jobs") if apart else self.root
 
+    def forget_identity(self) -> None:
+        """Belong to no master any more; the key stays, and so does what was not reported."""
+        (self.root / "identity.json").unlink(missing_ok=True)
+
     def directory(self, name: str) -> Path:
         """Return a directory of this state (0700), made when missing."""
         path = self.root / name

@@ -120,7 +120,10 @@ async def _join_if_needed(built: Built, address: str, home: Home) -> None:
     def known() -> bool:
         with master.database.read() as conn:
             agent = agents.by_name(conn, NAME)
-        return agent is not None and agent.revoked_at is None and state.joined
+        if state.joined and agent is not None and agent.key_id == state.key().public.key_id:
+            return True  # a revoked one stays out: that was a person's word
+        state.forget_identity()
+        return False
 
     if await asyncio.to_thread(known):
         return
@@ -183,7 +186,8 @@ async def _end(process: Process) -> None:
 async def _start(home: Home, *argv: str, stdin: int = DEVNULL, stderr: int | None = None) -> Process:
     """Start `keepflow agent ARGV…` in a session of its own: Ctrl-C at a terminal is ours to pass on."""
     command = (sys.executable, "-m", "keepflow.cli.main", "agent", *argv)
-    environment = {**os.environ, "KEEPFLOW_FRONT": str(home.local_agent_front())}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KEEPFLOW_DATABASE")}
+    environment = {**kept, "KEEPFLOW_FRONT": str(home.local_agent_front())}
     return await asyncio.create_subprocess_exec(
         *command, stdin=stdin, stderr=stderr, env=environment, start_new_session=True
     )
