@@ -61,9 +61,9 @@ class Watched:
 Open = Callable[..., Watched]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser that is installed here."""
+    """The browser that is installed here; playwright's event loop must not outlive the tests that need it."""
     program = find("chromium")
     if program is None:
         missing("missing: chromium")
