@@ -92,8 +92,10 @@ keep_as_cache() {
 
 # Old images of this name go, all but ten. One that a container uses stays, as the engine refuses.
 remove_old_images() {
-  docker image ls --format '{{.Repository}}:{{.Tag}}' "$name/$environment" | sed '1,10d' | while read -r old; do
-    docker rmi "$old" >/dev/null 2>&1 || :
+  # By number: two images of one second have no order in time.
+  docker image ls --format '{{.Tag}}' "$name/$environment" | sed -n 's/^b\([0-9]\{1,\}\)$/\1/p' | sort -rn |
+    sed '1,10d' | while read -r old; do
+    docker rmi "$name/$environment:b$old" >/dev/null 2>&1 || :
   done
 }
 
