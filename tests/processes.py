@@ -45,6 +45,7 @@ class MasterProcess:
     port: int = field(default_factory=free_port)
     env: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    verb: str = "master"
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,7 +72,7 @@ class MasterProcess:
 
     def argv(self) -> list[str]:
         listen = ("--listen", f"127.0.0.1:{self.port}")
-        return [sys.executable, "-m", "keepflow.cli.main", "master", "--home", str(self.home), *listen, *self.options]
+        return [sys.executable, "-m", "keepflow.cli.main", self.verb, "--home", str(self.home), *listen, *self.options]
 
     def start(self) -> MasterProcess:
         """Start it and return once it takes work."""

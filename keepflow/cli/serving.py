@@ -78,7 +78,8 @@ async def _serve(
     stop = _on_signals()
     server = _Server(_config(settings, built, connections))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    idlers = asyncio.create_task(Idlers(server.server_state.connections).watch())
+    idlers = Idlers(server.server_state.connections)
+    watching = asyncio.create_task(idlers.watch())
     home = settings.place()
     try:
         await server.up.wait()
@@ -89,9 +90,10 @@ async def _serve(
             await asyncio.wait((asyncio.create_task(stop.wait()), serving), return_when=asyncio.FIRST_COMPLETED)
             log.info("stopping")
     finally:
-        idlers.cancel()
+        watching.cancel()
         _forget_address(home)
         await built.gateway.close(_FAREWELLS)
+        idlers.dismiss()
         server.should_exit = True
         await serving
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
+import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keepflow import errors
@@ -18,6 +20,8 @@ from keepflow.gateway.hooks import Hooks
 from keepflow.gateway.limits import MIB, Lingering, Room, WholeBody, check_path
 from keepflow.gateway.readers import Readers
 from keepflow.gateway.streams import Streams
+
+log = structlog.get_logger(__name__)
 
 #: Memory for the bodies of webhooks that are being received, checked or stored at one time.
 _HOOK_ROOM = 160 * MIB
@@ -59,7 +63,12 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or one WebSocket."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            try:
+                await self._http(scope, receive, send)
+            except asyncio.CancelledError:
+                if not self._closing.begun:
+                    raise
+                log.info("a request was cut off by the stop", path=scope["path"])
         elif scope["type"] == "websocket" and scope["path"] == "/agents/link":
             await self.agents.link(scope, receive, send)
         elif scope["type"] == "websocket":

@@ -38,6 +38,12 @@ class Idlers:
             if owing is not None and now - self._since.setdefault(owing, now) >= patience:
                 connection.transport.close()
 
+    def dismiss(self) -> None:
+        """Close every connection that owes the rest of a request: the server stops and waits for nobody."""
+        for connection in list(self._connections):
+            if _owes(connection)[0] is not None:
+                connection.transport.close()
+
 
 def _owes(connection: Any) -> tuple[Any, float]:
     """Return what is waited for (None = nothing) and how long it may take: a connection's next head, or a body."""
