@@ -19,7 +19,6 @@ from tests.gateway.played import Played
 from tests.gateway.readers import Reader
 from tests.processes import MasterProcess, hook_headers, push_body
 from tests.real.parts import need
-from tests.real.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -80,11 +79,11 @@ def test_agents_links_and_live_logs_pass_through(fronted: tuple[Served, MasterPr
     agent = Played.joined(seen, "builder")
     link = agent.link()
     body = push_body(sha=served.sha)
-    reply = seen.ask("POST", "/hooks/app", body, hook_headers(body, "nginx-3"))
-    path = f"/projects/app/deliveries/{reply.json['delivery']}"
-    decision = wait_until(lambda: seen.api("GET", path).json["decision"], 20, "the push is decided")
-    fence = link.take_order().body.fence
-    reader = Reader(seen, f"/streams/runs/app/{decision['runs'][0]['run']}/log")
+    assert seen.ask("POST", "/hooks/app", body, hook_headers(body, "nginx-3")).status == 202
+    order = link.take_order().body
+    assert isinstance(order, messages.RunJob)
+    fence = order.fence
+    reader = Reader(seen, f"/streams/runs/app/{order.run}/log")
     for number in range(3):
         link.send_log(fence, number * 5, b"line\n")
         assert reader.until("log")[-1].data["to"] == number * 5 + 5, "each line must be seen when it is written"
