@@ -17,7 +17,7 @@ from tests.real.demo.processes import Running
 from tests.real.waiting import wait_until
 
 ENDED = ("succeeded", "failed", "cancelled", "skipped", "superseded", "lost")
-OUTCOMES = ("done", "failed", "reverted", "unknown")
+_LOOK_EVERY = 0.1  #: seconds between two questions to the API: who asks more takes time from what is measured
 
 
 class Master(Running):
@@ -69,7 +69,10 @@ class Master(Running):
     def run_of(self, sha: str, seconds: float = 15) -> dict[str, Any]:
         """Wait for the run of a commit and return it."""
         return wait_until(
-            lambda: next((run for run in self.runs() if run["sha"] == sha), None), seconds, f"a run of {sha[:10]}"
+            lambda: next((run for run in self.runs() if run["sha"] == sha), None),
+            seconds,
+            f"a run of {sha[:10]}",
+            every=_LOOK_EVERY,
         )
 
     def went_wrong(self, sha: str) -> str:
@@ -102,7 +105,7 @@ class Master(Running):
             return bool(condition(seen))
 
         try:
-            wait_until(look, seconds, f"{PROJECT}#{number}: {what}")
+            wait_until(look, seconds, f"{PROJECT}#{number}: {what}", every=_LOOK_EVERY)
         except TimeoutError as error:
             raise TimeoutError(f"{error}; it is {json.dumps(seen)[:3000]}") from None
         return seen

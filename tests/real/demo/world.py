@@ -147,7 +147,7 @@ class World:
 
     def quiet(self, seconds: float = 60) -> None:
         """Wait until nothing is under way any more."""
-        wait_until(lambda: not self.busy(), seconds, "the end of all runs")
+        wait_until(lambda: not self.busy(), seconds, "the end of all runs", every=0.1)
 
     def busy(self) -> list[int]:
         """Return the runs that have not ended."""
