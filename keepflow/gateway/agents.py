@@ -31,8 +31,8 @@ from keepflow.wire import messages
 log = structlog.get_logger(__name__)
 
 _HANDSHAKE = 10.0  #: seconds for an agent to answer the challenge
-_MOST_STRANGERS = 512  #: connections that have not proved yet who they are
-_ENROL_LIMIT = 16 * 1024
+_MOST_STRANGERS = 4096  #: connections that have not proved yet who they are
+_ENROL_LIMIT, _ENROL_ROOM = 16 * 1024, 4 * 1024 * 1024
 #: Seconds in which an earlier session must show life, and in which a dying one may still be heard.
 _CONTEST, _LAST_WORDS = 7.0, 0.5
 
@@ -46,7 +46,7 @@ class Agents:
         self._contested: set[int] = set()
         self._strangers = 0
         self._presence, self._pressure = Presence(master), Pressure()
-        self._room = Room(_MOST_STRANGERS * _ENROL_LIMIT, senders=64, per_address=16)
+        self._room = Room(_ENROL_ROOM, senders=64, per_address=16)
 
     # --- enrolment ---
 

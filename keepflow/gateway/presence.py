@@ -1,4 +1,4 @@
-"""Heartbeats on their way to the database: many agents in one closure, and only what is news."""
+"""Heartbeats on their way to the database: many agents in one closure, whole only those that say something new."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import structlog
 from keepflow import errors
 from keepflow.engine import clock, enrol
 from keepflow.engine.context import Master
+from keepflow.store import agents
 from keepflow.store.writer import Tx
 from keepflow.wire.messages import Heartbeat
 
@@ -26,7 +27,8 @@ class Presence:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._waiting: dict[int, tuple[Heartbeat, int]] = {}
+        self._news: dict[int, Heartbeat] = {}
+        self._seen: set[int] = set()
         self._written: dict[int, tuple[Heartbeat, int]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -34,30 +36,39 @@ class Presence:
         """Take one heartbeat."""
         now = clock.now()
         before = self._written.get(agent_id)
-        if before is not None and now - before[1] < _REFRESH and _same(beat, before[0]):
+        if before is None or not _same(beat, before[0]):
+            self._news[agent_id] = beat
+        elif now - before[1] >= _REFRESH:
+            self._seen.add(agent_id)
+        else:
             return
-        self._waiting[agent_id] = self._written[agent_id] = (beat, now)
+        self._written[agent_id] = (beat, now)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write())
 
     def forget(self, agent_id: int) -> None:
         """Let the next session of an agent begin afresh."""
-        self._waiting.pop(agent_id, None)
+        self._news.pop(agent_id, None)
+        self._seen.discard(agent_id)
         self._written.pop(agent_id, None)
 
     async def _write(self) -> None:
-        while self._waiting:
+        while self._news or self._seen:
             await asyncio.sleep(_GATHER)
-            beats, self._waiting = self._waiting, {}
+            news, self._news = self._news, {}
+            seen, self._seen = self._seen, set()
+            work = partial(self._store, news=news, seen=sorted(seen), now=clock.now())
             try:
-                await asyncio.wrap_future(self._master.writer.submit(partial(self._store, beats=beats)))
+                await asyncio.wrap_future(self._master.writer.submit(work))
             except errors.Unavailable as error:
-                for agent_id in beats:
+                for agent_id in (*news, *seen):
                     self._written.pop(agent_id, None)
                 log.warning("heartbeats were not written down", code=error.code)
 
-    def _store(self, tx: Tx, beats: dict[int, tuple[Heartbeat, int]]) -> None:
-        for agent_id, (beat, now) in beats.items():
+    def _store(self, tx: Tx, news: dict[int, Heartbeat], seen: list[int], now: int) -> None:
+        if seen:
+            agents.seen(tx.conn, seen, now)
+        for agent_id, beat in news.items():
             enrol.heartbeat(tx, master=self._master, agent_id=agent_id, beat=beat, now=now)
 
 

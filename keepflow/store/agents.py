@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,11 @@ def enrol(conn: Connection, name: str, public_key: str, key_id: str, now: int) -
 def change(conn: Connection, agent_id: int, **columns: Any) -> None:
     """Set columns of an agent."""
     conn.execute(update(agents).where(agents.c.id == agent_id).values(**columns))
+
+
+def seen(conn: Connection, agent_ids: Sequence[int], now: int) -> None:
+    """Remember when these agents were heard last."""
+    conn.execute(update(agents).where(agents.c.id.in_(agent_ids)).values(last_seen_at=now))
 
 
 def take_report(conn: Connection, agent_id: int, number: int) -> bool:
