@@ -52,8 +52,12 @@ def _harmless(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return {key: _escaped(value, keep="\n" if key == "exception" else "") for key, value in event.items()}
 
 
-def _escaped(value: object, keep: str) -> object:
-    if not isinstance(value, str) or (value.isprintable() and not keep):
+def _escaped(value: object, keep: str = "") -> object:
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_escaped(entry) for entry in value]
+    if not isinstance(value, str) or value.isprintable():
         return value
     return "".join(
         letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode("ascii")
