@@ -41,7 +41,7 @@ class Recording:
         group, self._gathering = self._gathering[:_MOST], self._gathering[_MOST:]
         work = partial(intake.record_all, master=self._master, calls=[call for call, _ in group])
         try:
-            future = self._master.writer.submit(work, alone=True)
+            future = self._master.writer.submit(work)
         except errors.Unavailable as error:
             self._settle(loop, group, None, error)
         else:

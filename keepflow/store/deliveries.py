@@ -74,8 +74,7 @@ def add_all(conn: Connection, news: Sequence[NewDelivery]) -> list[int | None]:
         statement = _insert_text("%s", len(news)) + " RETURNING id, project_id, delivery"
         added = {(row[1], row[2]): int(row[0]) for row in conn.exec_driver_sql(statement, values)}
     else:
-        driver: Any = conn.connection.driver_connection  # so that it can be a transaction of its own (`Writer.submit`)
-        result = driver.execute(_insert_text("?", len(news)), values)
+        result = conn.exec_driver_sql(_insert_text("?", len(news)), values)
         first = result.lastrowid - result.rowcount + 1
         if result.rowcount == len(news):  # row ids rise by one, in the order of the values
             return list(range(first, result.lastrowid + 1))

@@ -50,7 +50,6 @@ class Tx:
 class _Task:
     work: Callable[[Tx], Any]
     future: Future[Any]
-    alone: bool = False
     result: Any = None
     error: BaseException | None = None
 
@@ -88,21 +87,18 @@ class Writer:
         """Whether closures are taken."""
         return self._open
 
-    def submit(self, work: Callable[[Tx], T], *, alone: bool = False) -> Future[T]:
+    def submit(self, work: Callable[[Tx], T]) -> Future[T]:
         """Hand in a closure; the future is resolved with its result after the fsynced commit.
 
         The future raises what the closure raised, OutOfSpace when the disk is full, and Unavailable `store-closed`;
         in all three cases nothing of the closure was committed. Raises Unavailable `store-closed` at once when closed.
-
-        `alone` promises that the closure changes something by its first statement only, which it gives to the driver:
-        on SQLite that statement is the whole transaction then, and four turns at the interpreter lock are saved.
         """
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()  # from here on it cannot be taken back
         with self._gate:
             if not self._open:
                 raise errors.Unavailable(self._closed_because, code="store-closed")
-            self._queue.put(_Task(work, future, alone))
+            self._queue.put(_Task(work, future))
         return future
 
     def call(self, work: Callable[[Tx], T], timeout: float = 30.0) -> T:
@@ -133,9 +129,6 @@ class Writer:
         self._refuse_rest()
 
     def _commit(self, group: _Group) -> None:
-        if group.tasks[0].alone and self._database.is_sqlite:
-            self._commit_alone(group)
-            return
         with self._connection().begin() as transaction:
             tx = Tx(transaction.connection)
             group.perform(tx)
@@ -144,16 +137,6 @@ class Writer:
                 group.tasks.append(task)
                 group.perform(tx)
             fail("store.before-commit")
-        fail("store.after-commit")
-
-    def _commit_alone(self, group: _Group) -> None:
-        conn = self._connection()
-        fail("store.before-commit")
-        try:
-            group.perform_alone(Tx(conn))
-        finally:
-            if conn.in_transaction():  # it looked something up afterwards
-                conn.rollback()
         fail("store.after-commit")
 
     def _waiting(self) -> _Task | None:
@@ -218,17 +201,6 @@ class _Group:
             driver.execute("ROLLBACK TO SAVEPOINT closure")
             task.error, tx.chain = error, chain
         driver.execute("RELEASE SAVEPOINT closure")
-
-    def perform_alone(self, tx: Tx) -> None:
-        """Run the only closure of the group, whose statement commits itself."""
-        task = self.tasks[0]
-        try:
-            task.result = task.work(tx)
-            self._callbacks += tx.callbacks
-        except BaseException as error:
-            if ends_transaction(error):
-                raise
-            task.error = error
 
     def resolve(self) -> None:
         """Tell everybody how it went; the commit is on the disk."""
