@@ -14,9 +14,8 @@ from tests.real.engines import Engine
 def main() -> None:
     """Carry out the deployment that stdin describes."""
     told = json.load(sys.stdin)
-    host = Host(
-        Engine.primary(Path("/nonexistent")), {}, Path(told["root"]), told["pool"], told["service"], told["port"]
-    )
+    engine = Engine.running(Path(told["socket"]))
+    host = Host(engine, {}, Path(told["root"]), told["pool"], told["service"], told["port"])
     host.deployer(**told["policy"]).deploy(Deployment.from_json(told["deployment"]))
 
 

@@ -20,8 +20,9 @@ START_SECONDS = 60.0
 
 
 class Engine:
-    """One engine, reached by its socket; `start()` runs an own daemon, `Engine.primary()` finds or starts this host's.
+    """One engine, reached by its socket.
 
+    `start()` runs an own daemon, `Engine.primary()` finds or starts this host's, `Engine.running()` is somebody's else.
     `directory` holds the daemon's data, socket and log. It must be short (a Unix socket path has 107 characters) and on
     a disk, not a tmpfs. `prefix` is put before the daemon's argv, to start it in other namespaces.
     """
@@ -50,6 +51,13 @@ class Engine:
         elif orphaned(directory):
             write_record(directory)
             engine._pid = int((directory / "dockerd.pid").read_text())
+        return engine
+
+    @classmethod
+    def running(cls, socket: Path) -> Engine:
+        """Return the engine that another process started and answers on `socket`; this object never stops it."""
+        engine = cls(socket.parent)
+        engine.socket = socket
         return engine
 
     @property

@@ -224,6 +224,7 @@ def test_a_dead_nginx_fails_the_deploy_in_preflight_only_if_it_cannot_be_started
 def deploy_and_die(host: Host, deployment: Deployment, point: str) -> None:
     """Let another process deploy until the failpoint kills it."""
     told = {
+        "socket": str(host.engine.socket),
         "root": str(host.root),
         "pool": host.pool,
         "service": host.service,

@@ -174,9 +174,9 @@ def test_an_engine_left_by_a_killed_run_is_taken_over_by_one_run_only(monkeypatc
         assert not engines.answers(directory / "docker.sock")
 
 
-def test_waiting_ends_with_the_last_error_in_its_message() -> None:
+def test_waiting_ends_with_the_last_error_in_its_message(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match=r"the file did not come true .* \(last error: FileNotFoundError"):
-        wait_until(lambda: Path("/nonexistent").read_text(), 0.05, "the file")
+        wait_until(lambda: (tmp_path / "nothing").read_text(), 0.05, "the file")
 
 
 def test_a_free_port_can_be_listened_on() -> None:
