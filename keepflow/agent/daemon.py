@@ -32,6 +32,7 @@ from keepflow.agent.supervision import Supervisor
 from keepflow.agent.worker import Host, Job
 from keepflow.agent.workplace import Workplace
 from keepflow.config.agent_file import AgentFile
+from keepflow.core.loopback import in_the_clear
 from keepflow.ports import discover
 from keepflow.targets.docker import Docker
 from keepflow.wire import messages
@@ -167,7 +168,7 @@ class Daemon:
 
     def _warnings(self, file: AgentFile) -> tuple[str, ...]:
         found = self._account.warnings(file.docker_for) if "run" in file.capabilities else []
-        if self._host.master.startswith("http:") and not _is_loopback(self._host.master):
+        if in_the_clear(self._host.master):
             found.append("the link to the master is not encrypted; give the master a certificate and use https")
         if abs(self._clock.skew) > _SKEW:
             found.append(
@@ -227,8 +228,3 @@ def _ca_file(state: State, pem: str) -> Path | None:
         return None
     path.write_text(pem)
     return path
-
-
-def _is_loopback(url: str) -> bool:
-    host = url.split("//", 1)[1].split("/")[0]
-    return host.startswith(("127.", "localhost", "[::1]"))

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 import keepflow
 from keepflow import errors
 from keepflow.agent.state import Identity, State, machine_id
+from keepflow.core.loopback import in_the_clear
 from keepflow.core.text import one_line
 from keepflow.crypto import tokens
 from keepflow.crypto.keys import PublicKey
@@ -41,12 +42,26 @@ class JoinToken:
         return cls(text, fingerprint.removeprefix("sha256:"))
 
 
-def join(state: State, url: str, token: JoinToken, ca_pem: str = "", name: str | None = None) -> Identity:
+def join(
+    state: State,
+    url: str,
+    token: JoinToken,
+    ca_pem: str = "",
+    name: str | None = None,
+    *,
+    insecure_http: bool = False,
+) -> Identity:
     """Join the master at `url` and keep who this agent is; the state must be claimed.
 
-    Raises Refused `joined-already`, `other-master` and `other-name`, AuthError when the token is not taken, and
-    Unavailable when the master cannot be reached.
+    Raises Refused `insecure-http`, `joined-already`, `other-master` and `other-name`, AuthError when the token is not
+    taken, and Unavailable when the master cannot be reached.
     """
+    if in_the_clear(url) and not insecure_http:
+        raise errors.Refused(
+            f"{url} is not encrypted: whoever is on the way reads the token and all that follows; give the master a "
+            "certificate and use https://, or --insecure-http when the network between guards it (a VPN)",
+            code="insecure-http",
+        )
     if state.joined:
         identity = state.identity()
         raise errors.Refused(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 from keepflow import errors
+from keepflow.core.loopback import is_loopback
 from keepflow.core.releases import ImageRef
 from keepflow.core.text import quoted
 from keepflow.ports import ImageFacts
@@ -140,8 +140,4 @@ def ask_registry(login: Login, repository: str, reference: str) -> str | None:
 
 
 def _is_this_machine(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]") if ":" in address else address
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(address.rpartition(":")[0] if ":" in address else address)

@@ -31,8 +31,11 @@ def agent() -> None:
 @click.option("--name", help="Refuse a token that was made for another name.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the join token (default: stdin).")
 @click.option("--ca-file", type=click.Path(path_type=Path), help="The only certificate authority to trust for URL.")
+@click.option("--insecure-http", is_flag=True, help="Take an http:// address of another machine, unencrypted.")
 @_STATE
-def join(url: str, name: str | None, token_file: Path | None, ca_file: Path | None, root: Path) -> None:
+def join(
+    url: str, name: str | None, token_file: Path | None, ca_file: Path | None, insecure_http: bool, root: Path
+) -> None:
     """Join the master at URL with a one-time token (`keepflow agent token NAME` on the master makes one)."""
     from keepflow.agent import enrol
 
@@ -40,7 +43,8 @@ def join(url: str, name: str | None, token_file: Path | None, ca_file: Path | No
     state = State(root)
     state.claim()
     try:
-        identity = enrol.join(state, _url(url), token, _text(ca_file) if ca_file else "", name)
+        ca_pem = _text(ca_file) if ca_file else ""
+        identity = enrol.join(state, _url(url), token, ca_pem, name, insecure_http=insecure_http)
     finally:
         state.release()
     click.echo(f"joined {identity.url} as agent {identity.agent}", err=True)

@@ -20,6 +20,7 @@ import structlog
 from keepflow.agent.state import State
 from keepflow.cli.wiring import Built
 from keepflow.config.home import Home
+from keepflow.core.loopback import in_the_clear
 from keepflow.engine import clock, enrol
 from keepflow.errors import KeepflowError, Unavailable
 from keepflow.store import agents
@@ -37,7 +38,7 @@ _STOP_SECONDS = 2.0  #: an accepted deployment is in its journal; nothing is los
 _FILE = """\
 # What the agent beside the master may do on this machine. keepflow wrote this file once; it is yours now.
 master: {url}
-capabilities: [run, deploy]
+{insecure}capabilities: [run, deploy]
 {jobs_user}
 # Flows whose scripts may use the Docker engine. Whoever may use it is root on this machine.
 docker_for: []        # for example [keepwork/dev, keepwork/test]
@@ -52,6 +53,7 @@ nginx: {{mode: own}}
 #     volumes: [log]
 services: {{}}
 """
+_INSECURE = "insecure_http: true       # this machine's own address: what goes there never leaves it\n"
 
 
 def write_file(home: Home, url: str, account: str = JOBS_USER) -> None:
@@ -66,7 +68,7 @@ def write_file(home: Home, url: str, account: str = JOBS_USER) -> None:
     else:
         jobs_user = f"# jobs_user: {account}   # the account scripts run as; only an agent of root can change to it\n"
     with contextlib.suppress(FileExistsError):
-        text = _FILE.format(url=url, jobs_user=jobs_user)
+        text = _FILE.format(url=url, insecure=_INSECURE if in_the_clear(url) else "", jobs_user=jobs_user)
         write_atomic(home.local_agent_file, text.encode(), 0o600, replace=False)
 
 
@@ -130,7 +132,8 @@ async def _join_if_needed(built: Built, address: str, home: Home) -> None:
     token = await asyncio.wrap_future(
         master.writer.submit(lambda tx: enrol.make_join_token(tx, master, NAME, "keepflow up", clock.now()))
     )
-    process = await _start(home, "join", address, "--state", str(state.root), stdin=PIPE, stderr=PIPE)
+    argv = ("join", address, "--state", str(state.root), *(("--insecure-http",) if in_the_clear(address) else ()))
+    process = await _start(home, *argv, stdin=PIPE, stderr=PIPE)
     _, said = await process.communicate(f"{token}\n".encode())
     if process.returncode:
         raise Unavailable(said.decode(errors="replace").strip()[-500:], code="local-agent")

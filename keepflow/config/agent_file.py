@@ -12,6 +12,7 @@ from keepflow.config.fields import (
     Count,
     Duration,
     FilePath,
+    Flag,
     HostName,
     Listen,
     Model,
@@ -29,6 +30,7 @@ from keepflow.config.fields import (
 )
 from keepflow.config.validation import check, finish
 from keepflow.config.yaml_loader import Document, load
+from keepflow.core.loopback import in_the_clear
 from keepflow.errors import Problem
 
 
@@ -109,6 +111,7 @@ class AgentFile(Model):
     """A whole agent file. `KEEPFLOW_AGENT_STATE`, not this file, says where state lives."""
 
     master: Url
+    insecure_http: Flag = False  #: the master may be reached unencrypted, over a network that somebody else guards
     capabilities: Annotated[tuple[Literal["run", "deploy"], ...], Field(min_length=1), OneOrMany()]
     labels: Names = ()
     jobs: Count = 1  #: script jobs at once
@@ -129,8 +132,19 @@ def load_agent(text: str | bytes, file: str = "agent.yml") -> AgentFile:
     if agent is None:
         finish(document, problems)
         raise AssertionError("a refused file has problems")
-    finish(document, [*_registry_problems(agent, document), *_service_problems(agent, document)])
+    found = (_master_problems, _registry_problems, _service_problems)
+    finish(document, [problem for problems_of in found for problem in problems_of(agent, document)])
     return agent
+
+
+def _master_problems(agent: AgentFile, document: Document) -> list[Problem]:
+    if agent.insecure_http or not in_the_clear(agent.master):
+        return []
+    sentence = (
+        f"master: {agent.master} is not encrypted: give the master a certificate and write https://, "
+        "or write insecure_http: true when the network between guards it (a VPN)"
+    )
+    return [document.problem(("master",), "insecure-http", sentence)]
 
 
 def _registry_problems(agent: AgentFile, document: Document) -> list[Problem]:

@@ -7,7 +7,6 @@ except on this machine.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keepflow import errors
+from keepflow.core.loopback import is_loopback
 from keepflow.core.releases import is_digest
 from keepflow.tools.challenges import Address, TokenServices, basic, parse_challenge, token_in
 
@@ -69,7 +69,7 @@ class Registry:
         self._base = f"{place.scheme}://{place.host}:{place.port}"
         self._username = username if password is not None else None
         self._login = basic(username, password) if username is not None and password is not None else None
-        self._is_here = _is_this_machine(place.host)
+        self._is_here = is_loopback(place.host)
         if self._login and plain_http and not self._is_here:
             raise errors.UsageError(f"{address}: a password is never sent over plain HTTP to another machine")
         self._ca_file = ca_file
@@ -209,13 +209,6 @@ class Registry:
             who = f"user {self._username!r}" if self._login else "us, for no login is configured"
             return errors.RegistryError(f"{self.address} refuses {what} to {who}", code="unauthorised")
         return errors.RegistryError(f"{self.address} answered {status} to {what}", code="unreachable")
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _cause(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from keepflow.agent.state import Identity, State
 from keepflow.cli.main import run
 from keepflow.crypto import keys
-from tests.fakes import serve_master
+from tests.fakes import FakeMaster, serve_master
 
 
 @pytest.fixture
@@ -49,6 +49,26 @@ def test_a_bad_token_is_usage_and_a_burnt_one_is_authentication(
     assert "Traceback" not in said
     assert master.key.public.key_id not in said.replace("sha256", ""), "no token is repeated on a terminal"
     assert not State(root).joined
+
+
+def test_join_refuses_an_unencrypted_master_elsewhere_before_it_asks(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text(FakeMaster().token("prod-1"))
+    asked = ["agent", "join", "http://192.0.2.1:7070", "--token-file", str(tmp_path / "token")]
+    assert run(asked) == 7
+    assert "--insecure-http" in capsys.readouterr().err
+    assert not State(root).joined
+
+
+def test_join_takes_an_unencrypted_master_elsewhere_when_told_so(root: Path, tmp_path: Path) -> None:
+    with serve_master() as master:
+        (tmp_path / "token").write_text(master.token("prod-1"))
+        address = master.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - dialled: another address, though Linux leads it here
+        asked = ["agent", "join", address, "--token-file", str(tmp_path / "token")]
+        assert run(asked) == 7
+        assert run([*asked, "--insecure-http"]) == 0
+    assert State(root).identity().url == address
 
 
 def test_status_says_who_and_whether_it_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,12 @@ def test_a_master_of_root_has_an_account_made_for_scripts(home: Home, account: s
     assert file.docker_for == (), "no flow gets the engine until a person says so"
 
 
+def test_an_own_address_off_loopback_is_written_down_as_unencrypted_on_purpose(home: Home, account: str) -> None:
+    write_file(home, "http://192.0.2.1:7070", account)
+    file = load_agent(home.local_agent_file.read_text(), str(home.local_agent_file))
+    assert (file.master, file.insecure_http) == ("http://192.0.2.1:7070", True)
+
+
 def test_a_file_that_is_there_belongs_to_the_person(home: Home, account: str) -> None:
     home.local_agent_file.write_text("mine\n")
     write_file(home, "http://127.0.0.1:7070", account)

@@ -58,6 +58,17 @@ def test_what_is_not_said_has_a_careful_default() -> None:
     assert (agent.nginx.mode, agent.address) == ("own", "container")
 
 
+@pytest.mark.parametrize("master", ["http://127.0.0.1:7070", "http://[::1]:7070", "http://localhost"])
+def test_an_unencrypted_master_is_taken_on_this_machine(master: str) -> None:
+    assert load(f"master: {master}\ncapabilities: run\n").master == master
+
+
+def test_an_unencrypted_master_elsewhere_is_taken_only_when_the_file_says_so() -> None:
+    text = "master: http://ci.example.org\ncapabilities: run\n"
+    assert refused(text) == [(1, 9, "insecure-http")]
+    assert load(text + "insecure_http: true\n").master == "http://ci.example.org"
+
+
 def test_everything_may_be_written_in_full() -> None:
     agent = load(
         """\
@@ -92,6 +103,8 @@ services:
     ("old", "new", "problem"),
     [
         ("https://ci.example.org", "ftp://x", (1, 9, "bad-url")),
+        ("https://ci.example.org", "http://ci.example.org", (1, 9, "insecure-http")),
+        ("https://ci.example.org", "http://127.0.0.1.example.org", (1, 9, "insecure-http")),
         ("master:", "mastre:", None),
         ("[deploy]", "[deplyo]", (2, 16, "bad-value")),
         ("[deploy]", "[]", (2, 15, "empty")),
@@ -165,7 +178,7 @@ def test_a_path_for_nginx_holds_nothing_that_ends_a_directive(path: str) -> None
 
 @pytest.mark.parametrize("host", ["tcp://0.0.0.0:2375", "unix://x", "", "unix:///x\n", "/var/run/docker.sock"])
 def test_the_engine_is_reached_by_a_unix_socket_only(host: str) -> None:
-    text = f"master: http://a\ncapabilities: run\ndocker: {{host: {json.dumps(host)}}}\n"
+    text = f"master: https://a\ncapabilities: run\ndocker: {{host: {json.dumps(host)}}}\n"
     assert refused(text) == [(3, 16, "bad-address")]
 
 

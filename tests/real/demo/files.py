@@ -68,6 +68,7 @@ def write_local_agent(path: Path, names: Names, engine: str) -> None:
         path,
         {
             "master": names.master,
+            "insecure_http": True,  # a veth pair of this machine is the whole network
             "capabilities": ["run", "deploy"],
             "jobs": 2,
             "docker": {"host": engine},
@@ -92,6 +93,7 @@ def write_production_agent(path: Path, names: Names, engine: str, authority: str
         path,
         {
             "master": names.master,
+            "insecure_http": True,  # a veth pair of this machine is the whole network
             "capabilities": ["deploy"],
             "docker": {"host": engine},
             "registries": {names.registry: login},

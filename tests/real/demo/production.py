@@ -30,7 +30,7 @@ class Production(Running):
         token = self.host.path("/etc/keepflow") / f"join-{secrets.token_hex(4)}.token"
         token.touch(0o600)
         token.write_text(self._keepflow("agent", "token", AGENT))
-        argv = ("agent", "join", self._master.url, "--token-file", f"/etc/keepflow/{token.name}")
+        argv = ("agent", "join", self._master.url, "--insecure-http", "--token-file", f"/etc/keepflow/{token.name}")
         done = self.host.run(str(self._keepflow.program), *argv, env=self._keepflow.env)
         token.unlink()
         if done.returncode:
