@@ -7,7 +7,8 @@ KeepflowError
 │   └── SecretTooShort    2  422  a value so short that masking it would blot out the log
 ├── AuthError             4  401  nobody proved who they are
 │   ├── Denied            4  403  somebody known may not do this
-│   └── BadSignature      4  401  a signature does not fit its message
+│   ├── BadSignature      4  401  a signature does not fit its message
+│   └── BadReceipt        4  401  a signed statement does not say what it must; names the field
 ├── NotFound              1  404  no such thing, or none this caller may see
 ├── Refused               7  409  a guard said no: locked, untested digest, stale order
 │   └── StaleFence        7  409  a newer owner has this; stop
@@ -114,6 +115,16 @@ class BadSignature(AuthError):
     """A signature does not fit its message, or the key is not a trusted one."""
 
     default_code = "bad-signature"
+
+
+class BadReceipt(AuthError):
+    """A statement about an image does not say what it must; `field` is where, like `predicate.result`."""
+
+    default_code = "receipt-unreadable"
+
+    def __init__(self, message: str, *, code: str | None = None, field: str = "") -> None:
+        super().__init__(message, code=code)
+        self.field = field
 
 
 class NotFound(KeepflowError):

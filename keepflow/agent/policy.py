@@ -6,7 +6,6 @@ understands the order, then that it is for this agent, then that the host's own 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from keepflow import errors
 from keepflow.agent.deployment import Deployment
 from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core import deploys
+from keepflow.core.plain import loads
 from keepflow.core.releases import is_digest
 from keepflow.core.text import quoted
 from keepflow.crypto import dsse
@@ -96,8 +96,8 @@ def _payload(envelope: Mapping[str, Any], facts: Facts) -> bytes:
 
 def _understood(payload: bytes) -> DeployOrder:
     try:
-        fields = json.loads(payload, object_pairs_hook=_no_twins)
-    except (ValueError, RecursionError) as error:
+        fields = loads(payload)
+    except ValueError as error:
         raise _Refused("bad-order", f"the order is not readable: {error}") from None
     if not isinstance(fields, dict) or fields.get("version") != 1 or isinstance(fields["version"], bool):
         raise _Refused("version", "the order is of a version this agent does not know; update the agent")
@@ -186,10 +186,3 @@ def _fresh(order: DeployOrder, facts: Facts) -> None:
                 f"the order expects {order.expect_current[:19]} to serve, but {(serving or 'nothing')[:19]} does; "
                 "look at what is there and ask again",
             )
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found

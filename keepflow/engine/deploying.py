@@ -16,7 +16,7 @@ from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.core.text import one_line
 from keepflow.crypto import dsse
-from keepflow.engine import sending
+from keepflow.engine import evidence, sending
 from keepflow.engine.context import Master
 from keepflow.store import agents, deployments, environments, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.deployments import Deployment
@@ -281,6 +281,7 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
     deployments.move(tx.conn, deployment, outcome, values)
     if outcome == Phase.DONE:
         environments.set_current(tx.conn, environment.id, deployment.id)
+        evidence.add_test_result(tx, master, deployment, passed=True, person="", note="", now=now)
     if body.serving is not None:
         _observe(tx.conn, environment, deployment, body, now)
     state = job_state_of(outcome)

@@ -12,7 +12,7 @@ from keepflow.core.progress import NO_REASON
 from keepflow.core.releases import ImageRef, Release
 from keepflow.core.states import Reason, State
 from keepflow.core.text import one_line
-from keepflow.engine import deploying, dispatch, lending, sending
+from keepflow.engine import deploying, dispatch, evidence, lending, sending
 from keepflow.engine.context import Master
 from keepflow.store import agents, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.jobs import Attempt
@@ -138,6 +138,7 @@ def _keep_images(tx: Tx, master: Master, attempt: Attempt, images: tuple[BuiltIm
             now=now,
         )
         data = {"release": release_id, "identity": release.identity, "origin": origin, "repository": image.repository}
+        evidence.add_provenance(tx, master, release_id, (), now)
         events.add(tx, now, "release-added", project_id=project.id, run_id=run.id, agent_id=agent.id, data=data)
     return refused
 

@@ -230,6 +230,23 @@ releases = Table(
     Index("ix_releases_project", "project_id", "id"),
 )
 
+# Signed statements about a digest: how it was built or tested; never changed, never deleted. Owner: receipts.py
+receipts = Table(
+    "receipts",
+    metadata,
+    _id(),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("release_id", Id, ForeignKey("releases.id"), nullable=False),
+    Column("digest", String(80), nullable=False),
+    Column("kind", String(20), nullable=False),  # provenance | test-result
+    Column("passed", Boolean),  # of a test result
+    Column("made_by", String(200), nullable=False),  # a person, or the run as `project#number`
+    Column("by_person", Boolean, nullable=False),
+    Column("envelope", JSON, nullable=False),  # DSSE, as it is given out
+    _at("at", nullable=False),
+    Index("ix_receipts_digest", "project_id", "digest", "id"),
+)
+
 # Owner: environments.py
 environments = Table(
     "environments",

@@ -1,0 +1,142 @@
+"""Receipts are made when something happens, once, about the digest it happened to, and never about what stays local."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepflow.core.receipts import Build, Result, Subject
+from keepflow.crypto import receipts as signed
+from keepflow.crypto.receipts import Trust
+from keepflow.engine import apply, evidence
+from keepflow.engine.apply import REGISTRIES
+from keepflow.store import deployments, events, receipts, settings
+from keepflow.store.deployments import Deployment
+from keepflow.store.projects import Project
+from keepflow.store.receipts import StoredReceipt
+from keepflow.wire import messages
+from keepflow.wire.desired import DesiredRegistry
+from tests.engine.test_dispatch import DIGEST, IMAGE, flow, push
+from tests.engine.world import PlayedAgent, World
+
+ADDRESS = "registry.example.org:5000"
+PUSHED = messages.BuiltImage(
+    origin="registry",
+    reference=f"{ADDRESS}/keepwork:1",
+    repository=f"{ADDRESS}/keepwork",
+    image_id=IMAGE,
+    digest=DIGEST,
+)
+BUILT = messages.BuiltImage(origin="local", reference="keepwork:1", repository="keepwork", image_id=IMAGE)
+SUBJECT = Subject(f"{ADDRESS}/keepwork", DIGEST)
+
+
+@pytest.fixture
+def place(world: World) -> tuple[Project, Path]:
+    """A project that may push to a registry and reaches its test environment."""
+    project, repository = world.project()
+    world.environment(project, "test", ["dev"])
+    sealed = {"main": apply._sealed(world.master, "main", DesiredRegistry(address=ADDRESS))}
+    world.call(lambda tx: settings.put(tx.conn, REGISTRIES, sealed))
+    return project, repository
+
+
+def found(world: World, project: Project, digest: str = DIGEST) -> list[StoredReceipt]:
+    """List the receipts of a digest."""
+    with world.read() as conn:
+        return receipts.of_digest(conn, project.id, digest)
+
+
+def said(world: World, stored: StoredReceipt) -> Build | Result:
+    """Return what a receipt says, when the master signed it."""
+    return signed.read(stored.envelope, SUBJECT, Trust((world.master.order_key.public,)))
+
+
+def deployed(
+    world: World, place: tuple[Project, Path], outcome: Any = "done", image: messages.BuiltImage = PUSHED
+) -> tuple[PlayedAgent, Deployment]:
+    """Let a push be built, pushed and deployed to the test environment."""
+    agent = world.agent(capabilities=("run", "deploy"))
+    push(world, *place, flow(steps="[{run: make}, {deploy: test}]"))
+    [order] = agent.orders()
+    agent.finish(order, images=(image,))
+    [deploy] = agent.orders()
+    facts = {"fence": deploy.fence, "deployment": deploy.deployment}
+    agent.report(messages.DeployAnswer(**facts, at=1, accepted=True))
+    agent.report(messages.DeployFinished(**facts, at=2, outcome=outcome, code="x", sentence="y", serving=None))
+    with world.read() as conn:
+        stored = deployments.by_id(conn, deploy.deployment)
+    assert stored is not None
+    return agent, stored
+
+
+def test_a_pushed_release_gets_a_provenance_that_names_repository_commit_flow_and_run(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    agent = world.agent()
+    sha = push(world, *place, flow())
+    [order] = agent.orders()
+    agent.finish(order, images=(PUSHED,))
+    [stored] = found(world, place[0])
+    assert (stored.kind, stored.made_by, stored.by_person) == ("provenance", "keepwork#1", False)
+    built = said(world, stored)
+    assert isinstance(built, Build)
+    assert (built.repository, built.ref, built.flow, built.sha) == (place[0].repo, "refs/heads/dev", "dev", sha)
+    assert built.run == "http://127.0.0.1:8080/projects/keepwork/runs/1"
+    assert built.builder == f"http://127.0.0.1:8080#{world.master.order_key.public.key_id}"
+    assert world.run().created_at <= built.started_at <= built.finished_at == stored.at
+
+
+def test_a_release_said_twice_has_one_provenance(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent()
+    push(world, *place, flow())
+    [order] = agent.orders()
+    agent.finish(order, images=(PUSHED, PUSHED))
+    assert len(found(world, place[0])) == 1
+
+
+def test_what_no_registry_holds_gets_no_receipt(world: World, place: tuple[Project, Path]) -> None:
+    _agent, deployment = deployed(world, place, image=BUILT)
+    assert found(world, place[0], IMAGE) == []
+    judged = world.call(
+        lambda tx: evidence.add_test_result(
+            tx, world.master, deployment, passed=True, person="ann", note="", now=world.tick()
+        )
+    )
+    assert judged is None
+
+
+def test_a_deployment_that_served_is_a_passed_test_of_its_run(world: World, place: tuple[Project, Path]) -> None:
+    _agent, deployment = deployed(world, place)
+    [_provenance, tested] = found(world, place[0])
+    assert (tested.kind, tested.passed, tested.made_by, tested.by_person) == ("test-result", True, "keepwork#1", False)
+    result = said(world, tested)
+    assert isinstance(result, Result)
+    assert (result.environment, result.deployment, result.person) == ("keepwork/test", deployment.id, "")
+    assert result.run == "http://127.0.0.1:8080/projects/keepwork/runs/1"
+
+
+@pytest.mark.parametrize("outcome", ["failed", "reverted", "unknown"])
+def test_a_deployment_that_did_not_serve_is_no_test(world: World, place: tuple[Project, Path], outcome: str) -> None:
+    deployed(world, place, outcome)
+    assert [stored.kind for stored in found(world, place[0])] == ["provenance"]
+
+
+def test_a_persons_word_is_kept_with_the_note_and_told(world: World, place: tuple[Project, Path]) -> None:
+    _agent, deployment = deployed(world, place)
+    world.call(
+        lambda tx: evidence.add_test_result(
+            tx, world.master, deployment, passed=False, person="ann", note="the cart is empty", now=world.tick()
+        )
+    )
+    rejected = found(world, place[0])[-1]
+    assert (rejected.passed, rejected.made_by, rejected.by_person) == (False, "ann", True)
+    result = said(world, rejected)
+    assert isinstance(result, Result)
+    assert (result.passed, result.person, result.note, result.at) == (False, "ann", "the cart is empty", rejected.at)
+    with world.read() as conn:
+        told = [event for event in events.since(conn, 0, 1000) if event.kind == "receipt-made"]
+    assert [event.data["kind"] for event in told] == ["provenance", "test-result", "test-result"]
+    assert (told[-1].actor, told[-1].deployment_id) == ("ann", deployment.id)
