@@ -63,13 +63,13 @@ def _undo(scene: Scene) -> bool:
     plan = scene.plan
     if plan is None:
         return False
-    touched = scene.journal.has_act("pause") or scene.journal.has_act("switch-back")
+    touched = scene.journal.has_act("switch-back")
     if scene.journal.has_act("stop-first") or scene.journal.has_act("stop-old"):
         _until_engine_answers(scene)
         _revive_old(scene, plan)
     state = scene.proxy.state(scene.site)
     if state != plan.before:
-        touched = touched or (state is not None and state.slot == plan.new)
+        touched = touched or scene.journal.has_act("pause") or (state is not None and state.slot == plan.new)
         if plan.served is None:
             scene.expect_page()
         with scene.act("switch-back"):

@@ -510,7 +510,7 @@ def test_stop_first_killed_before_the_switch_the_old_one_serves_again(host: Host
     die(host, order(V2, strategy=Strategy.STOP_FIRST))
     killed_at(None)
     (outcome,) = host.deployer().recover()
-    assert outcome.outcome == (Phase.FAILED if point == "deploy.stopping" else Phase.REVERTED)
+    assert outcome.outcome == (Phase.FAILED if point in ("deploy.stopping", "pause.before") else Phase.REVERTED)
     assert outcome.serving == V1
     assert host.running() == {"blue": V1}
     assert host.state() == Traffic("blue")

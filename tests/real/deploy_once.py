@@ -1,4 +1,4 @@
-"""One deployment by a process of its own, so that it can be killed: `python -m tests.real.deploy_once < order.json`."""
+"""What an agent does, by a process of its own that can be killed: `python -m tests.real.deploy_once < order.json`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from tests.real.engines import Engine
 
 
 def main() -> None:
-    """Carry out the deployment that stdin describes."""
+    """Carry out the deployment that stdin describes; without one, take up what an earlier process left."""
     told = json.load(sys.stdin)
     engine = Engine.running(Path(told["socket"]))
     host = Host(engine, {}, Path(told["root"]), told["pool"], told["service"], told["port"])
-    host.deployer(**told["policy"]).deploy(Deployment.from_json(told["deployment"]))
+    deployer = host.deployer(**told["policy"])
+    if told["deployment"]:
+        deployer.deploy(Deployment.from_json(told["deployment"]))
+    else:
+        deployer.recover()
 
 
 if __name__ == "__main__":

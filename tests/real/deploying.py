@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +20,19 @@ from keepflow.core.flows import Container, Health
 from keepflow.proxies._own import OwnNginx
 from keepflow.proxies.nginx import Nginx
 from keepflow.targets.docker import Docker
+from keepflow.tools.failpoints import VARIABLE
 from keepflow.tools.http_get import get
 from tests.agent.fakes import Told
 from tests.real.engines import Engine
-from tests.real.parts import find
+from tests.real.load_process import ROOT
+from tests.real.parts import find, need
 from tests.real.waiting import free_port
 
 APP = Path(__file__).with_name("app.py")
 LABEL = "keepflow.test"
 _numbers = itertools.count(1)
+_hosts = itertools.count()
+_POOLS = list(IPv4Network("10.213.64.0/18").subnets(new_prefix=28))
 
 
 def image_tag(version: str) -> str:
@@ -59,6 +67,16 @@ class Host:
     port: int = field(default_factory=free_port)
     told: Told = field(default_factory=Told)
     _targets: list[Docker] = field(default_factory=list)
+
+    @classmethod
+    def fresh(cls, engine: Engine, images: dict[str, str]) -> Host:
+        """Return a host with one service and an own nginx, and nothing deployed; `clean` it in the end."""
+        need("nginx")
+        root = Path(tempfile.mkdtemp(prefix="keepflow-deploy-test-"))
+        root.chmod(0o755)
+        number = next(_hosts)
+        pool = _POOLS[(os.getpid() * 16 + number) % len(_POOLS)]
+        return cls(engine, images, root, str(pool), f"shop{os.getpid()}x{number}")
 
     def deployer(self, **changes: Any) -> Deployer:
         """Return a deployer over the state on disk, as an agent that was just started has it."""
@@ -106,6 +124,25 @@ class Host:
             digest=None,
             container=Container(**described),
         )
+
+    def die(self, point: str, deployment: Deployment | None, **changes: Any) -> int:
+        """Let another process deploy (None: take up what is open), killed at a failpoint; return how it ended."""
+        told = {
+            "socket": str(self.engine.socket),
+            "root": str(self.root),
+            "pool": self.pool,
+            "service": self.service,
+            "port": self.port,
+            "policy": changes,
+            "deployment": deployment.to_json() if deployment else None,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.real.deploy_once"], cwd=ROOT, env={**os.environ, VARIABLE: f"{point}=kill"},
+            input=json.dumps(told), capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode not in (0, -9):
+            raise RuntimeError(done.stderr)
+        return done.returncode
 
     def get(self) -> tuple[int, str]:
         """Ask the front door as a visitor and return status and body."""

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Network
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,11 +14,9 @@ import pytest
 from keepflow.agent.deployment import Deployment, Outcome
 from keepflow.core.flows import Health, Strategy, Volume
 from keepflow.core.states import Phase
-from keepflow.tools.failpoints import VARIABLE
-from tests.real.deploying import Host, build_images, image_tag
+from tests.real.deploying import Host, image_tag
 from tests.real.engines import Engine
-from tests.real.load_process import ROOT, Load
-from tests.real.parts import need
+from tests.real.load_process import Load
 from tests.real.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -32,24 +24,10 @@ pytestmark = pytest.mark.real
 _hosts = count()
 
 
-@pytest.fixture(scope="module")
-def images(engine: Engine, base_images: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Three releases of the test application, by version."""
-    yield build_images(engine, base_images["app"])
-    for version in ("v1", "v2", "v3"):
-        engine.docker("image", "rm", "--force", image_tag(version))
-
-
 @pytest.fixture
-def host(engine: Engine, images: dict[str, str]) -> Iterator[Host]:
+def host(engine: Engine, releases: dict[str, str]) -> Iterator[Host]:
     """A host with one service and an own nginx, and nothing deployed."""
-    need("nginx")
-    root = Path(tempfile.mkdtemp(prefix="keepflow-deploy-test-"))
-    root.chmod(0o755)
-    number = next(_hosts)
-    parts = list(IPv4Network("10.213.64.0/18").subnets(new_prefix=28))
-    pool = str(parts[(os.getpid() * 16 + number) % len(parts)])
-    made = Host(engine, images, root, pool, f"shop{os.getpid()}x{number}")
+    made = Host.fresh(engine, releases)
     yield made
     made.clean()
 
@@ -216,95 +194,6 @@ def test_a_dead_nginx_fails_the_deploy_in_preflight_only_if_it_cannot_be_started
     outcome = serving.deployer().deploy(serving.order("v2"))
     assert outcome.outcome == Phase.DONE
     assert serving.get() == (200, "marker: v2\n")
-
-
-# --- killed -----------------------------------------------------------------------------------------------------------
-
-
-def deploy_and_die(host: Host, deployment: Deployment, point: str) -> None:
-    """Let another process deploy until the failpoint kills it."""
-    told = {
-        "socket": str(host.engine.socket),
-        "root": str(host.root),
-        "pool": host.pool,
-        "service": host.service,
-        "port": host.port,
-        "policy": {},
-        "deployment": deployment.to_json(),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.real.deploy_once"],
-        cwd=ROOT, env={**os.environ, VARIABLE: f"{point}=kill"}, input=json.dumps(told), capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == -9, done.stderr
-
-
-@pytest.mark.parametrize(
-    "point", ["deploy.pulling", "docker.after-create", "start.after", "deploy.gating", "switch.before"]
-)
-def test_f24_killed_before_the_switch_the_half_slot_goes_and_the_old_serves(serving: Host, point: str) -> None:
-    lost = serving.order("v2")
-    deploy_and_die(serving, lost, point)
-    assert serving.get() == (200, "marker: v1\n")
-    (outcome,) = serving.deployer().recover()
-    assert (outcome.outcome, outcome.code, outcome.serving) == (
-        Phase.FAILED, "agent-restarted", serving.images["v1"],
-    )  # fmt: skip
-    assert serving.containers() == {"blue": "running"}
-    assert serving.told.outcomes[-1][0] == lost.id
-    assert serving.deployer().deploy(serving.order("v3")).outcome == Phase.DONE
-
-
-@pytest.mark.parametrize("point", ["flags.after-rename", "switch.after", "deploy.watching", "stop-old.before"])
-def test_f24_killed_after_the_flag_the_new_one_is_proven_and_the_deploy_completed(serving: Host, point: str) -> None:
-    deploy_and_die(serving, serving.order("v2"), point)
-    assert serving.get() == (200, "marker: v2\n")
-    (outcome,) = serving.deployer().recover()
-    assert (outcome.outcome, outcome.serving) == (Phase.DONE, serving.images["v2"])
-    assert serving.containers() == {"blue": "exited", "green": "running"}
-    assert serving.deployer().recover() == []
-
-
-def test_f24_killed_after_the_flag_and_the_new_one_died_the_old_one_is_put_back(serving: Host) -> None:
-    deploy_and_die(serving, serving.order("v2"), "switch.after")
-    serving.engine.docker("kill", f"kf-{serving.service}-main-green")
-    assert serving.get() == (200, "marker: v1\n"), "the net catches what the new one cannot answer"
-    (outcome,) = serving.deployer().recover()
-    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, serving.images["v1"])
-    assert serving.containers() == {"blue": "running"}
-
-
-def test_f24_killed_under_the_maintenance_page_the_old_one_serves_again(serving: Host) -> None:
-    deploy_and_die(serving, serving.order("v2", strategy=Strategy.STOP_FIRST), "start.before")
-    assert serving.get()[0] == 503
-    (outcome,) = serving.deployer().recover()
-    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, serving.images["v1"])
-    assert serving.get() == (200, "marker: v1\n")
-    assert serving.containers() == {"blue": "running"}
-
-
-def test_f24_after_a_reboot_the_same_release_serves_whatever_docker_started_first(host: Host) -> None:
-    deployer = host.deployer(hot=60.0)
-    deployer.deploy(host.order("v1"))
-    deployer.deploy(host.order("v2"))
-    slots = [f"kf-{host.service}-main-{slot}" for slot in ("blue", "green")]
-    host.engine.docker("kill", *slots)
-    host.nginx().stop()
-    host.engine.docker("start", *slots)
-    assert host.deployer().recover() == []
-    wait_until(lambda: host.get() == (200, "marker: v2\n"), 10, "v2 serving")
-    assert host.deployer().serving(host.service).identity == host.images["v2"]
-
-
-def test_f24_a_reboot_right_after_the_flag_ends_with_the_old_release(serving: Host) -> None:
-    """The new container has no restart policy before it was proven, so a reboot does not start it."""
-    deploy_and_die(serving, serving.order("v2"), "switch.after")
-    serving.engine.docker("kill", *(f"kf-{serving.service}-main-{slot}" for slot in ("blue", "green")))
-    serving.nginx().stop()
-    serving.engine.docker("start", f"kf-{serving.service}-main-blue")
-    (outcome,) = serving.deployer().recover()
-    assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "exited")
-    assert serving.get() == (200, "marker: v1\n")
 
 
 # --- under load -------------------------------------------------------------------------------------------------------

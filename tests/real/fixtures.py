@@ -10,6 +10,7 @@ import pytest
 from tests.real.demo.story import Released, Story
 from tests.real.demo.telling import Teller
 from tests.real.demo.world import World
+from tests.real.deploying import build_images, image_tag
 from tests.real.engines import SYSTEM_SOCKET, answers
 from tests.real.hosts import Engine, SecondHost, sweep
 from tests.real.images import KINDS
@@ -32,6 +33,14 @@ def engine() -> Iterator[Engine]:
 def base_images(engine: Engine) -> dict[str, str]:
     """The names of the base images on this host's engine: `busybox`, `app` and `compress`."""
     return {kind: engine.base_image(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def releases(engine: Engine, base_images: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Three releases of the test application: image id by version."""
+    yield build_images(engine, base_images["app"])
+    for version in ("v1", "v2", "v3"):
+        engine.docker("image", "rm", "--force", image_tag(version))
 
 
 @pytest.fixture(scope="session")

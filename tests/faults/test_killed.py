@@ -1,0 +1,225 @@
+"""The agent killed at every failpoint of a deployment: one container serves, visitors never notice, the word is right.
+
+One host lives through all cases, with visitors all the time; each case deploys another release and is killed once.
+With --long each case is done twenty times, and the process that takes it up is killed as well, at a place drawn by lot.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepflow.agent.deployment import Deployment
+from keepflow.core.flows import Health, Strategy
+from keepflow.core.states import Phase
+from tests.faults.points import points
+from tests.faults.visitors import Saw, Visitors
+from tests.real.deploying import Host
+from tests.real.engines import Engine
+from tests.real.waiting import wait_until
+
+pytestmark = pytest.mark.real
+
+KILLED = -9
+LONG = 20  #: rounds of each case
+QUICK = Health(within=8.0, successes=1, timeout=2.0)
+PAGE = ("GET", "status 503"), ("POST", "status 503")  #: the maintenance page
+IN_THE_DYING = (("POST", "status 502"),)  #: a POST that was inside a container when it died: nobody may send it again
+RELOADED = tuple(  #: an nginx below 1.27.4 closes idle connections at a reload, and a request may meet the close
+    (method, error)
+    for method in ("GET", "POST")
+    for error in ("connection closed without an answer", "connection reset by peer")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A kind of deployment, and which failures of visitors it may cause."""
+
+    container: dict[str, Any] = field(default_factory=dict)
+    policy: dict[str, Any] = field(default_factory=dict)
+    declared: tuple[tuple[str, str], ...] = ()
+    crowded: bool = False  #: the idle slot still runs the release before
+
+
+STORIES = {
+    "overlap": Story(),
+    "stop-first": Story({"strategy": Strategy.STOP_FIRST}, declared=PAGE),
+    "dies when visitors come": Story({"env": {"MODE": "late-death"}}, {"watch": 3.0}, IN_THE_DYING),
+    "stop-first that ends": Story({"strategy": Strategy.STOP_FIRST, "env": {"MODE": "exit"}}, declared=PAGE),
+    "into a slot that is still hot": Story(crowded=True),
+    "with another port": Story({"port": 9000, "env": {"PORT": "9000"}}, declared=RELOADED),
+}
+
+
+def _around(*acts: str) -> tuple[str, ...]:
+    return tuple(f"{act}.{when}" for act in acts for when in ("before", "after"))
+
+
+#: Story → how it ends → at which failpoint the agent was killed.
+CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
+    "overlap": {
+        Phase.FAILED: (
+            "deploy.accepted", "deploy.preflight", "deploy.pulling", *_around("keep"), "deploy.preparing",
+            *_around("create"), "docker.before-create", "docker.after-create", "deploy.starting", *_around("start"),
+            "docker.before-start", "docker.after-start", "deploy.gating", "deploy.switching", "switch.before",
+            "flags.before-rename",
+        ),
+        Phase.DONE: (
+            "flags.after-rename", "switch.after", "deploy.proving", "deploy.watching", "deploy.draining",
+            *_around("drop-net", "stop-old"), "deploy.outcome",
+        ),
+    },
+    "stop-first": {
+        Phase.FAILED: ("deploy.stopping", "pause.before"),
+        Phase.REVERTED: ("pause.after", *_around("stop-first")),
+    },
+    "dies when visitors come": {Phase.REVERTED: _around("switch-back", "remove-new")},
+    "stop-first that ends": {Phase.REVERTED: _around("start-old")},
+    "into a slot that is still hot": {Phase.FAILED: _around("clear")},
+    "with another port": {Phase.FAILED: _around("reload")},
+}  # fmt: skip
+#: More of the same; in the long form only, for every failpoint is hit without them.
+MORE: dict[str, dict[Phase, tuple[str, ...]]] = {
+    "stop-first": {
+        Phase.REVERTED: ("create.after", "start.before", "start.after", "switch.before"),
+        Phase.DONE: ("flags.after-rename", "switch.after", "deploy.watching", "deploy.outcome"),
+    },
+    "dies when visitors come": {Phase.REVERTED: ("flags.after-rename", "switch.after", "deploy.outcome")},
+    "stop-first that ends": {Phase.REVERTED: ("deploy.gating", *_around("switch-back", "remove-new"))},
+    "into a slot that is still hot": {Phase.FAILED: ("create.after",), Phase.DONE: ("switch.after", "stop-old.after")},
+    "with another port": {Phase.FAILED: ("start.after",), Phase.DONE: ("switch.after", "stop-old.before")},
+}
+#: Failpoints that other suites hit, by the test that does.
+ELSEWHERE = {"store.before-commit": "tests/store/test_crash.py", "store.after-commit": "tests/store/test_crash.py"}
+#: Where a process that takes a deployment up can be killed in its turn.
+SECOND = (
+    "deploy.proving", "deploy.draining", "deploy.outcome", "flags.after-rename",
+    *_around("drop-net", "stop-old", "start-old", "switch-back", "remove-new"),
+)  # fmt: skip
+
+
+def test_every_failpoint_of_the_product_has_its_case() -> None:
+    """A case fails when its process is not killed at its place, so what is listed is hit."""
+    listed = {point for ends in CASES.values() for group in ends.values() for point in group}
+    assert listed | set(ELSEWHERE) == points()
+    for point, where in ELSEWHERE.items():
+        assert point in Path(where).read_text()
+
+
+class Place:
+    """One host with visitors, and the release that serves there."""
+
+    def __init__(self, host: Host, visitors: Visitors) -> None:
+        self.host = host
+        self.visitors = visitors
+        self.serving = "v1"
+        self.counts: Counter[str] = Counter()
+
+    def kill_one(self, story: Story, point: str, second: str = "") -> tuple[Phase, list[Saw]]:
+        """Deploy the next release, kill that, kill its recovery, recover; return how it ended and what visitors saw."""
+        host = self.host
+        if story.crowded:
+            assert host.deployer(hot=1.0).deploy(host.order(self.next(), health=QUICK)).outcome == Phase.DONE
+            self.serving = self.next()
+        self.visitors.seen()
+        lost = host.order(self.next(), **{"health": QUICK, **story.container})
+        assert host.die(point, lost, **story.policy) == KILLED, f"{point} was not reached"
+        if second:
+            self.counts["second kills"] += host.die(second, None, **story.policy) == KILLED
+        outcome = self.recovered(lost, story)
+        if outcome == Phase.DONE:
+            self.serving = self.next()
+        self.counts["kills"] += 1
+        return outcome, self.visitors.seen()
+
+    def recovered(self, lost: Deployment, story: Story) -> Phase:
+        """Start the agent again and return how the deployment ended; it is told once and taken up once."""
+        host = self.host
+        deployer = host.deployer(**story.policy)
+        deployer.recover()
+        found = deployer.journals.find(lost.id)
+        assert found is not None
+        assert found[2] is not None, "it has not ended"
+        assert host.deployer().recover() == [], "a second recovery finds nothing to do"
+        if story.crowded:
+            wait_until(lambda: deployer.tend() == [] and len(self.running()) == 1, 20, "the end of the hot container")
+        return found[2].outcome
+
+    def next(self) -> str:
+        """Return the release that is deployed next."""
+        return {"v1": "v2", "v2": "v3", "v3": "v1"}[self.serving]
+
+    def running(self) -> dict[str, str]:
+        """Return what the engine says is running: slot → image."""
+        label = f"label=keepflow.test={self.host.service}"
+        listed = self.host.engine.docker("ps", "--no-trunc", "--filter", label, "--format", "{{.Names}} {{.Image}}")
+        return {line.split()[0].rpartition("-")[2]: line.split()[1] for line in listed.splitlines()}
+
+
+@pytest.fixture(scope="module")
+def place(engine: Engine, releases: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A host that serves v1, with visitors."""
+    host = Host.fresh(engine, releases)
+    try:
+        assert host.deployer().deploy(host.order("v1")).outcome == Phase.DONE
+        url = f"http://127.0.0.1:{host.port}/"
+        with Visitors(url, "shop.example.org", tmp_path_factory.mktemp("visitors"), clients=12, rate=120) as visitors:
+            yield Place(host, visitors)
+    finally:
+        host.clean()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test of each case, of the long form's when that was asked for."""
+    if metafunc.function is not test_f24_killed_anywhere_one_release_serves_and_the_word_is_right:
+        return
+    chosen = (CASES, MORE) if metafunc.config.getoption("--long") else (CASES,)
+    told = [
+        pytest.param(story, end, point, id=f"{story}, {point}: {end.value}")
+        for cases in chosen for story, ends in cases.items() for end, group in ends.items() for point in group
+    ]  # fmt: skip
+    metafunc.parametrize(("story", "end", "point"), told)
+
+
+@pytest.mark.timeout(1800)
+def test_f24_killed_anywhere_one_release_serves_and_the_word_is_right(
+    place: Place, long: bool, numbers: Callable[..., None], story: str, end: Phase, point: str
+) -> None:
+    told = STORIES[story]
+    lots = random.Random(f"{story} {point}")  # noqa: S311 - draws where to kill, guards nothing
+    place.counts.clear()
+    requests, declared = 0, 0
+    for number in range(LONG if long else 1):
+        outcome, seen = place.kill_one(told, point, lots.choice(SECOND) if number else "")
+        failed = [one for one in seen if one.error]
+        requests, declared = requests + len(seen), declared + len(failed)
+        assert [one for one in failed if (one.method, one.error) not in told.declared] == []
+        assert outcome == end
+        assert list(place.running().values()) == [place.host.images[place.serving]]
+        assert place.host.get() == (200, f"marker: {place.serving}\n")
+    numbers(**place.counts, requests=requests, failed_as_declared=declared, failed_otherwise=0)
+
+
+@pytest.mark.parametrize(
+    ("story", "end", "point", "second"),
+    [
+        ("overlap", Phase.FAILED, "start.after", "remove-new.after"),
+        ("overlap", Phase.DONE, "switch.after", "stop-old.before"),
+        ("stop-first", Phase.REVERTED, "stop-first.after", "start-old.after"),
+        ("dies when visitors come", Phase.REVERTED, "switch.after", "switch-back.after"),
+    ],
+)
+def test_f24_killed_again_while_taking_it_up(place: Place, story: str, end: Phase, point: str, second: str) -> None:
+    place.counts.clear()
+    outcome, seen = place.kill_one(STORIES[story], point, second)
+    assert place.counts["second kills"] == 1
+    assert [one for one in seen if one.error and (one.method, one.error) not in STORIES[story].declared] == []
+    assert outcome == end
+    assert list(place.running().values()) == [place.host.images[place.serving]]
