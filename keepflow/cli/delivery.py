@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -24,7 +25,7 @@ def environments(project: str | None, form: str) -> None:
     found = client.get(at("projects", name, "environments"))
     if form == "json":
         return output.print_json(found)
-    rows = [_row(name, place) for place in found["items"]]
+    rows = [row for place in found["items"] for row in _rows(name, place)]
     output.print_table(("ENVIRONMENT", "STATE", "DIGEST", "RUN", "COMMIT", "SINCE", "BY", "AGENT", "MESSAGE"), rows)
     for place in found["items"]:
         if place["drift"]:
@@ -32,14 +33,34 @@ def environments(project: str | None, form: str) -> None:
     return None
 
 
-def _row(project: str, place: dict[str, Any]) -> tuple[str, ...]:
-    agent = f"{place['agent']} {'online' if place['agent_online'] else 'offline'}"
-    state = "drift" if place["drift"] else place["underway"]["phase"] if place["underway"] else "serving"
-    serving = place["serving"]
+def _rows(project: str, place: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Make one line of an environment, and with several hosts one more for each of them."""
+    hosts = place["hosts"]
+    online = [host for host in hosts if host["online"]]
+    if len(hosts) == 1:
+        yield _row(project, place["name"], place, _agent(hosts[0]))
+        return
+    yield _row(project, place["name"], place, f"{len(online)} of {len(hosts)} online")
+    for host in hosts:
+        yield _row(project, f"  {host['agent']}", host, _agent(host))
+
+
+def _agent(host: dict[str, Any]) -> str:
+    return f"{host['agent']} {'online' if host['online'] else 'offline'}"
+
+
+def _row(project: str, name: str, what: dict[str, Any], agent: str) -> tuple[str, ...]:
+    serving = what["serving"]
+    if what["drift"]:
+        state = "drift"
+    elif what["underway"]:
+        state = what["underway"]["phase"]
+    else:
+        state = "mixed" if what.get("mixed") else "serving" if serving else "never"
     if serving is None:
-        return (place["name"], "never" if state == "serving" else state, "", "", "", "", "", agent, "")
+        return (name, state, "", "", "", "", "", agent, "")
     return (
-        place["name"],
+        name,
         state,
         output.short(serving["identity"]),
         f"{project}#{serving['run']}",

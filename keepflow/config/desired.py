@@ -83,7 +83,9 @@ def _project(setting: str, project: Project) -> DesiredProject:
 
 def _environment(environment: Environment) -> DesiredEnvironment:
     return DesiredEnvironment(
-        agent=environment.agent,
+        agents=environment.hosts,
+        max_unavailable=environment.max_unavailable,
+        on_failure=environment.on_failure,
         service=environment.service,
         branches=environment.branches or (),
         overrides=overrides_to_json(environment.overrides),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -85,7 +85,10 @@ class Project(Model):
 class Environment(Model):
     """Where one release serves, what reaches it, and the only settings it may change."""
 
-    agent: Name
+    agent: Name | None = None  #: its one host
+    agents: Names = ()  #: its hosts, in the order in which they are switched
+    max_unavailable: Annotated[int, Field(ge=1, le=100)] = 1  #: hosts that are switched at once
+    on_failure: Literal["revert", "stop"] = "revert"  #: what becomes of hosts already switched when one fails
     service: Name
     instance: Name = "main"
     branches: Patterns = ()
@@ -98,6 +101,11 @@ class Environment(Model):
     verified_by: Names = ()
     approved_by: Names = ()
     four_eyes: Flag = False
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The agents of its hosts, however they are written."""
+        return (self.agent,) if self.agent else self.agents
 
     @property
     def overrides(self) -> Overrides:
@@ -155,15 +163,36 @@ def _environment_problems(server: ServerFile, document: Document) -> Iterator[Pr
             hint = did_you_mean(project, server.projects)
             sentence = f"environments.{key}: no project {project!r} under projects{hint}"
             yield document.problem(path, "unknown-project", sentence, key=True)
-        place = (environment.agent, environment.service, environment.instance)
-        if place in services:
-            sentence = (
-                f"environments.{key}: service {place[1]!r} on {place[0]!r} already belongs to {services[place]!r}"
-            )
-            yield document.problem((*path, "service"), "duplicate-service", sentence)
-        services.setdefault(place, key)
+        yield from _host_problems(document, key, environment)
+        for host in dict.fromkeys(environment.hosts):
+            place = (host, environment.service, environment.instance)
+            if place in services:
+                sentence = (
+                    f"environments.{key}: service {place[1]!r} on {place[0]!r} already belongs to {services[place]!r}"
+                )
+                yield document.problem((*path, "service"), "duplicate-service", sentence)
+            services.setdefault(place, key)
         yield from _reach_problems(server, document, key, environment)
         yield from _group_problems(server, document, key, environment)
+
+
+def _host_problems(document: Document, key: str, environment: Environment) -> Iterator[Problem]:
+    path = ("environments", key)
+    if environment.agent and environment.agents:
+        sentence = f"environments.{key}: agent names one host, agents names several; write one of the two"
+        yield document.problem((*path, "agents"), "conflict", sentence, key=True)
+    elif not environment.hosts:
+        sentence = f"environments.{key}: name its host (agent: NAME) or its hosts (agents: [NAME, NAME])"
+        yield document.problem(path, "missing", sentence, key=True)
+    for index, agent in enumerate(environment.agents):
+        if agent in environment.agents[:index]:
+            sentence = f"environments.{key}.agents: {agent} is named twice"
+            yield document.problem((*path, "agents", index), "duplicate-host", sentence)
+    if len(environment.hosts) == 1:
+        for setting in ("max_unavailable", "on_failure"):
+            if setting in environment.model_fields_set:
+                sentence = f"environments.{key}: {setting} means nothing with one host"
+                yield document.problem((*path, setting), "needs-hosts", sentence, key=True)
 
 
 def _reach_problems(server: ServerFile, document: Document, key: str, environment: Environment) -> Iterator[Problem]:

@@ -124,6 +124,8 @@ class PlannedJob:
     needs: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     target: str = ""
+    host: str = ""  #: DEPLOY: the agent of the host it goes to; "" when the environment was not there to be asked
+    group: str = ""  #: DEPLOY: key of the deploy as the flow writes it; one group goes to all hosts of an environment
     when: str = "success"  #: success | failure | always
     allow_failure: bool = False
 

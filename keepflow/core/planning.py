@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keepflow.core import deploys
@@ -133,6 +133,43 @@ def plan(flow: Flow, flow_file: FlowFile) -> Plan:
         jobs.append(PlannedJob(_free_key(key, jobs), part.kind, _needs(jobs), target=part.target))
     close_steps()
     return Plan(flow.name, tuple(jobs), flow.concurrency, flow_file.image, flow_file.container)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Where the deploys to one environment go: its agents in order, and how many of them at once."""
+
+    agents: tuple[str, ...]
+    at_once: int = 1
+
+
+def spread(plan: Plan, places: Mapping[str, Hosts]) -> Plan:
+    """Make every deploy one job per host of its environment, in batches: one starts after the one before succeeded.
+
+    What needed the deploy needs all of its hosts. A deploy to an environment that is not in `places` stays one job
+    without a host.
+    """
+    became: dict[str, tuple[str, ...]] = {}
+    jobs: list[PlannedJob] = []
+    for job in plan.jobs:
+        needs = tuple(key for need in job.needs for key in became.get(need, (need,)))
+        hosts = places.get(job.target) if job.kind == JobKind.DEPLOY else None
+        made = _per_host(replace(job, needs=needs), hosts) if hosts else [replace(job, needs=needs)]
+        became[job.key] = tuple(one.key for one in made)
+        jobs += made
+    return replace(plan, jobs=tuple(jobs))
+
+
+def _per_host(job: PlannedJob, hosts: Hosts) -> list[PlannedJob]:
+    made: list[PlannedJob] = []
+    first = replace(job, group=job.key)
+    for start in range(0, len(hosts.agents), hosts.at_once):
+        before = tuple(one.key for one in made[-hosts.at_once :])
+        like = replace(first, needs=before, when="success") if before else first
+        for agent in hosts.agents[start : start + hosts.at_once]:
+            key = job.key if len(hosts.agents) == 1 else f"{job.key}-{agent}"
+            made.append(replace(like, key=key, host=agent))
+    return made
 
 
 def _needs(jobs: list[PlannedJob]) -> tuple[str, ...]:

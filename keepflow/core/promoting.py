@@ -17,15 +17,22 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """One host of an environment, by the name of its agent."""
+
+    agent: str
+    joined: bool
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything the rules look at, read in one transaction."""
 
     release: Release
     release_name: str  #: how people call it, "keepwork#12"
     environment: str
-    agent: str
-    agent_joined: bool
-    agent_connected: bool
+    hosts: tuple[Host, ...]
     promote_from: str | None
     done_in_source: bool  #: a `done` deployment of this identity in `promote_from`
     approvers: tuple[str, ...]  #: groups of `approved_by`; empty = the role alone decides
@@ -88,8 +95,10 @@ def _person(facts: Facts) -> Guard:
 
 
 def _agent(facts: Facts) -> Guard:
-    if not facts.agent_joined:
-        return Guard("agent", False, f"agent {facts.agent} has not joined yet: keepflow agent join")
-    if not facts.agent_connected:
-        return Guard("agent", False, f"agent {facts.agent} is not connected")
-    return Guard("agent", True, f"agent {facts.agent} is connected")
+    for host in facts.hosts:
+        if not host.joined:
+            return Guard("agent", False, f"agent {host.agent} has not joined yet: keepflow agent join")
+        if not host.connected:
+            return Guard("agent", False, f"agent {host.agent} is not connected")
+    names = ", ".join(host.agent for host in facts.hosts)
+    return Guard("agent", True, f"agent {names} is connected" if len(facts.hosts) == 1 else f"{names} are connected")

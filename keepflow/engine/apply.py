@@ -16,7 +16,7 @@ from keepflow.core.deploys import overrides_to_json
 from keepflow.crypto.vault import Vault
 from keepflow.engine.context import Master
 from keepflow.errors import UsageError
-from keepflow.store import environments, events, people, projects, settings
+from keepflow.store import environments, events, people, placements, projects, settings
 from keepflow.store.environments import Environment
 from keepflow.store.projects import Project, git_token_place, hook_secret_place
 from keepflow.store.writer import Tx
@@ -201,13 +201,16 @@ def _apply_environments(conn: Connection, desired: Desired, now: int) -> None:
                 environments.remove(conn, environment.id, now)
     for position, (key, wanted) in enumerate(desired.environments.items()):
         name, _, short = key.partition("/")
-        columns = {**wanted.model_dump(mode="json"), "position": position, "managed": True}
-        environments.put(conn, by_name[name].id, short, now, columns)
+        columns = {**wanted.model_dump(mode="json", exclude={"agents"}), "position": position, "managed": True}
+        environment_id = environments.put(conn, by_name[name].id, short, now, columns)
+        placements.put(conn, environment_id, wanted.agents, now)
 
 
 def _stored_environment(environment: Environment) -> DesiredEnvironment:
     return DesiredEnvironment(
-        agent=environment.agent,
+        agents=environment.agents,
+        max_unavailable=environment.max_unavailable,
+        on_failure=environment.on_failure,
         service=environment.service,
         branches=environment.branches,
         overrides=overrides_to_json(environment.overrides),

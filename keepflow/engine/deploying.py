@@ -6,6 +6,7 @@ The master decides nothing about a deployment once the agent accepted it: it onl
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +19,18 @@ from keepflow.core.text import one_line
 from keepflow.crypto import dsse
 from keepflow.engine import evidence, sending
 from keepflow.engine.context import Master
-from keepflow.store import agents, deployments, environments, events, jobs, outgoing, projects, releases, runs
+from keepflow.store import (
+    agents,
+    deployments,
+    environments,
+    events,
+    jobs,
+    outgoing,
+    placements,
+    projects,
+    releases,
+    runs,
+)
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
 from keepflow.store.jobs import Job
@@ -34,24 +46,35 @@ _SENTENCE, _LOG_TAIL, _MOST_PHASES = 2000, 64 * 1024, 500
 
 
 def start(tx: Tx, master: Master, job: Job, now: int) -> None:
-    """Turn a ready deploy job into a deployment and offer it, or fail the job with the rule that forbids it."""
+    """Turn a ready deploy job and those of its other hosts into deployments and offer what may go now.
+
+    Fails the job with the rule that forbids it.
+    """
     run = runs.by_id(tx.conn, job.run_id)
     if deployments.of_job(tx.conn, job.id) is None:
-        found = _admit(tx.conn, run, job)
+        group = group_of(tx.conn, job)
+        found = _admit(tx.conn, run, job, group)
         if isinstance(found, Reason):
             jobs.finish(tx.conn, job.id, State.FAILED, found, now)
             tx.after_commit(lambda: master.wakes.fire(f"run:{run.id}"))
             return
         environment, release = found
-        add(tx, environment, release, job.id, kind="deploy", by=run.actor or "keepflow", now=now)
+        what = dict.fromkeys(environment.agents, release)
+        add(tx, environment, group, what, kind="deploy", by=run.actor or "keepflow", now=now)
     offer_waiting(tx, master, now)
+
+
+def group_of(conn: Connection, job: Job) -> list[Job]:
+    """List the jobs that carry one deploy to every host of its environment, in the order in which they are switched."""
+    group = job.spec["group"]
+    return [found for found in jobs.of_run(conn, job.run_id) if found.spec["group"] == group] if group else [job]
 
 
 def add(
     tx: Tx,
     environment: Environment,
-    release: StoredRelease,
-    job_id: int,
+    group: Sequence[Job],
+    what: Mapping[str, StoredRelease],
     *,
     kind: str,
     by: str,
@@ -59,35 +82,42 @@ def add(
     note: str = "",
     key: str | None = None,
 ) -> str:
-    """Write a deployment down, with its resolved description and what that changes; nothing is sent yet.
+    """Write the deployments of one group down, one for each host; nothing is sent yet.
 
-    `key` is the asker's idempotency key and becomes the deployment's id.
+    `what` says what each host is to serve. `key` is the asker's idempotency key and becomes the id of the first
+    deployment, which is returned. Each is asked for a microsecond after the one before: lists keep the order of hosts.
     """
+    ids = [key or secrets.token_hex(16), *(secrets.token_hex(16) for _ in group[1:])]
+    for index, job in enumerate(group):
+        asked = {"id": ids[index], "kind": kind, "requested_by": by, "note": note, "requested_at": now + index}
+        _add(tx, environment, job, what[job.spec["host"]], asked)
+    return ids[0]
+
+
+def _add(tx: Tx, environment: Environment, job: Job, release: StoredRelease, asked: dict[str, Any]) -> None:
     description = deploys.resolve(release.container, environment.overrides)
-    current = deployments.by_id(tx.conn, environment.current_id) if environment.current_id else None
+    placement = environment.host(job.spec["host"])
+    current = deployments.by_id(tx.conn, placement.current_id) if placement and placement.current_id else None
     before = deploys.from_json(current.description) if current else None
-    deployment = key or secrets.token_hex(16)
     deployments.add(
         tx.conn,
         {
-            "id": deployment,
+            **asked,
             "environment_id": environment.id,
             "release_id": release.id,
-            "job_id": job_id,
-            "kind": kind,
+            "job_id": job.id,
+            "host": job.spec["host"],
             "phase": Phase.QUEUED.value,
-            "requested_by": by,
-            "note": note,
             "description": deploys.to_json(description),
             "description_hash": deploys.description_hash(description),
             "changes": [asdict(change) for change in deploys.changes(before, description)],
             "identity": release.release.identity,
             "identity_before": current.identity if current else None,
-            "requested_at": now,
         },
     )
-    _event(tx, now, "deployment-requested", environment, deployment, actor=by, data={"kind": kind, "note": note})
-    return deployment
+    data = {"kind": asked["kind"], "note": asked["note"], "host": job.spec["host"]}
+    at, by = asked["requested_at"], asked["requested_by"]
+    _event(tx, at, "deployment-requested", environment, asked["id"], actor=by, data=data)
 
 
 def offer_waiting(tx: Tx, master: Master, now: int) -> None:
@@ -123,7 +153,29 @@ def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: i
     tx.after_commit(lambda: master.wakes.fire(f"run:{run_id}"))
 
 
-def _admit(conn: Connection, run: Run, job: Job) -> tuple[Environment, StoredRelease] | Reason:
+def skip(tx: Tx, job: Job, reason: Reason, now: int) -> Reason:
+    """End the deployment of a job that will never start, and return the reason that people should read."""
+    culprit = next((found for found in group_of(tx.conn, job) if found.state == State.FAILED), None)
+    if culprit is not None and culprit.spec["host"]:
+        run = runs.by_id(tx.conn, job.run_id)
+        name = f"{projects.by_id(tx.conn, run.project_id).name}#{run.number}"
+        reason = Reason("stopped-after", f"stopped after {name} failed on {culprit.spec['host']}; not touched")
+    withdraw(tx.conn, job, reason, now)
+    return reason
+
+
+def withdraw(conn: Connection, job: Job, reason: Reason, now: int) -> bool:
+    """Take a deployment back that no agent was sent; False when it is too late for that."""
+    deployment = deployments.of_job(conn, job.id)
+    if deployment is None:
+        return True
+    if deployment.phase != Phase.QUEUED:
+        return False
+    values = {"reason_code": reason.code, "reason": reason.sentence, "finished_at": now}
+    return deployments.move(conn, deployment, Phase.FAILED, values)
+
+
+def _admit(conn: Connection, run: Run, job: Job, group: list[Job]) -> tuple[Environment, StoredRelease] | Reason:
     project = projects.by_id(conn, run.project_id)
     target = job.spec["target"]
     environment = environments.by_name(conn, run.project_id, target)
@@ -137,11 +189,15 @@ def _admit(conn: Connection, run: Run, job: Job) -> tuple[Environment, StoredRel
     if not (run.ref.startswith("refs/heads/") and branch_allowed(environment.branches, branch)):
         allowed = ", ".join(environment.branches) or "no branch"
         return Reason("branch-not-allowed", f"{target} takes {allowed}, and this run is of {run.ref}")
-    release = releases.choose(releases.of_run(conn, run.id), environment.agent)
+    hosts = tuple(found.spec["host"] for found in group)
+    if gone := [host for host in hosts if environment.host(host) is None]:
+        named = gone[0] or "one that was not set up"
+        return Reason("no-host", f"{target} went to other hosts after this run was made ({named}); run it again")
+    release = releases.choose(releases.of_run(conn, run.id), hosts)
     if release is None:
         return Reason(
             "no-release",
-            f"no step of this run named an image that agent {environment.agent} can deploy: "
+            f"no step of this run named an image that agent {', '.join(hosts)} can deploy: "
             "a script must write image=NAME or pushed=NAME to the file $KEEPFLOW_OUTPUT",
         )
     return environment, release
@@ -149,22 +205,21 @@ def _admit(conn: Connection, run: Run, job: Job) -> tuple[Environment, StoredRel
 
 def _waits(conn: Connection, deployment: Deployment, environment: Environment) -> Reason | None:
     first = deployments.holding(conn, environment.id)[0]
-    if first.id != deployment.id:
-        owner = runs.by_id(conn, jobs.by_id(conn, first.job_id).run_id)
+    owner = runs.by_id(conn, jobs.by_id(conn, first.job_id).run_id)
+    if owner.id != jobs.by_id(conn, deployment.job_id).run_id:
         name = f"{projects.by_id(conn, owner.project_id).name}#{owner.number}"
         if first.phase == Phase.UNKNOWN:
             sentence = f"{environment.name} is locked: the outcome of {name} is not known yet ({first.reason})"
             return Reason("outcome-unknown", sentence)
         return Reason("deploy-under-way", f"waits for {name}, which is deploying to {environment.name}")
-    agent = agents.by_name(conn, environment.agent)
+    host = deployment.host
+    agent = agents.by_name(conn, host)
     if agent is None or agent.revoked_at is not None:
-        return Reason(
-            "agent-missing", f"agent {environment.agent} has not joined: keepflow agent token {environment.agent}"
-        )
+        return Reason("agent-missing", f"agent {host} has not joined: keepflow agent token {host}")
     if not agent.connected:
-        return Reason("agent-offline", f"agent {environment.agent} is not connected")
+        return Reason("agent-offline", f"agent {host} is not connected")
     if "deploy" not in agent.capabilities:
-        return Reason("agent-cannot", f"agent {environment.agent} does not have the capability deploy")
+        return Reason("agent-cannot", f"agent {host} does not have the capability deploy")
     return None
 
 
@@ -176,9 +231,9 @@ def _order_died_on_the_way(conn: Connection, deployment: Deployment, now: int) -
 
 
 def _offer(tx: Tx, master: Master, deployment: Deployment, environment: Environment, now: int) -> None:
-    agent = agents.by_name(tx.conn, environment.agent)
+    agent = agents.by_name(tx.conn, deployment.host)
     if agent is None:
-        raise LookupError(f"agent {environment.agent} vanished between two reads of one transaction")
+        raise LookupError(f"agent {deployment.host} vanished between two reads of one transaction")
     if deployment.fence is not None:
         outgoing.withdraw(tx.conn, deployment.fence)
         jobs.finish_attempt(
@@ -203,6 +258,7 @@ def _order(
     project = projects.by_id(conn, environment.project_id)
     release = stored.release
     promoted = deployment.kind != "deploy"
+    placement = environment.host(deployment.host)
     return orders.DeployOrder(
         action="rollback" if deployment.kind == "rollback" else "deploy",
         deployment=deployment.id,
@@ -219,7 +275,7 @@ def _order(
         description=deployment.description,
         description_hash=deployment.description_hash,
         fence=fence,
-        expect_current=(environment.observed or {}).get("identity") if promoted else None,
+        expect_current=placement.identity if promoted and placement else None,
         issued_at=now,
         expires_at=now + ORDER_LIFE,
         nonce=secrets.token_hex(16),
@@ -280,7 +336,7 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
     }
     deployments.move(tx.conn, deployment, outcome, values)
     if outcome == Phase.DONE:
-        environments.set_current(tx.conn, environment.id, deployment.id)
+        placements.set_current(tx.conn, environment.id, deployment.host, deployment.id)
         evidence.add_test_result(tx, master, deployment, passed=True, person="", note="", now=now)
     if body.serving is not None:
         _observe(tx.conn, environment, deployment, body, now)
@@ -314,7 +370,7 @@ def _observe(
         since=now,
         healthy=True,
     )
-    environments.observe(conn, environment.id, seen.model_dump(mode="json"))
+    placements.observe(conn, environment.id, deployment.host, seen.model_dump(mode="json"))
 
 
 def _event(

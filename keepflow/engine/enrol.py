@@ -17,7 +17,7 @@ from keepflow.crypto import tokens
 from keepflow.crypto.keys import PublicKey
 from keepflow.engine import deploying, dispatch, reports
 from keepflow.engine.context import Master
-from keepflow.store import agents, environments, events, jobs, outgoing
+from keepflow.store import agents, events, jobs, outgoing, placements
 from keepflow.store.agents import Agent
 from keepflow.store.jobs import Attempt
 from keepflow.store.writer import Tx
@@ -220,11 +220,11 @@ def _explain_silence(conn: Connection, agent_id: int, sentence: str | None) -> N
 
 def _observe(conn: Connection, agent: Agent, state: messages.ServiceState) -> bool:
     """Store what a service serves, on the environment it is bound to here; False when that is known already."""
-    environment = environments.of_service(conn, agent.name, state.service)
+    placement = placements.of_service(conn, agent.name, state.service)
     seen = state.model_dump(mode="json")
-    if environment is None or state.instance != "main" or environment.observed == seen:
+    if placement is None or state.instance != "main" or placement.observed == seen:
         return False
-    environments.observe(conn, environment.id, seen)
+    placements.observe(conn, placement.environment_id, placement.host, seen)
     return True
 
 

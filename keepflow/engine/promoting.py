@@ -12,7 +12,7 @@ from keepflow.core.deploys import Change
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import JobKind, Plan, PlannedJob
 from keepflow.core.names import is_name
-from keepflow.core.promoting import Guard
+from keepflow.core.promoting import Guard, Host
 from keepflow.core.releases import is_digest
 from keepflow.core.states import Phase
 from keepflow.engine import deploying, dispatch
@@ -22,6 +22,7 @@ from keepflow.errors import NotFound, Refused, UsageError
 from keepflow.store import agents, deployments, environments, jobs, projects, releases, runs
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
+from keepflow.store.placements import Placement
 from keepflow.store.projects import Project
 from keepflow.store.releases import StoredRelease
 from keepflow.store.runs import Run
@@ -43,17 +44,54 @@ class Presser:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """One environment on the board: what was deployed last, what the agent sees serving, and what goes on."""
+class Standing:
+    """One host of an environment: what was deployed there last, what its agent sees serving, and what goes on."""
 
-    environment: Environment
-    agent_online: bool
+    placement: Placement
+    online: bool
     current: Deployment | None
     release: StoredRelease | None
     run: Run | None  #: the run that built what serves
     drift: str | None  #: sentence, when what serves is not what was deployed
     underway: Deployment | None
     failed: Deployment | None  #: the last try, when it came after `current` and did not end well
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One environment on the board, host by host, and what can be said of all of them."""
+
+    environment: Environment
+    hosts: tuple[Standing, ...]
+
+    @property
+    def newest(self) -> Standing | None:
+        """The host that was made to serve something last; None when none ever was."""
+        served = [host for host in self.hosts if host.current is not None]
+        return max(served, key=lambda host: host.current.requested_at if host.current else 0, default=None)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its hosts were last made to serve different things."""
+        return len({host.current.identity if host.current else None for host in self.hosts}) > 1
+
+    @property
+    def drift(self) -> str | None:
+        """What drifts, host by host when there are several."""
+        several = len(self.hosts) > 1
+        told = [f"{host.placement.host}: {host.drift}" if several else host.drift for host in self.hosts if host.drift]
+        return "; ".join(told) or None
+
+    @property
+    def underway(self) -> Deployment | None:
+        """The deployment that goes on now: the first that an agent works on, else the first that waits."""
+        found = [host.underway for host in self.hosts if host.underway]
+        return next((one for one in found if one.accepted_at is not None), found[0] if found else None)
+
+    @property
+    def failed(self) -> Deployment | None:
+        """The last try that did not end well, when nothing came after it; the one that failed first of its kind."""
+        return min((host.failed for host in self.hosts if host.failed), key=lambda one: one.requested_at, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +148,13 @@ def candidates(conn: Connection, environment: Environment, limit: int = 10) -> l
     source = environments.by_name(conn, environment.project_id, environment.promote_from or "")
     if source is None:
         return []
-    current = deployments.by_id(conn, environment.current_id) if environment.current_id else None
+    serving = {found.identity for found in currents(conn, environment)}
     seen: dict[str, Candidate] = {}
     for deployment in deployments.done(conn, source.id, limit * 2):
         stored = releases.by_id(conn, deployment.release_id)
         if stored.release.digest is None or stored.release.digest in seen:
             continue
-        serves = current is not None and current.identity == stored.release.digest
+        serves = serving == {stored.release.digest}
         since = deployment.finished_at or deployment.requested_at
         seen[stored.release.digest] = Candidate(stored, runs.by_id(conn, stored.run_id), since, serves)
     return list(seen.values())[:limit]
@@ -132,7 +170,7 @@ def preview(master: Master, project: str, to: str, source: str, presser: Presser
         environment = _environment(conn, found, to)
         stored = find_release(conn, found, source)
         guards = _guards(conn, found, environment, stored, presser)
-        current = deployments.by_id(conn, environment.current_id) if environment.current_id else None
+        current = max(currents(conn, environment), key=lambda found: found.requested_at, default=None)
         serving = releases.by_id(conn, current.release_id) if current else None
         run = runs.by_id(conn, stored.run_id)
     description = deploys.resolve(stored.container, environment.overrides)
@@ -182,9 +220,10 @@ def promote(
         raise Refused("; ".join(guard.sentence for guard in missing), code=missing[0].code)
     built = runs.by_id(tx.conn, stored.run_id)
     run_id = _run(tx, master, found, environment, built, presser, now)
-    job = jobs.of_run(tx.conn, run_id)[0]
+    each = dict.fromkeys(environment.agents, stored)
+    group = jobs.of_run(tx.conn, run_id)
     deployment = deploying.add(
-        tx, environment, stored, job.id, kind="promote", by=presser.name, now=now, note=note, key=key
+        tx, environment, group, each, kind="promote", by=presser.name, now=now, note=note, key=key
     )
     dispatch.advance(tx, master, run_id, now)
     return deployment
@@ -229,16 +268,13 @@ def _guards(
 ) -> tuple[Guard, ...]:
     source = environments.by_name(conn, project.id, environment.promote_from or "")
     digest = stored.release.digest
-    agent = agents.by_name(conn, environment.agent)
     holding = deployments.holding(conn, environment.id)
     return promoting.guards(
         promoting.Facts(
             release=stored.release,
             release_name=f"{project.name}#{runs.by_id(conn, stored.run_id).number}",
             environment=environment.name,
-            agent=environment.agent,
-            agent_joined=agent is not None and agent.revoked_at is None,
-            agent_connected=agent is not None and agent.connected,
+            hosts=tuple(_host(conn, name) for name in environment.agents),
             promote_from=environment.promote_from,
             done_in_source=source is not None and digest is not None and deployments.was_done(conn, source.id, digest),
             approvers=environment.approved_by,
@@ -249,6 +285,11 @@ def _guards(
             lock=f"locked by {environment.locked_by}: {environment.locked_why}" if environment.locked_by else None,
         )
     )
+
+
+def _host(conn: Connection, name: str) -> Host:
+    agent = agents.by_name(conn, name)
+    return Host(name, agent is not None and agent.revoked_at is None, agent is not None and agent.connected)
 
 
 def _underway(environment: Environment, holding: list[Deployment]) -> str | None:
@@ -279,21 +320,31 @@ def _run(
     return engine_runs.add(tx, master, project, event, plan, trust=built.trust, why=why, now=now)
 
 
+def currents(conn: Connection, environment: Environment) -> list[Deployment]:
+    """List the deployments that made the hosts of an environment serve what they serve, in the order of its hosts."""
+    found = (deployments.by_id(conn, host.current_id) for host in environment.hosts if host.current_id)
+    return [deployment for deployment in found if deployment is not None]
+
+
 def _card(conn: Connection, environment: Environment) -> Card:
-    agent = agents.by_name(conn, environment.agent)
-    current = deployments.by_id(conn, environment.current_id) if environment.current_id else None
-    stored = releases.by_id(conn, current.release_id) if current else None
     holding = deployments.holding(conn, environment.id)
-    last = deployments.of_environment(conn, environment.id, 1)
+    return Card(environment, tuple(_standing(conn, placement, holding) for placement in environment.hosts))
+
+
+def _standing(conn: Connection, placement: Placement, holding: list[Deployment]) -> Standing:
+    agent = agents.by_name(conn, placement.host)
+    current = deployments.by_id(conn, placement.current_id) if placement.current_id else None
+    stored = releases.by_id(conn, current.release_id) if current else None
+    last = deployments.of_host(conn, placement.environment_id, placement.host, 1)
     ended_badly = bool(last) and last[0].phase in (Phase.FAILED, Phase.REVERTED)
-    return Card(
-        environment,
+    return Standing(
+        placement,
         agent is not None and agent.connected,
         current,
         stored,
         runs.by_id(conn, stored.run_id) if stored else None,
-        drift(environment.observed, current),
-        holding[0] if holding else None,
+        drift(placement.observed, current),
+        next((found for found in holding if found.host == placement.host), None),
         last[0] if ended_badly else None,
     )
 

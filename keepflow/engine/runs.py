@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import JobKind, Plan, PlannedJob
 from keepflow.core.patterns import branch_allowed
-from keepflow.core.planning import plan_to_json
+from keepflow.core.planning import Hosts, plan_to_json, spread
 from keepflow.core.progress import NO_REASON, needs_reason
 from keepflow.core.states import FINAL, LIVE, Phase, Reason, State
-from keepflow.engine import dispatch, joborder, sending
+from keepflow.engine import deploying, dispatch, joborder, sending
 from keepflow.engine.context import Master
 from keepflow.store import deployments, environments, events, jobs, projects, runs
 from keepflow.store.jobs import Job
@@ -49,7 +49,12 @@ def add(
     now: int,
     delivery_id: int | None = None,
 ) -> int:
-    """Add a run with its jobs and end the older ones it takes the place of; `dispatch.advance` then starts it."""
+    """Add a run with its jobs and end the older ones it takes the place of; `dispatch.advance` then starts it.
+
+    A deploy becomes one job per host that its environment has now.
+    """
+    found = environments.of_project(tx.conn, project.id)
+    plan = spread(plan, {place.name: Hosts(place.agents, place.max_unavailable) for place in found})
     queued = Reason("new", "has just been made")
     run = _insert(tx, master, project, event, plan, State.QUEUED, queued, why, trust, delivery_id, now)
     for ordinal, planned in enumerate(plan.jobs):
@@ -101,7 +106,7 @@ def stop(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now: in
     for job in jobs.of_run(tx.conn, run.id):
         if job.state not in LIVE:
             continue
-        if job.kind == JobKind.DEPLOY and not _withdraw(tx.conn, job, reason, now):
+        if job.kind == JobKind.DEPLOY and not deploying.withdraw(tx.conn, job, reason, now):
             word = TOO_LATE
             continue
         if job.kind == JobKind.SCRIPT and job.state == State.RUNNING:
@@ -177,14 +182,3 @@ def _can_be_dropped(conn: Connection, run: Run) -> bool:
         if deployment is not None and deployment.phase != Phase.QUEUED:
             return False
     return True
-
-
-def _withdraw(conn: Connection, job: Job, reason: Reason, now: int) -> bool:
-    """Take a deployment back that no agent was sent; False when it is too late for that."""
-    deployment = deployments.of_job(conn, job.id)
-    if deployment is None:
-        return True
-    if deployment.phase != Phase.QUEUED:
-        return False
-    values = {"reason_code": reason.code, "reason": reason.sentence, "finished_at": now}
-    return deployments.move(conn, deployment, Phase.FAILED, values)

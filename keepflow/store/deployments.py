@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
+from keepflow.core.progress import NEEDS
 from keepflow.core.states import OUTCOMES, Phase
 from keepflow.store.tables import deployments, jobs, releases
 
@@ -22,6 +23,7 @@ class Deployment:
     environment_id: int
     release_id: int
     job_id: int
+    host: str
     kind: str
     phase: Phase
     reason_code: str
@@ -72,7 +74,16 @@ def by_fence(conn: Connection, fence: int) -> Deployment | None:
 
 def of_environment(conn: Connection, environment_id: int, limit: int, before: int | None = None) -> list[Deployment]:
     """List deployments of an environment, newest first, older than `before` (its `requested_at`) when given."""
-    query = select(deployments).where(deployments.c.environment_id == environment_id)
+    return _newest(conn, deployments.c.environment_id == environment_id, limit, before)
+
+
+def of_host(conn: Connection, environment_id: int, host: str, limit: int) -> list[Deployment]:
+    """List deployments of an environment to one of its hosts, newest first."""
+    return _newest(conn, (deployments.c.environment_id == environment_id) & (deployments.c.host == host), limit, None)
+
+
+def _newest(conn: Connection, condition: Any, limit: int, before: int | None) -> list[Deployment]:
+    query = select(deployments).where(condition)
     if before is not None:
         query = query.where(deployments.c.requested_at < before)
     rows = conn.execute(query.order_by(deployments.c.requested_at.desc()).limit(limit)).mappings()
@@ -82,15 +93,20 @@ def of_environment(conn: Connection, environment_id: int, limit: int, before: in
 def holding(conn: Connection, environment_id: int) -> list[Deployment]:
     """List the deployments of an environment that are not finished, or whose outcome is unknown; oldest first."""
     query = select(deployments).where(deployments.c.environment_id == environment_id, deployments.c.phase.in_(HOLDING))
-    rows = conn.execute(query.order_by(deployments.c.requested_at, deployments.c.id)).mappings()
+    rows = conn.execute(query.order_by(deployments.c.requested_at, deployments.c.job_id)).mappings()
     return [_deployment(row) for row in rows]
 
 
 def unsent(conn: Connection) -> list[Deployment]:
-    """List the deployments whose order no agent has accepted yet, oldest first."""
+    """List the deployments whose order no agent has accepted yet and whose job may start, oldest first."""
     phases = (Phase.QUEUED.value, Phase.OFFERED.value)
-    query = select(deployments).where(deployments.c.phase.in_(phases)).order_by(deployments.c.requested_at)
-    return [_deployment(row) for row in conn.execute(query).mappings()]
+    query = (
+        select(deployments)
+        .join(jobs, jobs.c.id == deployments.c.job_id)
+        .where(deployments.c.phase.in_(phases), jobs.c.reason_code != NEEDS)
+    )
+    rows = conn.execute(query.order_by(deployments.c.requested_at, deployments.c.job_id)).mappings()
+    return [_deployment(row) for row in rows]
 
 
 def done(conn: Connection, environment_id: int, limit: int) -> list[Deployment]:

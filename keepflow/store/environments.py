@@ -1,25 +1,31 @@
-"""Queries of environments: where releases serve, and what was last seen serving."""
+"""Queries of environments: where releases serve, and on which hosts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy.exc import NoResultFound
 
 from keepflow.core.deploys import Overrides, overrides_from_json
+from keepflow.store import placements
+from keepflow.store.placements import Placement
 from keepflow.store.tables import environments
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One place of a project where releases serve; `current_id` is its last done deployment."""
+    """One place of a project where releases serve, on one host or several.
+
+    `max_unavailable` hosts are switched at once; `on_failure` says what becomes of the hosts that were switched before
+    one failed: `revert` or `stop`.
+    """
 
     id: int
     project_id: int
     name: str
     position: int
-    agent: str
     service: str
     branches: tuple[str, ...]
     overrides: Overrides
@@ -27,18 +33,27 @@ class Environment:
     verified_by: tuple[str, ...]
     approved_by: tuple[str, ...]
     url: str
-    current_id: str | None
-    observed: dict[str, Any] | None
+    max_unavailable: int
+    on_failure: str
     locked_by: str | None
     locked_why: str | None
     managed: bool
+    hosts: tuple[Placement, ...]
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """The names of its hosts' agents, in the order in which they are switched."""
+        return tuple(host.host for host in self.hosts)
+
+    def host(self, name: str) -> Placement | None:
+        """Return one of its hosts by the name of the agent, or None."""
+        return next((found for found in self.hosts if found.host == name), None)
 
 
 def of_project(conn: Connection, project_id: int) -> list[Environment]:
     """List the environments of a project in the order of the board."""
     query = select(environments).where(environments.c.project_id == project_id, environments.c.removed_at.is_(None))
-    rows = conn.execute(query.order_by(environments.c.position, environments.c.id)).mappings()
-    return [_environment(row) for row in rows]
+    return _read(conn, query.order_by(environments.c.position, environments.c.id))
 
 
 def by_name(conn: Connection, project_id: int, name: str) -> Environment | None:
@@ -48,17 +63,10 @@ def by_name(conn: Connection, project_id: int, name: str) -> Environment | None:
 
 def by_id(conn: Connection, environment_id: int) -> Environment:
     """Return one environment, removed or not; raises NoResultFound for an id that never was."""
-    row = conn.execute(select(environments).where(environments.c.id == environment_id)).mappings().one()
-    return _environment(row)
-
-
-def of_service(conn: Connection, agent: str, service: str) -> Environment | None:
-    """Return the environment that one agent's service belongs to, or None."""
-    query = select(environments).where(
-        environments.c.agent == agent, environments.c.service == service, environments.c.removed_at.is_(None)
-    )
-    row = conn.execute(query).mappings().first()
-    return _environment(row) if row else None
+    found = _read(conn, select(environments).where(environments.c.id == environment_id))
+    if not found:
+        raise NoResultFound(f"no environment has the row id {environment_id}")
+    return found[0]
 
 
 def put(conn: Connection, project_id: int, name: str, now: int, values: dict[str, Any]) -> int:
@@ -77,17 +85,13 @@ def remove(conn: Connection, environment_id: int, now: int) -> None:
     conn.execute(update(environments).where(environments.c.id == environment_id).values(removed_at=now))
 
 
-def set_current(conn: Connection, environment_id: int, deployment_id: str) -> None:
-    """Record the deployment that made the environment serve what it serves now."""
-    conn.execute(update(environments).where(environments.c.id == environment_id).values(current_id=deployment_id))
+def _read(conn: Connection, query: Select[Any]) -> list[Environment]:
+    rows = conn.execute(query).mappings().all()
+    hosts = placements.of_environments(conn, [row["id"] for row in rows])
+    return [_environment({**row, "hosts": hosts.get(row["id"], ())}) for row in rows]
 
 
-def observe(conn: Connection, environment_id: int, seen: dict[str, Any]) -> None:
-    """Record what the agent says is serving."""
-    conn.execute(update(environments).where(environments.c.id == environment_id).values(observed=seen))
-
-
-def _environment(row: RowMapping) -> Environment:
+def _environment(row: dict[str, Any]) -> Environment:
     values = {field.name: row[field.name] for field in fields(Environment)}
     lists = {name: tuple(row[name]) for name in ("branches", "verified_by", "approved_by")}
     return Environment(**{**values, **lists, "overrides": overrides_from_json(row["overrides"])})

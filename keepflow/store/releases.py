@@ -83,10 +83,10 @@ def by_digest(conn: Connection, project_id: int, digest: str) -> StoredRelease |
     return _stored(row) if row else None
 
 
-def choose(found: list[StoredRelease], agent: str) -> StoredRelease | None:
-    """Pick what a run's deploy to an agent means: its newest registry release, else the newest this agent built."""
+def choose(found: list[StoredRelease], hosts: tuple[str, ...]) -> StoredRelease | None:
+    """Pick what a run's deploy to these hosts means: its newest registry release, else the newest their agent built."""
     pushed = next((stored for stored in found if stored.release.promotable), None)
-    return pushed or next((stored for stored in found if stored.release.local_agent == agent), None)
+    return pushed or next((stored for stored in found if {stored.release.local_agent} == set(hosts)), None)
 
 
 def _stored(row: RowMapping) -> StoredRelease:

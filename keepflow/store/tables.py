@@ -154,7 +154,7 @@ jobs = Table(
     metadata,
     _id(),
     Column("run_id", Id, ForeignKey("runs.id"), nullable=False),
-    Column("key", String(60), nullable=False),
+    Column("key", String(100), nullable=False),
     Column("ordinal", Integer, nullable=False),
     Column("kind", String(10), nullable=False),  # script | deploy | approve | notify
     Column("needs", JSON, nullable=False, default=list),
@@ -255,7 +255,6 @@ environments = Table(
     Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
     Column("name", String(40), nullable=False),
     Column("position", Integer, nullable=False),  # order on the board
-    Column("agent", String(40), nullable=False),  # by name; the agent may join later
     Column("service", String(40), nullable=False),
     Column("branches", JSON, nullable=False, default=list),
     Column("overrides", JSON, nullable=False, default=dict),  # env, args, stop_timeout, strategy
@@ -264,8 +263,8 @@ environments = Table(
     Column("approved_by", JSON, nullable=False, default=list),
     Column("rules", JSON, nullable=False, default=dict),  # four_eyes, max_age, … of later versions
     Column("url", Text, nullable=False, default=""),
-    Column("current_id", String(40), ForeignKey("deployments.id", use_alter=True)),  # last done deployment
-    Column("observed", JSON),  # last wire ServiceState of the service
+    Column("max_unavailable", Integer, nullable=False, default=1),  # hosts that are switched at once
+    Column("on_failure", String(10), nullable=False, default="revert"),  # revert | stop
     Column("locked_by", Text),
     Column("locked_why", Text),
     Column("managed", Boolean, nullable=False, default=False),
@@ -282,13 +281,14 @@ deployments = Table(
     Column("environment_id", Id, ForeignKey("environments.id"), nullable=False),
     Column("release_id", Id, ForeignKey("releases.id"), nullable=False),
     Column("job_id", Id, ForeignKey("jobs.id"), nullable=False),
+    Column("host", String(40), nullable=False),  # agent by name: one of the environment's hosts when it was asked for
     Column("kind", String(10), nullable=False),  # deploy | promote | rollback
     Column("phase", String(12), nullable=False),
     Column("reason_code", String(40), nullable=False, default=""),
     Column("reason", Text, nullable=False, default=""),
     Column("requested_by", String(200), nullable=False),
     Column("note", Text, nullable=False, default=""),
-    Column("agent_id", Id, ForeignKey("agents.id")),
+    Column("agent_id", Id, ForeignKey("agents.id")),  # who was sent the order
     Column("fence", BigInteger, unique=True),
     Column("description", JSON, nullable=False),
     Column("description_hash", String(80), nullable=False),
@@ -306,6 +306,19 @@ deployments = Table(
     Index("ix_deployments_release", "release_id"),
     Index("ix_deployments_job", "job_id"),
     Index("ix_deployments_phase", "phase"),
+)
+
+# An environment on one of its hosts: what was deployed there, what was seen serving. Owner: placements.py
+placements = Table(
+    "placements",
+    metadata,
+    Column("environment_id", Id, ForeignKey("environments.id"), primary_key=True),
+    Column("host", String(40), primary_key=True),  # agent by name; it may join later
+    Column("position", Integer, nullable=False),  # hosts are switched in this order
+    Column("current_id", String(40), ForeignKey("deployments.id")),  # last done deployment
+    Column("observed", JSON),  # last wire ServiceState of the service
+    Column("removed_at", BigInteger),
+    Index("ix_placements_host", "host"),
 )
 
 # Owner: agents.py

@@ -126,11 +126,12 @@ class Phase(Answer):
 
 
 class Deployment(Answer):
-    """One try to make an environment serve a release; `run` is the run that carries it out."""
+    """One try to make a host of an environment serve a release; `run` is the run that carries it out."""
 
     id: str
     project: str
     environment: str
+    host: str
     kind: str
     phase: str
     reason_code: str
@@ -295,20 +296,37 @@ class Candidate(Answer):
     serves: bool
 
 
+class Host(Answer):
+    """One host of an environment, by its agent's name. `drift` says that something else serves than was deployed."""
+
+    agent: str
+    online: bool
+    serving: Serving | None
+    observed: str | None
+    drift: str | None
+    underway: Deployment | None
+    failed: Deployment | None
+
+
 class Environment(Answer):
-    """One place where a release serves. `drift` is a sentence when something else serves than was deployed."""
+    """One place where a release serves, on one host or several.
+
+    `serving` is what it was made to serve last, `mixed` says that not all of its hosts do; `drift`, `underway` and
+    `failed` are what there is to say of any host. `hosts` has each of them.
+    """
 
     project: str
     name: str
-    agent: str
-    agent_online: bool
+    hosts: list[Host]
+    mixed: bool
+    max_unavailable: int
+    on_failure: str
     service: str
     branches: list[str]
     promote_from: str | None
     approved_by: list[str]
     url: str
     serving: Serving | None
-    observed: str | None
     drift: str | None
     underway: Deployment | None
     failed: Deployment | None

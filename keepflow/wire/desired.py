@@ -44,9 +44,11 @@ class DesiredProject(_Model):
 
 
 class DesiredEnvironment(_Model):
-    """An environment; `overrides` is what `core.deploys.overrides_to_json` makes."""
+    """An environment and its hosts; `overrides` is what `core.deploys.overrides_to_json` makes."""
 
-    agent: str
+    agents: tuple[str, ...] = Field(min_length=1)
+    max_unavailable: int = Field(default=1, ge=1)
+    on_failure: str = Field(default="revert", pattern="^(revert|stop)$")
     service: str
     branches: tuple[str, ...] = ()
     overrides: dict[str, Any] = Field(default_factory=dict)

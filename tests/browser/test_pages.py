@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from keepflow.core.flows import JobKind
-from keepflow.store import deployments, environments
+from keepflow.store import deployments, environments, placements
 from keepflow.wire import messages
 from tests.browser.conftest import Open
 from tests.web.story import PASSWORD, Story, promote
@@ -129,8 +129,9 @@ def test_a_refresh_takes_neither_the_focus_nor_what_was_opened(opened: Open, tol
     with story.master.database.read() as conn:
         test = environments.by_name(conn, story.project().id, "test")
     assert test is not None
-    for observed in ({**(test.observed or {}), **seen}, test.observed or {}):
-        story.write(lambda tx, observed=observed: environments.observe(tx.conn, test.id, observed))
+    host = test.hosts[0]
+    for observed in ({**(host.observed or {}), **seen}, host.observed or {}):
+        story.write(lambda tx, observed=observed: placements.observe(tx.conn, test.id, "local", observed))
         page.evaluate("document.body.dispatchEvent(new Event('keepflow:changed'))")
         drifts = page.get_by_role("region", name="test").get_by_text("drift", exact=True)
         expect(drifts).to_have_count(1 if observed.get("identity") == seen["identity"] else 0)

@@ -103,11 +103,29 @@ def test_files_are_named_relative_to_the_file_that_names_them() -> None:
         ("promote_from: test", "promote_from: test\n    branches: [x]", (22, 5, "conflict")),
         ("[release-managers]", "[release-manager]", (24, 19, "unknown-group")),
         ("four_eyes: true", "four_eyes: yes", (25, 16, "wrong-type")),
+        ("agent: prod-1", "agents: []", (15, 3, "missing")),
+        ("agent: prod-1", "agents: [a, a]", (16, 17, "duplicate-host")),
+        ("agent: prod-1", "agents: [a, b]\n    agent: a", (16, 5, "conflict")),
+        ("agent: prod-1", "agents: [a, b]\n    max_unavailable: 0", (17, 22, "out-of-range")),
+        ("agent: prod-1", "agents: [a, b]\n    on_failure: pray", (17, 17, "bad-value")),
+        ("agent: prod-1", "agent: a\n    on_failure: stop", (17, 5, "needs-hosts")),
     ],
 )
 def test_a_mistake_is_told_at_its_place(old: str, new: str, problem: tuple[int, int, str] | None) -> None:
     expected = [problem] if problem else [(13, 18, "unreachable"), (13, 58, "needs-promote-from")]
     assert refused(old, new) == expected
+
+
+def test_an_environment_names_its_host_or_its_hosts() -> None:
+    text = KEEPWORK.replace("agent: prod-1", "agents: [prod-1, prod-2]\n    max_unavailable: 2\n    on_failure: stop")
+    found = load(text).environments["keepwork/production"]
+    assert (found.hosts, found.max_unavailable, found.on_failure) == (("prod-1", "prod-2"), 2, "stop")
+    assert load(KEEPWORK).environments["keepwork/production"].hosts == ("prod-1",)
+
+
+def test_a_service_on_one_of_several_hosts_belongs_to_one_environment() -> None:
+    text = KEEPWORK.replace("agent: local,  service: keepwork-test", "agents: [far, local], service: keepwork-dev")
+    assert [problem.code for problem in problems(load_server, text, "keepflow.yml", BASE)] == ["duplicate-service"]
 
 
 def test_promotions_in_a_circle_reach_nothing() -> None:

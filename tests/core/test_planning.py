@@ -9,8 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepflow.core.events import Event, EventKind
-from keepflow.core.flows import Container, Flow, FlowFile, JobKind, JobPart, Step, Strategy, Trigger, Volume
+from keepflow.core.flows import (
+    Container,
+    Flow,
+    FlowFile,
+    JobKind,
+    JobPart,
+    PlannedJob,
+    Step,
+    Strategy,
+    Trigger,
+    Volume,
+)
 from keepflow.core.planning import (
+    Hosts,
     broken_flow_file,
     match,
     no_flow_file,
@@ -18,6 +30,7 @@ from keepflow.core.planning import (
     plan_from_json,
     plan_to_json,
     skip_word,
+    spread,
 )
 from tests import hostile
 
@@ -182,3 +195,47 @@ def test_an_event_survives_the_store_unchanged() -> None:
     event = Event(EventKind.TAG, "refs/tags/v1", SHA, before="b" * 40, forced=True, message="m", inputs={"a": "b"})
     assert Event.from_json(json.loads(json.dumps(event.to_json()))) == event
     assert (event.tag, event.branch) == ("v1", None)
+
+
+def test_a_deploy_goes_to_every_host_of_its_environment_in_batches() -> None:
+    made = plan(flow("dev", None, step(), deploy("dev"), step("tell")), file())
+    spread_out = spread(made, {"dev": Hosts(("a", "b", "c"), at_once=2)})
+    found = [(job.key, job.host, job.needs) for job in spread_out.jobs]
+    assert found == [
+        ("steps", "", ()),
+        ("deploy-dev-a", "a", ("steps",)),
+        ("deploy-dev-b", "b", ("steps",)),
+        ("deploy-dev-c", "c", ("deploy-dev-a", "deploy-dev-b")),
+        ("steps-2", "", ("deploy-dev-a", "deploy-dev-b", "deploy-dev-c")),
+    ]
+    assert {job.group for job in spread_out.jobs if job.kind == JobKind.DEPLOY} == {"deploy-dev"}
+
+
+def test_a_deploy_to_one_host_keeps_its_name_and_one_to_no_environment_keeps_no_host() -> None:
+    made = plan(flow("dev", None, deploy("dev"), deploy("nowhere")), file())
+    found = spread(made, {"dev": Hosts(("local",), at_once=3)})
+    assert [(job.key, job.host) for job in found.jobs] == [("deploy-dev", "local"), ("deploy-nowhere", "")]
+
+
+@given(
+    st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, unique=True),
+    st.integers(1, 9),
+    st.integers(0, 2),
+)
+def test_every_host_is_named_once_and_no_batch_is_larger_than_allowed(
+    hosts: list[str], at_once: int, more: int
+) -> None:
+    made = plan(flow("dev", None, *[deploy("dev")] * (more + 1)), file())
+    found = spread(made, {"dev": Hosts(tuple(hosts), at_once)})
+    keys = [job.key for job in found.jobs]
+    assert len(set(keys)) == len(keys)
+    for group in {job.group for job in found.jobs}:
+        of_group = [job for job in found.jobs if job.group == group]
+        assert [job.host for job in of_group] == hosts
+        batches: dict[tuple[str, ...], list[PlannedJob]] = {}
+        for job in of_group:
+            batches.setdefault(job.needs, []).append(job)
+        assert all(len(batch) <= at_once for batch in batches.values())
+    assert all(need in keys[: keys.index(job.key)] for job in found.jobs for need in job.needs)
+    assert spread(found, {}) == found
+    assert plan_from_json(plan_to_json(found)) == found

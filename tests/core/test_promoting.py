@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepflow.core.promoting import Facts, guards, unmet
+from keepflow.core.promoting import Facts, Host, guards, unmet
 from keepflow.core.releases import Release
 
 PUSHED = Release("registry", "sha256:" + "a" * 64, "registry.example.org:5000/keepwork", "sha256:" + "b" * 64)
@@ -17,9 +17,7 @@ GOOD = Facts(
     release=PUSHED,
     release_name="keepwork#7",
     environment="production",
-    agent="prod-1",
-    agent_joined=True,
-    agent_connected=True,
+    hosts=(Host("prod-1", joined=True, connected=True),),
     promote_from="test",
     done_in_source=True,
     approvers=("release-managers",),
@@ -66,9 +64,9 @@ facts = st.builds(
     release=st.sampled_from([PUSHED, LOCAL]),
     release_name=st.just("keepwork#7"),
     environment=st.just("production"),
-    agent=st.just("prod-1"),
-    agent_joined=st.booleans(),
-    agent_connected=st.booleans(),
+    hosts=st.lists(
+        st.builds(Host, st.sampled_from(["prod-1", "prod-2"]), st.booleans(), st.booleans()), min_size=1
+    ).map(tuple),
     promote_from=st.sampled_from([None, "test"]),
     done_in_source=st.booleans(),
     approvers=st.sampled_from([(), ("release-managers",)]),
@@ -88,8 +86,7 @@ def test_a_promote_is_allowed_exactly_when_every_condition_holds(given_facts: Fa
         and given_facts.done_in_source
         and given_facts.person_has_role
         and (given_facts.person_in_group or not given_facts.approvers)
-        and given_facts.agent_joined
-        and given_facts.agent_connected
+        and all(host.joined and host.connected for host in given_facts.hosts)
         and given_facts.underway is None
         and given_facts.lock is None
     )

@@ -252,7 +252,7 @@ def test_what_waits_is_repeated_until_it_is_on_the_agents_disk(world: World) -> 
 def test_heartbeats_show_what_serves_on_the_environment_bound_to_it(world: World) -> None:
     project, _ = world.project()
     agent = world.agent("prod-1", capabilities=("deploy",))
-    world.environment(project, "production", [], agent="prod-1")
+    world.environment(project, "production", [], hosts=("prod-1",))
     state = messages.ServiceState(service="keepwork-production", instance="main", environment="x", identity="sha256:1")
     beat = messages.Heartbeat(at=1, services=(state, state.model_copy(update={"service": "not-mine"})))
     stranger = world.agent("stranger")
@@ -261,7 +261,7 @@ def test_heartbeats_show_what_serves_on_the_environment_bound_to_it(world: World
         with world.read() as conn:
             found = environments.by_name(conn, project.id, "production")
         assert found is not None
-        assert (found.observed is not None) == (who is agent)
+        assert (found.hosts[0].observed is not None) == (who is agent)
     with world.read() as conn:
         assert agents.by_id(conn, agent.id).last_seen_at == world.now
         assert jobs.holdings(conn) == []

@@ -17,7 +17,7 @@ from keepflow.engine.logs import Logs
 from keepflow.engine.mirrors import Mirrors
 from keepflow.engine.wakes import Wakes
 from keepflow.ports import discover
-from keepflow.store import agents, deliveries, environments, jobs, projects, runs
+from keepflow.store import agents, deliveries, environments, jobs, placements, projects, runs
 from keepflow.store.database import Database
 from keepflow.store.deliveries import Delivery
 from keepflow.store.projects import Project
@@ -150,10 +150,17 @@ class World:
         assert found is not None
         return found
 
-    def environment(self, project: Project, name: str, branches: list[str], agent: str = "local") -> None:
+    def environment(
+        self, project: Project, name: str, branches: list[str], hosts: tuple[str, ...] = ("local",), **more: Any
+    ) -> None:
         """Add an environment."""
-        values = {"position": 0, "agent": agent, "service": f"{project.name}-{name}", "branches": branches}
-        self.call(lambda tx: environments.put(tx.conn, project.id, name, self.tick(), values))
+        values = {"position": 0, "service": f"{project.name}-{name}", "branches": branches, **more}
+
+        def put(tx: Any) -> None:
+            environment_id = environments.put(tx.conn, project.id, name, self.tick(), values)
+            placements.put(tx.conn, environment_id, hosts, self.now)
+
+        self.call(put)
 
     def agent(self, name: str = "local", **facts: Any) -> PlayedAgent:
         """Let an agent join and connect."""

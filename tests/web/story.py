@@ -341,12 +341,12 @@ def built(letter: str) -> messages.BuiltImage:
 def _desired(names: Sequence[str]) -> Desired:
     places: dict[str, DesiredEnvironment] = {}
     for name in names:
-        places[f"{name}/dev"] = DesiredEnvironment(agent="local", service=f"{name}-dev", branches=("dev",))
+        places[f"{name}/dev"] = DesiredEnvironment(agents=("local",), service=f"{name}-dev", branches=("dev",))
         places[f"{name}/test"] = DesiredEnvironment(
-            agent="local", service=f"{name}-test", branches=("master", "main"), overrides={"args": ["test"]}
+            agents=("local",), service=f"{name}-test", branches=("master", "main"), overrides={"args": ["test"]}
         )
         places[f"{name}/production"] = DesiredEnvironment(
-            agent="prod-1", service=name, promote_from="test", overrides={"args": ["prod"]}
+            agents=("prod-1",), service=name, promote_from="test", overrides={"args": ["prod"]}
         )
     return Desired(
         registries={"main": DesiredRegistry(address=REGISTRY)},

@@ -90,13 +90,14 @@ def test_a_greyed_button_says_which_rule_it_waits_for(story: Story) -> None:
 
 def test_drift_is_shown_red_and_in_words(story: Story) -> None:
     from keepflow.store import environments as stored
+    from keepflow.store import placements
 
     place = story.project()
     with story.master.database.read() as conn:
         production = stored.by_name(conn, place.id, "production")
     assert production is not None
-    seen = {**(production.observed or {}), "identity": "sha256:" + "9" * 64}
-    story.write(lambda tx: stored.observe(tx.conn, production.id, seen))
+    seen = {**(production.hosts[0].observed or {}), "identity": "sha256:" + "9" * 64}
+    story.write(lambda tx: placements.observe(tx.conn, production.id, "prod-1", seen))
     page = browser(web_app(story), story, "bo").get(BOARD).text
     assert 'class="sheet card drifts"' in page
     assert f"sha256:{'9' * 64} serves; {pushed('a').digest} was deployed" in _text(page)

@@ -22,6 +22,7 @@ def deployment(conn: Connection, project: Project, stored: deployments.Deploymen
     return api.Deployment(
         id=stored.id,
         project=project.name,
+        host=stored.host,
         environment=environments.by_id(conn, stored.environment_id).name,
         kind=stored.kind,
         phase=stored.phase,
@@ -91,15 +92,16 @@ def _environment(
     return api.Environment(
         project=project.name,
         name=place.name,
-        agent=place.agent,
-        agent_online=card.agent_online,
+        hosts=[_host(conn, project, host) for host in card.hosts],
+        mixed=card.mixed,
+        max_unavailable=place.max_unavailable,
+        on_failure=place.on_failure,
         service=place.service,
         branches=list(place.branches),
         promote_from=place.promote_from,
         approved_by=list(place.approved_by),
         url=place.url,
-        serving=_serving(card),
-        observed=(place.observed or {}).get("identity"),
+        serving=_serving(card.newest) if card.newest else None,
         drift=card.drift,
         underway=deployment(conn, project, card.underway) if card.underway else None,
         failed=deployment(conn, project, card.failed) if card.failed else None,
@@ -110,18 +112,30 @@ def _environment(
     )
 
 
-def _serving(card: promoting.Card) -> api.Serving | None:
-    if card.current is None or card.release is None or card.run is None:
+def _host(conn: Connection, project: Project, host: promoting.Standing) -> api.Host:
+    return api.Host(
+        agent=host.placement.host,
+        online=host.online,
+        serving=_serving(host),
+        observed=host.placement.identity,
+        drift=host.drift,
+        underway=deployment(conn, project, host.underway) if host.underway else None,
+        failed=deployment(conn, project, host.failed) if host.failed else None,
+    )
+
+
+def _serving(host: promoting.Standing) -> api.Serving | None:
+    if host.current is None or host.release is None or host.run is None:
         return None
     return api.Serving(
-        deployment=card.current.id,
-        identity=card.current.identity,
-        sha=card.release.sha,
-        message=card.run.message,
-        ref=card.run.ref,
-        run=card.run.number,
-        by=card.current.requested_by,
-        since=card.current.finished_at or card.current.requested_at,
+        deployment=host.current.id,
+        identity=host.current.identity,
+        sha=host.release.sha,
+        message=host.run.message,
+        ref=host.run.ref,
+        run=host.run.number,
+        by=host.current.requested_by,
+        since=host.current.finished_at or host.current.requested_at,
     )
 
 
@@ -146,9 +160,22 @@ def _sentence(project: Project, card: promoting.Card) -> str:
     if card.drift is not None:
         return card.drift
     tail = f"; the last try failed: {card.failed.reason}" if card.failed else ""
-    if card.current is None or card.run is None:
+    newest = card.newest
+    if newest is None:
         return f"nothing was ever deployed to {name}{tail}"
-    return f"{name} serves {project.name}#{card.run.number}, deployed by {card.current.requested_by}{tail}"
+    if card.mixed:
+        return f"the hosts of {name} serve different versions: {_each(project, card)}{tail}"
+    return f"{name} serves {_version(project, newest)}{tail}"
+
+
+def _each(project: Project, card: promoting.Card) -> str:
+    return "; ".join(f"{host.placement.host} serves {_version(project, host)}" for host in card.hosts)
+
+
+def _version(project: Project, host: promoting.Standing) -> str:
+    if host.current is None or host.run is None:
+        return "nothing that was deployed"
+    return f"{project.name}#{host.run.number}, deployed by {host.current.requested_by}"
 
 
 def presser(conn: Connection, user: User, project: Project) -> promoting.Presser:

@@ -59,7 +59,8 @@ def visible_agents(conn: Connection, user: User) -> list[api.Agent]:
     serves: dict[str, list[str]] = {}
     for found in visible_projects(conn, user):
         for place in environments.of_project(conn, found.id):
-            serves.setdefault(place.agent, []).append(f"{found.name}/{place.name}")
+            for host in place.agents:
+                serves.setdefault(host, []).append(f"{found.name}/{place.name}")
     return [
         agent(stored, serves.get(stored.name, []))
         for stored in agents.every(conn)

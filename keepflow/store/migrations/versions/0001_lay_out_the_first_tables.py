@@ -159,7 +159,6 @@ def upgrade() -> None:
         sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("name", sa.String(length=40), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("agent", sa.String(length=40), nullable=False),
         sa.Column("service", sa.String(length=40), nullable=False),
         sa.Column("branches", sa.JSON(), nullable=False),
         sa.Column("overrides", sa.JSON(), nullable=False),
@@ -168,16 +167,13 @@ def upgrade() -> None:
         sa.Column("approved_by", sa.JSON(), nullable=False),
         sa.Column("rules", sa.JSON(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
-        sa.Column("current_id", sa.String(length=40), nullable=True),
-        sa.Column("observed", sa.JSON(), nullable=True),
+        sa.Column("max_unavailable", sa.Integer(), nullable=False),
+        sa.Column("on_failure", sa.String(length=10), nullable=False),
         sa.Column("locked_by", sa.Text(), nullable=True),
         sa.Column("locked_why", sa.Text(), nullable=True),
         sa.Column("managed", sa.Boolean(), nullable=False),
         sa.Column("removed_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["current_id"], ["deployments.id"], name=op.f("fk_environments_current_id_deployments"), use_alter=True
-        ),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_environments_project_id_projects")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_environments")),
         sa.UniqueConstraint("project_id", "name", name=op.f("uq_environments_project_id_name")),
@@ -295,7 +291,7 @@ def upgrade() -> None:
         "jobs",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("key", sa.String(length=60), nullable=False),
+        sa.Column("key", sa.String(length=100), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(length=10), nullable=False),
         sa.Column("needs", sa.JSON(), nullable=False),
@@ -391,6 +387,7 @@ def upgrade() -> None:
         sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("release_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("host", sa.String(length=40), nullable=False),
         sa.Column("kind", sa.String(length=10), nullable=False),
         sa.Column("phase", sa.String(length=12), nullable=False),
         sa.Column("reason_code", sa.String(length=40), nullable=False),
@@ -427,6 +424,23 @@ def upgrade() -> None:
         batch_op.create_index("ix_deployments_release", ["release_id"], unique=False)
 
     op.create_table(
+        "placements",
+        sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("host", sa.String(length=40), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("current_id", sa.String(length=40), nullable=True),
+        sa.Column("observed", sa.JSON(), nullable=True),
+        sa.Column("removed_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["current_id"], ["deployments.id"], name=op.f("fk_placements_current_id_deployments")),
+        sa.ForeignKeyConstraint(
+            ["environment_id"], ["environments.id"], name=op.f("fk_placements_environment_id_environments")
+        ),
+        sa.PrimaryKeyConstraint("environment_id", "host", name=op.f("pk_placements")),
+    )
+    with op.batch_alter_table("placements", schema=None) as batch_op:
+        batch_op.create_index("ix_placements_host", ["host"], unique=False)
+
+    op.create_table(
         "steps",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("attempt_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -442,9 +456,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_steps")),
         sa.UniqueConstraint("attempt_id", "ordinal", name=op.f("uq_steps_attempt_id_ordinal")),
     )
-    if (
-        op.get_bind().dialect.name != "sqlite"
-    ):  # SQLite has it from CREATE TABLE: it looks for the table only when it must
-        op.create_foreign_key(
-            op.f("fk_environments_current_id_deployments"), "environments", "deployments", ["current_id"], ["id"]
-        )
