@@ -224,12 +224,15 @@ class Site:
 class Traffic:
     """Who gets traffic: exactly one slot, or none (`slot=None` with `maintenance`).
 
-    `net`: the other slot is a backup for the watch window. `maintenance`: visitors see the page.
+    `net`: the other slot is a backup for the watch window. `maintenance`: visitors see the page. `canary`: so many
+    percent of visitors go to the other slot. `counted`: what visitors are answered is written down (`visits`).
     """
 
     slot: str | None
     net: bool = False
     maintenance: bool = False
+    canary: int = 0
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,16 @@ class Answer:
     slot: str | None
     address: str | None
     body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a visitor (never a probe) that was given to an application."""
+
+    at: float  #: UTC seconds, when it had been answered
+    status: int
+    meant: str | None  #: slot it was given to
+    by: str | None  #: slot that answered; None: nobody did
 
 
 class Proxy(Protocol):
@@ -254,8 +267,18 @@ class Proxy(Protocol):
     def switch(self, site: Site, traffic: Traffic) -> None:
         """Put a state in force durably and atomically; raises DeployFailed `switch-failed`, the old one in force."""
 
-    def probe(self, site: Site, path: str, timeout: float) -> Answer:
-        """Ask the front door as a visitor would, with the probe token; raises DeployFailed `proxy-down`."""
+    def probe(self, site: Site, path: str, timeout: float, slot: str | None = None) -> Answer:
+        """Ask the front door as a visitor would, with the probe token; raises DeployFailed `proxy-down`.
+
+        `slot` asks for one of the slots, whoever the state sends visitors to.
+        """
+
+    def visits(self, site: Site, position: int) -> tuple[list[Visit], int]:
+        """Return what visitors were answered since a position (0 = since counting began), and the position after it.
+
+        The record begins anew when a state that is not `counted` is followed by one that is. A proxy that keeps none
+        returns nothing.
+        """
 
     def sees_flags(self, site: Site) -> bool:
         """Say whether the running proxy really obeys the flag directory."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from keepflow import errors
 from keepflow.agent.host_file import HostFile
 from keepflow.config.agent_file import AgentFile
-from keepflow.ports import Answer, Proxy, Site, Traffic
+from keepflow.ports import Answer, Proxy, Site, Traffic, Visit
 from keepflow.proxies.none import NoProxy
 
 
@@ -44,9 +44,13 @@ class Front:
         """Put a state in force."""
         self.proxy().switch(site, traffic)
 
-    def probe(self, site: Site, path: str, timeout: float) -> Answer:
+    def probe(self, site: Site, path: str, timeout: float, slot: str | None = None) -> Answer:
         """Ask through the front door."""
-        return self.proxy().probe(site, path, timeout)
+        return self.proxy().probe(site, path, timeout, slot)
+
+    def visits(self, site: Site, position: int) -> tuple[list[Visit], int]:
+        """Return what visitors were answered."""
+        return self.proxy().visits(site, position)
 
     def sees_flags(self, site: Site) -> bool:
         """Say whether the front obeys the flags."""

@@ -16,13 +16,15 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from keepflow.core import names
 from keepflow.ports import Traffic
 from keepflow.tools.failpoints import fail
 from keepflow.tools.files import sync_directory
 
 CANARY_PERCENT = (1, 5, 10, 25, 50)
-_CANARIES = frozenset(f"c{percent}{way}" for percent in CANARY_PERCENT for way in "gb")
-_WORDS = frozenset({"blue", "green", "net", "maint"}) | _CANARIES
+#: Words of a canary: the percent, and the slot they go to.
+CANARY = {f"c{percent}{slot[0]}": (percent, slot) for percent in CANARY_PERCENT for slot in names.SLOTS}
+_WORDS = frozenset({*names.SLOTS, "net", "maint", "count", *CANARY})
 _STATE_NAME = re.compile(r"([0-9]{4,})-[a-z0-9-]+")
 _KEPT_STATES = 5  #: a few, for a person who looks at what happened
 
@@ -102,21 +104,23 @@ def checked(words: Iterable[str]) -> tuple[str, ...]:
     chosen = set(words)
     if strange := chosen - _WORDS:
         raise ValueError(f"not a flag: {', '.join(sorted(strange))}")
-    slots = chosen & {"blue", "green"}
+    slots = chosen & set(names.SLOTS)
     if chosen != {"maint"} and len(slots) != 1:
         raise ValueError("a state names exactly one of blue and green, or is maint alone")
-    if len(chosen & _CANARIES) > 1:
-        raise ValueError("a state has at most one canary")
+    canaries = chosen & CANARY.keys()
+    if len(canaries) > 1 or any(CANARY[word][1] in slots for word in canaries):
+        raise ValueError("a state has at most one canary, and it goes to the other slot")
     return (*sorted(slots), *sorted(chosen - slots))
 
 
 def words_of(traffic: Traffic) -> tuple[str, ...]:
     """Return the words of a traffic; raises ValueError for one that sends visitors nowhere."""
     words = {traffic.slot} if traffic.slot else set()
-    if traffic.net:
-        words.add("net")
-    if traffic.maintenance:
-        words.add("maint")
+    for word, wanted in (("net", traffic.net), ("maint", traffic.maintenance), ("count", traffic.counted)):
+        if wanted:
+            words.add(word)
+    if traffic.canary:
+        words.add(f"c{traffic.canary}{names.other_slot(traffic.slot or '')[0]}")
     return checked(words)
 
 
@@ -128,5 +132,6 @@ def traffic_of(words: frozenset[str] | None) -> Traffic | None:
         checked(words)
     except ValueError:
         return None
-    slot = next(iter(words & {"blue", "green"}), None)
-    return Traffic(slot, net="net" in words, maintenance="maint" in words)
+    slot = next(iter(words & set(names.SLOTS)), None)
+    canary = next((CANARY[word][0] for word in words & CANARY.keys()), 0)
+    return Traffic(slot, net="net" in words, maintenance="maint" in words, canary=canary, counted="count" in words)

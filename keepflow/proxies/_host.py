@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keepflow.errors import CommandFailed, DeployFailed
+from keepflow.proxies._access_logs import access_logs
 from keepflow.tools import processes
 from keepflow.tools.files import write_atomic
 
 _CONF_PATH = re.compile(rb"--conf-path=(\S+)")
+_LOG_PATH = re.compile(rb"--http-log-path=([A-Za-z0-9._/@+-]+)")
 _INCLUDE = re.compile(r"^(\s*include\s+)([^;]+)(;)", re.MULTILINE)
 
 
@@ -60,6 +62,14 @@ class HostNginx:
             raise DeployFailed(
                 f"the host's nginx cannot be reloaded: {error.message}; is it running?", code="proxy-down"
             ) from error
+
+    def other_logs(self) -> tuple[str, ...]:
+        """Return what the main file says about access logs, or what nginx does when it says nothing."""
+        found = access_logs(self._main_file().read_text(errors="replace"))
+        if not found:
+            match = _LOG_PATH.search(processes.run([self.program, "-V"], timeout=30).stderr)
+            return (f"access_log {match[1].decode()} combined;",) if match else ()
+        return () if "access_log off;" in found else found
 
     def complaints(self) -> str:
         """Where the host's nginx writes is the host's own affair."""

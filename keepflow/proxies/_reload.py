@@ -35,6 +35,9 @@ class Tree(Protocol):
     def reload(self) -> None:
         """Ask nginx to read its files again, starting it when it is down; raises DeployFailed `proxy-down`."""
 
+    def other_logs(self) -> tuple[str, ...]:
+        """Return the access_log directives that hold for every site of this nginx."""
+
     def complaints(self) -> str:
         """Return the last errors nginx wrote since the last reload was asked for."""
 

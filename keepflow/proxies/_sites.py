@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,8 +34,11 @@ class Rendered:
     generation: str
 
 
-def render(site: Site, flags: Path, pages: Path) -> Rendered:
-    """Write the site of an instance; raises DeployFailed `proxy-site` naming the first value that is not allowed."""
+def render(site: Site, flags: Path, pages: Path, visits: Path, other_logs: Sequence[str] = ()) -> Rendered:
+    """Write the site of an instance; raises DeployFailed `proxy-site` naming the first value that is not allowed.
+
+    `other_logs` are access_log directives of whoever owns this nginx, which a site with one of its own must repeat.
+    """
     values = {
         "service": _name("service", site.service),
         "instance": _name("instance", site.instance),
@@ -49,6 +53,8 @@ def render(site: Site, flags: Path, pages: Path) -> Rendered:
         "certificate_key": _path("certificate_key", site.certificate_key) if site.certificate else "",
         "flags": _path("flags", str(flags)),
         "pages": _path("pages", str(pages)),
+        "visits": _path("visits", str(visits)),
+        "other_logs": list(other_logs),
         "canary": CANARY_PERCENT,
     }
     if site.blue == site.green:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from keepflow.core import names
 from keepflow.errors import DeployFailed
-from keepflow.ports import Answer, Site, Traffic
-from keepflow.proxies._flags import Flags, traffic_of, words_of
+from keepflow.ports import Answer, Site, Traffic, Visit
+from keepflow.proxies._flags import CANARY, Flags, traffic_of, words_of
 from keepflow.proxies._host import HostNginx
 from keepflow.proxies._own import OwnNginx
 from keepflow.proxies._reload import Tree, becomes_true, replace
 from keepflow.proxies._sites import Rendered, render, variable_prefix
+from keepflow.proxies._visits import Record
 from keepflow.tools.files import write_atomic
 from keepflow.tools.http_get import NoAnswer, Response, get, split_listen
 from keepflow.tools.shipped import shipped
@@ -72,18 +74,25 @@ class Nginx:
 
     def switch(self, site: Site, traffic: Traffic) -> None:
         """Put a state in force by one rename; raises DeployFailed `switch-failed` with the old one in force."""
+        flags = self._flags(site)
         try:
-            self._flags(site).put(words_of(traffic))
+            if traffic.counted and "count" not in (flags.read() or ()):
+                self._record(site).clear()
+            flags.put(words_of(traffic))
         except (OSError, ValueError) as error:
             raise DeployFailed(f"the switch to {traffic} was not made: {error}", code="switch-failed") from error
 
-    def probe(self, site: Site, path: str, timeout: float) -> Answer:
+    def probe(self, site: Site, path: str, timeout: float, slot: str | None = None) -> Answer:
         """Ask the front door as a visitor would, with the probe token; raises DeployFailed `proxy-down`."""
-        response = self._ask(site, path, timeout)
+        response = self._ask(site, path, timeout, {"X-Keepflow-Slot": slot} if slot else {})
         said = response.headers.get("x-keepflow-addr", "")
         address = said.replace(" : ", ", ").split(", ")[-1] or None
-        slot = {site.blue: "blue", site.green: "green"}.get(address or "")
-        return Answer(response.status, slot, address, response.body)
+        answering = {site.blue: "blue", site.green: "green"}.get(address or "")
+        return Answer(response.status, answering, address, response.body)
+
+    def visits(self, site: Site, position: int) -> tuple[list[Visit], int]:
+        """Read on in the record that nginx writes while the state in force is `counted`."""
+        return self._record(site).read(position, {site.blue: "blue", site.green: "green"})
 
     def sees_flags(self, site: Site) -> bool:
         """Say whether the running nginx obeys the state on disk right now."""
@@ -96,12 +105,17 @@ class Nginx:
             if self._tree.place(_name(site)).exists():
                 replace(self._tree, _name(site), None, lambda: not self._answers_at_all(site))
             self._flags(site).remove()
+            self._record(site).path.unlink(missing_ok=True)
+
+    def _record(self, site: Site) -> Record:
+        return Record(self._switches / "visits" / f"{_name(site)}.log")
 
     def _flags(self, site: Site) -> Flags:
         return Flags(self._switches, _name(site))
 
     def _rendered(self, site: Site) -> Rendered:
-        return render(site, self._flags(site).current, self._switches / "pages")
+        flags, pages = self._flags(site).current, self._switches / "pages"
+        return render(site, flags, pages, self._record(site).path, self._tree.other_logs())
 
     def _answers_with(self, site: Site, rendered: Rendered) -> bool:
         """Say whether nginx uses this very text, and the file for its next start holds it too."""
@@ -121,12 +135,15 @@ class Nginx:
 
     def _obeys(self, site: Site, state: Traffic) -> bool:
         prefix = variable_prefix(site.service, site.instance)
-        group = f"{prefix}_{state.slot or 'any'}{'_net' if state.net else ''}"
+        net = "_net" if state.net else ""
+        slots = names.SLOTS if state.canary else (state.slot or "any",)
+        canary = next((word for word in words_of(state) if word in CANARY), "-")
+        rest = f"maint={int(state.maintenance)} count={int(state.counted)} canary={canary}"
         try:
             said = self._ask(site, _STATE_PATH, _STATE_SECONDS)
         except DeployFailed:
             return False
-        return f" slot={group} maint={int(state.maintenance)}\n".encode() in said.body
+        return any(f" slot={prefix}_{slot}{net} {rest}\n".encode() in said.body for slot in slots)
 
     def _try_every_flag(self, site: Site) -> None:
         """See once, before the first visitor, that nginx notices each flag come and go."""
@@ -145,9 +162,10 @@ class Nginx:
             code="proxy-blind",
         )
 
-    def _ask(self, site: Site, path: str, timeout: float) -> Response:
+    def _ask(self, site: Site, path: str, timeout: float, more: Mapping[str, str] = MappingProxyType({})) -> Response:
         host, port = split_listen(site.listen)
         headers = {"Host": site.server_name, "User-Agent": "keepflow-probe", "X-Keepflow-Probe": site.probe_token}
+        headers |= more
         try:
             return get(
                 host, port, path, headers, timeout=timeout, tls_name=site.server_name if site.certificate else None
@@ -157,11 +175,11 @@ class Nginx:
 
     def _lay_pages(self) -> None:
         """Put the two pages where nginx finds them; a person may change them, so they are written only once."""
-        pages = self._switches / "pages"
+        pages, visits = self._switches / "pages", self._switches / "visits"
         missing = [name for name in _PAGES if not (pages / name).exists()]
-        if not missing:
+        if not missing and visits.is_dir():
             return
-        for directory in (self._switches, pages):
+        for directory in (self._switches, pages, visits):
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o755)
         for name in missing:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keepflow.core import names
 from keepflow.errors import DeployFailed
-from keepflow.ports import Answer, Site, Traffic
+from keepflow.ports import Answer, Site, Traffic, Visit
 from keepflow.proxies._flags import Flags, traffic_of, words_of
 from keepflow.tools.http_get import NoAnswer, get
 
@@ -34,8 +34,8 @@ class NoProxy:
         except (OSError, ValueError) as error:
             raise DeployFailed(f"the switch to {traffic} was not made: {error}", code="switch-failed") from error
 
-    def probe(self, site: Site, path: str, timeout: float) -> Answer:
-        """Ask the slot in force; under maintenance the answer is 503, as whoever follows the flags would give it.
+    def probe(self, site: Site, path: str, timeout: float, slot: str | None = None) -> Answer:
+        """Ask a slot (the one in force); under maintenance the answer is 503, as whoever follows the flags gives it.
 
         Raises DeployFailed `proxy-down` when nobody answers.
         """
@@ -44,14 +44,19 @@ class NoProxy:
             return Answer(503, None, None)
         if state is None or state.slot is None:
             raise DeployFailed("no slot serves", code="proxy-down")
-        address = site.blue if state.slot == "blue" else site.green
+        asked = slot or state.slot
+        address = site.blue if asked == "blue" else site.green
         host, _, port = address.partition(":")
         headers = {"Host": site.server_name, "User-Agent": "keepflow-probe"}
         try:
             response = get(host, int(port), path, headers, timeout=timeout)
         except NoAnswer as error:
             raise DeployFailed(f"the slot in force does not answer: {error}", code="proxy-down") from None
-        return Answer(response.status, state.slot, address, response.body)
+        return Answer(response.status, asked, address, response.body)
+
+    def visits(self, site: Site, position: int) -> tuple[list[Visit], int]:  # noqa: ARG002 - part of the port
+        """Nothing: visitors do not come by here."""
+        return [], position
 
     def sees_flags(self, site: Site) -> bool:
         """There is nothing that could fail to see them."""

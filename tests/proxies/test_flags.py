@@ -14,9 +14,14 @@ from keepflow.ports import Traffic
 from keepflow.proxies._flags import CANARY_PERCENT, Flags, checked, traffic_of, words_of
 from keepflow.tools import failpoints
 
-_words = st.sets(st.sampled_from(["blue", "green", "net", "maint", "c10g", "c10b", "c50g"]))
+_words = st.sets(st.sampled_from(["blue", "green", "net", "maint", "count", "c10g", "c10b", "c50g"]))
 _traffic = st.builds(
-    Traffic, st.sampled_from(["blue", "green"]), net=st.booleans(), maintenance=st.booleans()
+    Traffic,
+    st.sampled_from(["blue", "green"]),
+    net=st.booleans(),
+    maintenance=st.booleans(),
+    canary=st.sampled_from([0, *CANARY_PERCENT]),
+    counted=st.booleans(),
 ) | st.just(Traffic(None, maintenance=True))
 
 
@@ -26,10 +31,11 @@ def test_a_traffic_comes_back_from_its_words(traffic: Traffic) -> None:
 
 
 @given(_words)
-def test_a_state_names_exactly_one_slot_or_is_maint_alone(words: set[str]) -> None:
-    slots = len(words & {"blue", "green"})
-    canaries = len(words & {"c10g", "c10b", "c50g"})
-    legal = (slots == 1 and canaries <= 1) or words == {"maint"}
+def test_a_state_names_one_slot_and_one_canary_to_the_other_or_is_maint_alone(words: set[str]) -> None:
+    slots = words & {"blue", "green"}
+    canaries = words & {"c10g", "c10b", "c50g"}
+    to_itself = {word for word in canaries for slot in slots if word.endswith(slot[0])}
+    legal = (len(slots) == 1 and len(canaries) <= 1 and not to_itself) or words == {"maint"}
     if legal:
         assert set(checked(words)) == words
         assert traffic_of(frozenset(words)) is not None
@@ -47,8 +53,9 @@ def test_a_word_outside_the_grammar_is_no_flag(word: str) -> None:
 
 def test_every_canary_of_the_template_is_a_word() -> None:
     for percent in CANARY_PERCENT:
-        for way in "gb":
-            assert checked({"blue", f"c{percent}{way}"}) == ("blue", f"c{percent}{way}")
+        for slot, way in (("blue", "g"), ("green", "b")):
+            assert checked({slot, f"c{percent}{way}"}) == (slot, f"c{percent}{way}")
+            assert words_of(Traffic(slot, canary=percent)) == (slot, f"c{percent}{way}")
 
 
 @given(st.lists(_traffic, min_size=1, max_size=12))

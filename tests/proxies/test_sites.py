@@ -17,6 +17,7 @@ from keepflow.proxies._flags import CANARY_PERCENT
 from keepflow.proxies._sites import render, render_own, variable_prefix
 
 FLAGS, PAGES = Path("/var/lib/keepflow/sw/kf-shop-main/cur"), Path("/var/lib/keepflow/sw/pages")
+VISITS = Path("/var/lib/keepflow/sw/visits/kf-shop-main.log")
 SITE = Site(
     service="shop",
     instance="main",
@@ -105,7 +106,7 @@ _sites = st.builds(
 @given(_sites)
 def test_t27_legal_values_add_and_remove_no_directive(site: Site) -> None:
     def punctuation(one: Site) -> list[str]:
-        return [word for word in directives(render(one, FLAGS, PAGES).text) if word in ("{", "}", ";")]
+        return [word for word in directives(render(one, FLAGS, PAGES, VISITS).text) if word in ("{", "}", ";")]
 
     assert punctuation(site) == punctuation(SITE)
 
@@ -117,26 +118,29 @@ def test_t27_no_payload_reaches_the_text(field: str, payload: str) -> None:
         payload = "/etc/keepflow/"  # an empty one means plain HTTP
     with_tls = replace(SITE, certificate="/etc/keepflow/a.pem", certificate_key="/etc/keepflow/a.key")
     with pytest.raises(DeployFailed) as refused:
-        render(replace(with_tls, **{field: payload}), FLAGS, PAGES)
+        render(replace(with_tls, **{field: payload}), FLAGS, PAGES, VISITS)
     assert refused.value.code == "proxy-site"
-    render(with_tls, FLAGS, PAGES)
+    render(with_tls, FLAGS, PAGES, VISITS)
 
 
 @pytest.mark.parametrize("path", ["/a b", "/a;b", "/a/../b", "a/b", "/a\n", "/a$b", "/ä", ""])
 def test_t27_a_path_outside_the_pattern_is_refused(path: str) -> None:
-    for flags, pages in ((Path(path), PAGES), (FLAGS, Path(path))):
+    good = (FLAGS, PAGES, VISITS)
+    for number in range(len(good)):
         with pytest.raises(DeployFailed):
-            render(SITE, flags, pages)
+            render(SITE, *good[:number], Path(path), *good[number + 1 :])
 
 
 def test_the_shape_of_a_site_depends_on_nothing_but_the_template() -> None:
     other = Site("a-long-name", "i1", "x.test", "[::1]:80", "10.9.9.9:1", "10.9.9.8:2", "Q" * 20, "R" * 40)
-    assert shape(render(SITE, FLAGS, PAGES).text, SITE) == shape(render(other, FLAGS, PAGES).text, other)
+    assert shape(render(SITE, FLAGS, PAGES, VISITS).text, SITE) == shape(
+        render(other, FLAGS, PAGES, VISITS).text, other
+    )
 
 
 def test_the_generation_names_the_text_and_changes_with_it() -> None:
     one, same, other = (
-        render(site, FLAGS, PAGES) for site in (SITE, SITE, replace(SITE, server_name="shop.example.com"))
+        render(site, FLAGS, PAGES, VISITS) for site in (SITE, SITE, replace(SITE, server_name="shop.example.com"))
     )
     assert one == same
     assert one.generation in one.text.splitlines()[0]
@@ -144,9 +148,16 @@ def test_the_generation_names_the_text_and_changes_with_it() -> None:
 
 
 def test_the_first_line_tells_the_version_and_the_grammar_is_complete() -> None:
-    text = render(SITE, FLAGS, PAGES).text
-    assert text.startswith("# keepflow site template 1 ")
-    wanted = ["blue", "green", "net", "maint", *(f"c{percent}{way}" for percent in CANARY_PERCENT for way in "gb")]
+    text = render(SITE, FLAGS, PAGES, VISITS).text
+    assert text.startswith("# keepflow site template 2 ")
+    wanted = [
+        "blue",
+        "green",
+        "net",
+        "maint",
+        "count",
+        *(f"c{percent}{way}" for percent in CANARY_PERCENT for way in "gb"),
+    ]
     for word in wanted:
         assert f"-f {FLAGS}/{word})" in text
     assert "open_file_cache off" in text

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from keepflow.errors import DeployFailed
-from keepflow.ports import Site, Traffic
+from keepflow.ports import Site, Traffic, Visit
 from keepflow.proxies._own import OwnNginx
 from keepflow.proxies.nginx import Nginx
 from keepflow.tools.failpoints import VARIABLE, Injected
@@ -229,14 +229,68 @@ def test_a_folder_the_workers_cannot_pass_is_noticed(front: Front) -> None:
     assert front.proxy.sees_flags(front.site), "a switch puts the rights of its folders right"
 
 
-@pytest.mark.parametrize(("flag", "expected"), [("c50g", {"blue", "green"}), ("c10b", {"blue", "green"})])
-def test_a_canary_sends_about_its_share_to_the_other_slot(front: Front, flag: str, expected: set[str]) -> None:
-    front.proxy._flags(front.site).put([("blue" if flag.endswith("g") else "green"), flag])
+@pytest.mark.parametrize(("slot", "other", "percent"), [("blue", "green", 50), ("green", "blue", 10)])
+@pytest.mark.parametrize("net", [False, True])
+def test_a_canary_sends_about_its_share_to_the_other_slot(
+    front: Front, slot: str, other: str, percent: int, net: bool
+) -> None:
+    traffic = Traffic(slot, net=net, canary=percent, counted=True)
+    front.proxy.switch(front.site, traffic)
+    assert front.proxy.state(front.site) == traffic
+    assert front.proxy.sees_flags(front.site)
     seen = [front.ask(**{"User-Agent": f"visitor {number}"})[2].split()[1] for number in range(400)]
-    assert set(seen) == expected
-    share = seen.count("green" if flag.endswith("g") else "blue") / len(seen)
-    assert abs(share - int(flag[1:-1]) / 100) < 0.1
+    assert set(seen) == {slot, other}
+    assert abs(seen.count(other) / len(seen) - percent / 100) < 0.1
+    meant = [visit.meant or "" for visit in visits_of(front, 400)]
+    assert sorted(meant) == sorted(seen), "the record says who was meant to answer"
+    for wanted in (slot, other):
+        assert front.proxy.probe(front.site, "/", 2, wanted).slot == wanted
     assert len({front.ask(**{"User-Agent": "one visitor"})[2] for _ in range(10)}) == 1, "a visitor stays where he is"
+
+
+def visits_of(front: Front, number: int) -> list[Visit]:
+    """Return the record once it has so many lines: nginx writes one after the answer is on its way."""
+    wait_until(lambda: len(front.proxy.visits(front.site, 0)[0]) >= number, 10, f"{number} visits")
+    return front.proxy.visits(front.site, 0)[0]
+
+
+def test_visitors_are_counted_while_the_flag_stands_and_probes_never_are(front: Front) -> None:
+    front.ask()
+    assert front.proxy.visits(front.site, 0) == ([], 0)
+    front.proxy.switch(front.site, Traffic("blue", counted=True))
+    assert front.proxy.sees_flags(front.site)
+    front.proxy.probe(front.site, "/", 2)
+    front.ask("/some/where", Cookie="a=b")
+    front.ask("/favicon.ico?x=+503+blue", method="POST")
+    visits = visits_of(front, 2)
+    assert [(visit.status, visit.meant, visit.by) for visit in visits] == [(200, "blue", "blue")] * 2
+    assert abs(visits[0].at - time.time()) < 60
+    front.slots.kill("blue")
+    front.ask()
+    front.proxy.switch(front.site, Traffic("blue", net=True, counted=True))
+    front.ask()
+    assert [(visit.status, visit.meant, visit.by) for visit in visits_of(front, 4)[2:]] == [
+        (502, "blue", "blue"), (200, "blue", "green"),
+    ]  # fmt: skip
+    front.proxy.switch(front.site, Traffic("blue", maintenance=True, counted=True))
+    assert front.ask()[0] == 503
+    front.proxy.switch(front.site, Traffic("green"))
+    front.ask()
+    front.proxy.switch(front.site, Traffic("green", net=True, maintenance=False))
+    front.ask()
+    assert len(visits_of(front, 4)) == 4, "the page is no answer of an application, and counting was over"
+    front.proxy.switch(front.site, Traffic("green", counted=True))
+    assert front.proxy.visits(front.site, 0) == ([], 0), "a new count begins with an empty record"
+
+
+def test_the_bypass_link_gives_a_cookie_that_looks_behind_the_page(front: Front) -> None:
+    front.proxy.switch(front.site, Traffic("blue", maintenance=True))
+    status, headers, _ = front.ask(f"/__keepflow/bypass/{front.site.bypass_token}")
+    assert (status, headers["location"], headers["cache-control"]) == (302, "/", "no-store")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(headers["set-cookie"].split("; "))
+    assert front.ask()[0] == 503
+    assert front.ask(Cookie=headers["set-cookie"].partition(";")[0])[2] == MARKED["blue"]
+    assert front.ask(f"/__keepflow/bypass/{'x' * 32}")[0] == 503
 
 
 def test_an_upload_that_began_before_a_switch_reaches_the_new_slot_when_the_old_one_is_gone(front: Front) -> None:
@@ -452,6 +506,20 @@ def test_the_hosts_nginx_gets_one_include_and_obeys_its_flags(host_nginx: HostNg
     assert proxy.sees_flags(site)
     proxy.remove(site)
     assert not include.exists()
+
+
+def test_the_hosts_own_access_log_goes_on(host_nginx: HostNginxProcess, slots: Slots) -> None:
+    log = host_nginx.place / "access.log"
+    text = host_nginx.main.read_text()
+    host_nginx.main.write_text(
+        text.replace("access_log off;", f"log_format own '$request $status';\naccess_log {log} own;")
+    )
+    proxy, site = host_proxy(host_nginx), site_of(slots)
+    proxy.ensure(site)
+    proxy.switch(site, Traffic("green", counted=True))
+    Front(host_nginx.place, proxy, site, slots).ask("/seen-by-both")
+    wait_until(lambda: "GET /seen-by-both HTTP/1.1 200" in log.read_text(), 5, "the host's line")
+    wait_until(lambda: len(proxy.visits(site, 0)[0]) == 1, 5, "the line of our own")
 
 
 def test_a_broken_tree_of_the_host_is_named_before_anything_is_changed(
