@@ -83,6 +83,9 @@ class ServicePolicy:
     keep: int = 5  #: releases whose images stay for a rollback, the serving one included
     drain: float = 30.0  #: longest wait for open connections of the old slot
     watch: float = 5.0  #: how long the new slot is watched, with the old one as net
+    errors: float = 0.05  #: share of visitors' requests that may fail in it, above the share of the old one
+    enough: int = 20  #: requests of visitors below which a share means nothing
+    strikes: int = 3  #: bad probes in a row that end the watch
     hot: float = 0.0  #: how long the old slot is kept running for a rollback in no time
     net: bool = True  #: whether the old slot may answer for the new one while it is watched
 

@@ -189,7 +189,10 @@ class HostPolicies(Mapping[str, ServicePolicy]):
             login=_pull_login(file, service),
             keep=service.keep,
             drain=service.drain,
-            watch=service.watch,
+            watch=service.watch.seconds,
+            errors=service.watch.errors,
+            enough=service.watch.requests,
+            strikes=service.watch.probes,
             hot=service.hot,
         )
 

@@ -14,15 +14,16 @@ _POLL = 0.02
 
 
 def retire_old(scene: Scene) -> None:
-    """Take the net away, drain the old slot, then stop it or keep it hot."""
+    """Take net and counting away, drain the old slot, then stop it or keep it hot."""
     plan = scene.known_plan()
-    if plan.old is None or scene.journal.has_act("stop-first"):
-        return
-    scene.enter(Phase.DRAINING)
-    state = scene.proxy.state(scene.site)
-    if state is not None and state.net:
+    gone = plan.old is None or scene.journal.has_act("stop-first")
+    if not gone:
+        scene.enter(Phase.DRAINING)
+    if scene.proxy.state(scene.site) != Traffic(plan.new):
         with scene.act("drop-net"):
             scene.proxy.switch(scene.site, Traffic(plan.new))
+    if plan.old is None or gone:
+        return
     drain(scene, plan.old)
     _let_go(scene)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from keepflow.agent import env_file
 from keepflow.agent.deployment import Outcome
@@ -19,7 +20,7 @@ from keepflow.core import names
 from keepflow.core.masking import Needle, needles_for
 from keepflow.core.states import Phase
 from keepflow.errors import DeployFailed, KeepflowError, SecretTooShort, Unavailable
-from keepflow.ports import ContainerFacts
+from keepflow.ports import ContainerFacts, Traffic
 
 _ENGINE_SECONDS = 60.0  #: patience with an engine that is being restarted
 _NEW_DRAIN = 3.0  #: seconds that requests in the new container get once it is abandoned
@@ -69,11 +70,7 @@ def _undo(scene: Scene) -> bool:
         _revive_old(scene, plan)
     state = scene.proxy.state(scene.site)
     if state != plan.before:
-        touched = touched or scene.journal.has_act("pause") or (state is not None and state.slot == plan.new)
-        if plan.served is None:
-            scene.expect_page()
-        with scene.act("switch-back"):
-            scene.proxy.switch(scene.site, plan.before)
+        touched = _switch_back(scene, plan, state) or touched
     if plan.served:
         scene.visitors_are_back()
     _until_engine_answers(scene)
@@ -81,6 +78,20 @@ def _undo(scene: Scene) -> bool:
     scene.remove_aside()
     _drop_tag(scene)
     return touched
+
+
+def _switch_back(scene: Scene, plan: Plan, state: Traffic | None) -> bool:
+    """Put the traffic back; say whether visitors could notice."""
+    if state == replace(plan.before, counted=True):
+        with scene.act("stop-counting"):
+            scene.proxy.switch(scene.site, plan.before)
+        return False
+    if plan.served is None:
+        scene.expect_page()
+    moved = state is not None and (state.slot == plan.new or state.canary > 0)
+    with scene.act("switch-back"):
+        scene.proxy.switch(scene.site, plan.before)
+    return moved or scene.journal.has_act("pause")
 
 
 def _revive_old(scene: Scene, plan: Plan) -> None:

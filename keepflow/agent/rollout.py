@@ -13,6 +13,7 @@ from dataclasses import replace
 from keepflow.agent import draining, env_file
 from keepflow.agent.gate import Gate
 from keepflow.agent.scene import Plan, Scene
+from keepflow.agent.watching import still_good, watch, whose_fault
 from keepflow.core import deploys, names
 from keepflow.core.flows import Strategy
 from keepflow.core.states import Phase
@@ -22,15 +23,13 @@ from keepflow.ports import ContainerFacts, ImageFacts, SlotSpec, Traffic
 _RESERVE = 256 * 1024 * 1024  #: bytes that must be free on the disk of the agent's state
 _PROOF_SECONDS = 5.0
 _PROOFS = 3  #: answers of the new slot in a row, through the front door
-_STRIKES = 3  #: bad probes in a row that end the watch
-_LOOK_EVERY = 0.25  #: seconds between two looks at the container during the watch
-_CALM_AFTER = 1.0  #: seconds of good watch after which probes become rare
 
 
 def forward(scene: Scene) -> None:
     """Go from the order until visitors get the new release; raises for `putting_back` to handle."""
     scene.enter(Phase.ACCEPTED)
     preflight(scene)
+    count_visitors(scene)
     pull(scene)
     prepare(scene)
     if scene.deployment.container.strategy == Strategy.STOP_FIRST and scene.known_plan().old:
@@ -64,6 +63,14 @@ def preflight(scene: Scene) -> None:
         )
     scene.receipt.digest_before = plan.identity_before
     scene.keep_plan(plan)
+
+
+def count_visitors(scene: Scene) -> None:
+    """Have what visitors are answered written down from here on, while the old release serves: that is the measure."""
+    plan = scene.known_plan()
+    if plan.served and scene.counted:
+        with scene.act("count"):
+            scene.proxy.switch(scene.site, replace(plan.before, counted=True))
 
 
 def make_plan(scene: Scene) -> Plan:
@@ -156,7 +163,7 @@ def stop_old(scene: Scene) -> None:
     scene.enter(Phase.STOPPING, "visitors see the maintenance page")
     scene.pause_visitors()
     with scene.act("pause"):
-        scene.proxy.switch(scene.site, Traffic(plan.old, maintenance=True))
+        scene.proxy.switch(scene.site, Traffic(plan.old, maintenance=True, counted=scene.counted))
     draining.drain(scene, plan.old or "")
     with scene.act("stop-first", container=plan.old_container):
         scene.target.stop(plan.old_container or "", plan.old_grace)
@@ -190,7 +197,7 @@ def switch(scene: Scene) -> None:
     stopped = scene.journal.has_act("stop-first")
     net = bool(plan.old) and not stopped and policy.net and policy.watch > 0
     with scene.act("switch", slot=plan.new):
-        scene.proxy.switch(scene.site, Traffic(plan.new, net=net))
+        scene.proxy.switch(scene.site, Traffic(plan.new, net=net, counted=scene.counted))
         scene.visitors_are_back()
     scene.receipt.slot = plan.new
 
@@ -201,52 +208,13 @@ def prove(scene: Scene) -> None:
     plan = scene.known_plan()
     _answers_of(scene, plan.new)
     scene.receipt.serving_after = scene.since_accepted()
-    facts = _still_good(scene)
+    facts = still_good(scene)
     if facts.image_id != plan.image_id:
         raise DeployFailed(
             f"the container runs {facts.image_id}, but {plan.image_id} was ordered", code="digest-mismatch"
         )
     scene.target.persist(plan.container)
     scene.receipt.digest_after = scene.deployment.identity
-
-
-def watch(scene: Scene) -> None:
-    """Look at front door and container for the watch window; an answer of the old slot is a failure of the new one."""
-    seconds = _watch_left(scene)
-    if seconds <= 0:
-        return
-    scene.enter(Phase.WATCHING, f"{seconds:g} s")
-    plan, prober = scene.known_plan(), scene.start_probing(pause=False)
-    address = scene.address(plan.new)
-    began = time.monotonic()
-    looked = 0.0
-    while (now := time.monotonic()) < began + seconds:
-        recent = prober.since(began)[-_STRIKES:]
-        bad = [sample for sample in recent if sample.failed or sample.address != address]
-        if len(bad) == _STRIKES:
-            last = bad[-1]
-            raise DeployFailed(
-                f"after the switch the front door answered with status {last.status} from {last.address or 'nobody'}",
-                code="front-door-failing",
-            )
-        if now - looked >= _LOOK_EVERY:
-            _still_good(scene)
-            looked = now
-        if bad or now - began < _CALM_AFTER:
-            prober.quickly()
-        else:
-            prober.slowly()
-        time.sleep(0.02)
-
-
-def _watch_left(scene: Scene) -> float:
-    """Return how long to watch: after a crash the rest of the window, but never less than a look."""
-    window = scene.policy.watch
-    if scene.journal.entered(Phase.DRAINING) is not None:
-        return 0.0
-    began = scene.journal.entered(Phase.WATCHING)
-    passed = 0.0 if began is None else time.time() - began / 1_000_000
-    return max(window - max(passed, 0.0), min(window, _CALM_AFTER))
 
 
 def _check_settings(scene: Scene) -> None:
@@ -331,7 +299,9 @@ def _answers_of(scene: Scene, slot: str) -> None:
     in_row, last = 0, "nobody answered"
     while in_row < _PROOFS:
         if time.monotonic() > deadline:
-            raise DeployFailed(f"the front door does not show the new release: {last}", code="front-door")
+            raise DeployFailed(
+                f"the front door does not show the new release: {last}", code=whose_fault(scene, "front-door")
+            )
         try:
             answer = scene.proxy.probe(scene.site, health.path, health.timeout)
         except DeployFailed as error:
@@ -341,18 +311,5 @@ def _answers_of(scene: Scene, slot: str) -> None:
             in_row = in_row + 1 if good else 0
             last = f"status {answer.status} from {answer.address or 'nobody'} instead of {address}"
         if not in_row:
-            _still_good(scene)
+            still_good(scene)
             time.sleep(0.02)
-
-
-def _still_good(scene: Scene) -> ContainerFacts:
-    """Return the facts of the new container; raises DeployFailed when it is no longer what was gated."""
-    plan = scene.known_plan()
-    facts = scene.target.inspect(plan.container)
-    if facts is None:
-        raise DeployFailed("the new container is gone", code="gone")
-    if facts.oom_killed:
-        raise DeployFailed("the new container was killed for want of memory", code="out-of-memory")
-    if not facts.running or (facts.restarts and not plan.reused):
-        raise DeployFailed("the new container ended after the switch", code="died-after-switch")
-    return facts

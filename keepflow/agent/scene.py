@@ -13,6 +13,7 @@ from keepflow.agent.instances import Instance
 from keepflow.agent.journal import Journal
 from keepflow.agent.networks import SlotNetwork
 from keepflow.agent.probing import Prober
+from keepflow.agent.visitors import Limits, Visitors
 from keepflow.core import names
 from keepflow.core.states import PHASE_ORDER, Phase
 from keepflow.errors import OutOfSpace
@@ -56,6 +57,7 @@ class Receipt:
     serving_after: float | None = None  #: seconds from accepted until visitors got the new release
     maintenance: float = 0.0  #: seconds that visitors saw the maintenance page
     probes: dict[str, Any] = field(default_factory=dict)
+    visitors: dict[str, Any] = field(default_factory=dict)  #: requests and failures in the old and the new slot
     sockets: dict[str, Any] = field(default_factory=dict)
     kept_hot_until: int | None = None  #: UTC microseconds
     recovered: bool = False  #: finished by another process than the one that began
@@ -85,6 +87,7 @@ class Scene:
     plan: Plan | None = None
     undoing: bool = False  #: from now on a full disk must not stop anything
     _prober: Prober | None = None
+    _visitors: Visitors | None = None
     _began: float = field(default_factory=time.monotonic)
     _phase: tuple[Phase, float] | None = None
     _paused_at: float | None = None
@@ -179,8 +182,22 @@ class Scene:
             self._prober = Prober(self.proxy, self.site, health.path, max(health.timeout, 1.0), pause=pause)
         return self._prober
 
+    @property
+    def counted(self) -> bool:
+        """Whether what visitors are answered is of interest."""
+        return self.policy.watch > 0
+
+    def visitors(self) -> Visitors:
+        """Return how visitors fare, from the plan on."""
+        if self._visitors is None:
+            limits = Limits(self.policy.errors, self.policy.enough)
+            self._visitors = Visitors(self.proxy, self.site, self.known_plan().new, limits)
+        return self._visitors
+
     def stop_probing(self) -> None:
-        """End the probes and put their counts on the receipt."""
+        """End the probes and put their counts, and those of visitors, on the receipt."""
+        if self._visitors is not None:
+            self.receipt.visitors = self._visitors.to_json()
         if self._prober is not None:
             self.receipt.probes = self._prober.stop()
 

@@ -19,6 +19,7 @@ from keepflow.config.fields import (
     Name,
     Names,
     OneOrMany,
+    Percent,
     PlainPath,
     Program,
     ProjectPath,
@@ -92,6 +93,19 @@ class Front(Model):
     tls: Tls | None = None
 
 
+def _watch(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"for": value}
+
+
+class Watch(Model):
+    """How a new release is watched, and what puts the old one back."""
+
+    seconds: Duration = Field(default=5.0, alias="for")
+    errors: Percent = 0.05  #: share of visitors' requests that may fail, above the share before the switch
+    requests: Count = 20  #: requests of visitors below which a share means nothing
+    probes: Count = 3  #: bad answers to the agent's own probes in a row
+
+
 class Service(Model):
     """What the master may put on this host under one name. Times are seconds."""
 
@@ -103,7 +117,7 @@ class Service(Model):
     env_file: FilePath | None = None
     keep: Count = 5  #: images kept for rollback
     drain: Duration = 30.0  #: longest wait for open connections of the old slot
-    watch: Duration = 5.0  #: how long the new slot is watched, with the old one as net
+    watch: Annotated[Watch, BeforeValidator(_watch, json_schema_input_type=Duration | Watch)] = Watch()
     hot: Duration = 600.0  #: how long the old slot is kept running for a rollback in no time
 
 

@@ -34,6 +34,7 @@ _DURATION = re.compile(
     r"(?:(?P<days>\d{1,4})d)?(?:(?P<hours>\d{1,6})h)?(?:(?P<minutes>\d{1,6})m)?"
     r"(?:(?P<seconds>\d{1,8}(?:\.\d{1,3})?)s)?(?:(?P<milliseconds>\d{1,8})ms)?"
 )
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
 _SECONDS = {"days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0, "milliseconds": 0.001}
 _HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
@@ -93,6 +94,13 @@ def _duration(value: Any) -> Any:
     if seconds > 366 * 86400:
         raise bad("bad-duration", "must not be longer than a year")
     return seconds
+
+
+def _percent(value: Any) -> Any:
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        raise bad("bad-percent", "must be a share of a hundred, like 5% or 0.5%")
+    return float(match[1]) / 100
 
 
 def _is_plain_path(text: str) -> bool:
@@ -226,6 +234,9 @@ Duration = Annotated[
     BeforeValidator(_duration),
     WithJsonSchema({"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?(\d+ms)?$"}),
 ]  #: seconds
+Percent = Annotated[
+    float, BeforeValidator(_percent), WithJsonSchema({"type": "string", "pattern": r"^\d{1,3}(\.\d{1,3})? ?%$"})
+]  #: between 0 and 1
 ContainerPath = Annotated[
     str, _rule("bad-path", _is_plain_path, "must be an absolute path of letters, digits and . _ @ + -, without '..'")
 ]

@@ -35,7 +35,7 @@ class Record:
             with self.path.open("rb") as file:
                 file.seek(position)
                 data = file.read(_PIECE)
-        except FileNotFoundError:
+        except OSError:  # not there yet, or the disk is in trouble: the probes go on without it
             return [], position
         whole, newline, rest = data.rpartition(b"\n")
         visits = [visit for line in whole.split(b"\n") if (visit := parse(line.decode(errors="replace"), slots))]

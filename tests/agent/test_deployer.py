@@ -19,7 +19,7 @@ from keepflow.agent.deployment import Deployment, ServicePolicy
 from keepflow.core import names
 from keepflow.core.flows import Container, Health, Strategy, Volume
 from keepflow.core.states import PHASE_ORDER, Phase
-from keepflow.ports import ImageFacts, RegistryLogin, Traffic
+from keepflow.ports import Answer, ImageFacts, RegistryLogin, Site, Traffic, Visit
 from keepflow.proxies.none import NoProxy
 from keepflow.tools import failpoints
 from tests.agent.fakes import FakeTarget, Told
@@ -274,6 +274,79 @@ def test_a_new_one_that_dies_while_watched_is_put_back(host: Host) -> None:
     assert host.running() == {"blue": V1}
 
 
+class Visited(NoProxy):
+    """A proxy whose record of visitors is what the test says; `states` is every traffic it was switched to."""
+
+    def __init__(self, root: Path, visits: list[Visit]) -> None:
+        super().__init__(root)
+        self.record, self.states = visits, list[Traffic]()
+
+    def switch(self, site: Site, traffic: Traffic) -> None:
+        """Remember it."""
+        super().switch(site, traffic)
+        self.states.append(traffic)
+
+    def visits(self, site: Site, position: int) -> tuple[list[Visit], int]:
+        """Return what the test says."""
+        return self.record[position:], len(self.record)
+
+
+def test_visitors_are_counted_from_before_the_new_one_starts_until_it_has_passed(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.proxy = proxy = Visited(host.root / "sw", [])
+    deployer.deploy(order(V1))
+    proxy.record = [Visit(1.0, 200, "blue", "blue")] * 3 + [Visit(2.0, 500, "green", "green")]
+    outcome = deployer.deploy(order(V2))
+    assert proxy.states == [
+        *(Traffic("blue", counted=True), Traffic("blue")),
+        *(Traffic("blue", counted=True), Traffic("green", net=True, counted=True), Traffic("green")),
+    ]
+    assert outcome.outcome == Phase.DONE, "four requests say nothing"
+    assert outcome.receipt["visitors"] == {
+        "old": {"requests": 3, "errors": 0, "caught": 0},
+        "new": {"requests": 1, "errors": 1, "caught": 0},
+    }
+
+
+def test_a_release_in_which_visitors_fail_is_put_back_though_its_probes_are_well(host: Host) -> None:
+    deployer = host.deployer(watch=10.0)
+    deployer.proxy = Visited(host.root / "sw", [])
+    deployer.deploy(order(V1))
+    deployer.proxy.record = [Visit(1.0, 200, "blue", "blue")] * 50 + [Visit(2.0, 500, "green", "green")] * 30
+    outcome = deployer.deploy(order(V2))
+    assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.REVERTED, "visitors-failing", V1)
+    assert "30 of 30 (100 %)" in outcome.sentence
+    assert outcome.receipt["visitors"]["new"]["errors"] == 30
+    assert outcome.receipt["probes"]["failed"] == 0
+    assert outcome.log_tail.startswith("last words")
+    assert host.state() == Traffic("blue")
+
+
+def test_a_dead_proxy_is_not_blamed_on_the_release(host: Host) -> None:
+    host.deployer().deploy(order(V1))
+    deployer = host.deployer(watch=20.0)
+
+    class Dead(NoProxy):
+        dead = False
+
+        def probe(self, site: Site, path: str, timeout: float, slot: str | None = None) -> Answer:
+            if self.dead:
+                raise errors.DeployFailed("nobody listens", code="proxy-down")
+            return super().probe(site, path, timeout, slot)
+
+        def sees_flags(self, site: Site) -> bool:
+            return not self.dead and super().sees_flags(site)
+
+    class DiesWhenWatched(Told):
+        def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
+            proxy.dead = proxy.dead or phase == Phase.WATCHING
+
+    deployer.proxy = proxy = Dead(host.root / "sw")
+    deployer.reporter = DiesWhenWatched()
+    outcome = deployer.deploy(order(V2))
+    assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.REVERTED, "proxy-down", V1)
+
+
 def test_a_failing_first_release_leaves_the_maintenance_page_and_nothing_else(host: Host) -> None:
     outcome = host.deployer().deploy(order(V1, env={"MODE": "exit"}))
     assert (outcome.outcome, outcome.serving) == (Phase.FAILED, None)
@@ -420,7 +493,8 @@ def test_a_service_the_hosts_file_does_not_name_is_refused(host: Host) -> None:
 # --- killed at any moment ---------------------------------------------------------------------------------------------
 
 _PHASES = [f"deploy.{phase}" for phase in ("accepted", "preflight", "pulling", "preparing", "starting", "gating")]
-_BEFORE = ["keep.before", "keep.after", "create.before", "create.after", "start.before", "start.after"]
+_COUNTING = ["count.before", "count.after"]
+_BEFORE = [*_COUNTING, "keep.before", "keep.after", "create.before", "create.after", "start.before", "start.after"]
 _AFTER = [
     "deploy.proving",
     "deploy.watching",

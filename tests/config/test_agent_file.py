@@ -48,7 +48,7 @@ def test_the_example_of_the_design_is_read_in_full() -> None:
     assert service.front is not None
     assert (service.front.server_name, service.front.listen, service.front.tls) == ("keepwork.example.org", "80", None)
     assert (service.volumes, service.keep) == (("log",), 5)
-    assert (service.drain, service.watch, service.hot) == (30.0, 5.0, 600.0)
+    assert (service.drain, service.watch.seconds, service.hot) == (30.0, 5.0, 600.0)
 
 
 def test_what_is_not_said_has_a_careful_default() -> None:
@@ -67,6 +67,13 @@ def test_an_unencrypted_master_elsewhere_is_taken_only_when_the_file_says_so() -
     text = "master: http://ci.example.org\ncapabilities: run\n"
     assert refused(text) == [(1, 9, "insecure-http")]
     assert load(text + "insecure_http: true\n").master == "http://ci.example.org"
+
+
+def test_a_watch_is_a_time_or_says_what_ends_it() -> None:
+    text = KEEPWORK.replace("    keep: 5\n", "    keep: 5\n    watch: {for: 2m, errors: 0.5%, requests: 100}\n")
+    assert text != KEEPWORK
+    watch = load(text).services["keepwork"].watch
+    assert (watch.seconds, watch.errors, watch.requests, watch.probes) == (120.0, 0.005, 100, 3)
 
 
 def test_everything_may_be_written_in_full() -> None:
@@ -96,7 +103,11 @@ services:
     assert front is not None
     assert front.tls is not None
     assert front.tls.certificate == Path("/etc/keepflow/tls/c.pem")
-    assert (agent.services["web"].drain, agent.services["web"].watch, agent.services["web"].hot) == (120.0, 0.0, 0.5)
+    assert (agent.services["web"].drain, agent.services["web"].watch.seconds, agent.services["web"].hot) == (
+        120.0,
+        0.0,
+        0.5,
+    )
 
 
 @pytest.mark.parametrize(

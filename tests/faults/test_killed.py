@@ -52,6 +52,7 @@ STORIES = {
     "overlap": Story(),
     "stop-first": Story({"strategy": Strategy.STOP_FIRST}, declared=PAGE),
     "dies when visitors come": Story({"env": {"MODE": "late-death"}}, {"watch": 3.0}, IN_THE_DYING),
+    "ends": Story({"env": {"MODE": "exit"}}),
     "stop-first that ends": Story({"strategy": Strategy.STOP_FIRST, "env": {"MODE": "exit"}}, declared=PAGE),
     "into a slot that is still hot": Story(crowded=True),
     "with another port": Story({"port": 9000, "env": {"PORT": "9000"}}, declared=RELOADED),
@@ -66,7 +67,7 @@ def _around(*acts: str) -> tuple[str, ...]:
 CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
     "overlap": {
         Phase.FAILED: (
-            "deploy.accepted", "deploy.preflight", "deploy.pulling", *_around("keep"), "deploy.preparing",
+            "deploy.accepted", "deploy.preflight", "deploy.pulling", *_around("count", "keep"), "deploy.preparing",
             *_around("create"), "docker.before-create", "docker.after-create", "deploy.starting", *_around("start"),
             "docker.before-start", "docker.after-start", "deploy.gating", "deploy.switching", "switch.before",
             "flags.before-rename",
@@ -81,6 +82,7 @@ CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
         Phase.REVERTED: ("pause.after", *_around("stop-first")),
     },
     "dies when visitors come": {Phase.REVERTED: _around("switch-back", "remove-new")},
+    "ends": {Phase.FAILED: _around("stop-counting")},
     "stop-first that ends": {Phase.REVERTED: _around("start-old")},
     "into a slot that is still hot": {Phase.FAILED: _around("clear")},
     "with another port": {Phase.FAILED: _around("reload")},

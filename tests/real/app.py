@@ -1,12 +1,14 @@
 """A small web application for tests of deploys; what goes wrong with it is chosen by its environment.
 
 `MODE`   ok · exit (ends at once) · sick (answers 500) · late-death (ends when the first visitor comes through nginx)
+         storm (answers 500 to every path but /) · short-life (ends some seconds after the first visitor came)
 `VERSION`  what it calls itself; GET answers `marker: VERSION`, POST answers what was posted
 """
 
 import os
 import socket
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MODE = os.environ.get("MODE", "ok")
@@ -23,7 +25,10 @@ class Handler(BaseHTTPRequestHandler):
         if MODE == "late-death" and "X-Forwarded-For" in self.headers:
             print("a visitor came: dying", flush=True)
             os._exit(3)
-        self._answer(500 if MODE == "sick" else 200, f"marker: {VERSION}\n".encode())
+        if MODE == "short-life" and "X-Forwarded-For" in self.headers:
+            threading.Timer(float(os.environ.get("LIFE", "5")), os._exit, (3,)).start()
+        failing = MODE == "sick" or (MODE == "storm" and self.path != "/")
+        self._answer(500 if failing else 200, f"marker: {VERSION}\n".encode())
 
     def do_POST(self) -> None:
         """Echo."""

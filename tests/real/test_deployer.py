@@ -158,6 +158,37 @@ def test_one_that_dies_when_the_first_visitor_comes_is_reverted_and_visitors_see
     assert serving.get() == (200, "marker: v1\n")
 
 
+def test_a_storm_of_500_after_the_switch_is_reverted_though_the_probes_are_well(serving: Host, log_dir: Path) -> None:
+    with Load(f"http://127.0.0.1:{serving.port}/basket", log_dir, host_header="shop.example.org", clients=10):
+        outcome = serving.deployer(watch=60.0).deploy(serving.order("v2", env={"MODE": "storm"}))
+    assert (outcome.outcome, outcome.code, outcome.serving) == (
+        Phase.REVERTED, "visitors-failing", serving.images["v1"],
+    )  # fmt: skip
+    assert "requests of visitors failed in the new release" in outcome.sentence
+    receipt = outcome.receipt
+    assert receipt["visitors"]["old"]["requests"] > 0
+    assert receipt["visitors"]["new"]["errors"] > 1
+    assert receipt["probes"]["failed"] == 0
+    assert receipt["phases"]["watching"] < 30
+    assert "version v2 in mode storm" in outcome.log_tail
+    assert serving.get() == (200, "marker: v1\n")
+
+
+def test_one_that_dies_seconds_after_the_switch_is_reverted_and_the_old_one_answers_for_it(
+    serving: Host, log_dir: Path
+) -> None:
+    url = f"http://127.0.0.1:{serving.port}/"
+    with Load(url, log_dir, "--rate", "200", host_header="shop.example.org", clients=10) as load:
+        outcome = serving.deployer(watch=60.0).deploy(serving.order("v2", env={"MODE": "short-life", "LIFE": "5"}))
+        summary = load.finish()
+    assert (outcome.outcome, outcome.serving) == (Phase.REVERTED, serving.images["v1"])
+    assert outcome.receipt["phases"]["watching"] > 3
+    assert outcome.receipt["visitors"]["new"]["caught"] > 0, "the net caught what the dead one could not answer"
+    assert [failure for failure in summary["failures"] if failure["method"] == "GET"] == []
+    assert serving.get() == (200, "marker: v1\n")
+    assert serving.containers() == {"blue": "running"}
+
+
 def test_one_that_dies_while_it_is_watched_is_reverted(serving: Host) -> None:
     deployer = serving.deployer(watch=20.0)
 
