@@ -39,6 +39,7 @@ class FakeMaster:
     key: PrivateKey = field(default_factory=keys.generate)
     signs_with: PrivateKey | None = None  #: another key than the pinned one, to be somebody else
     url: str = ""
+    ahead: float = 0.0  #: seconds its clock, as shown to whoever asks for a proof, is ahead of this machine's
     refuses: messages.Refused | None = None
     acks_logs: bool = True
     acks_reports: bool = True
@@ -130,6 +131,14 @@ class FakeMaster:
         self.agents[key.key_id] = (name, key)
         answer = messages.Enrolled(agent=name, order_key=(self.signs_with or self.key).public.text, url=self.url)
         return 200, answer.model_dump_json().encode()
+
+    def prove(self, nonce: str) -> bytes:
+        """Answer `GET /agents/proof`."""
+        key = self.signs_with or self.key
+        proof = base64.b64encode(key.sign(messages.proof_bytes(nonce))).decode()
+        time_here = time.time_ns() // 1000 + round(self.ahead * 1e6)
+        answer = messages.Proven(proof=proof, key_id=key.public.key_id, master_time=time_here, version="1.2.3")
+        return answer.model_dump_json().encode()
 
     def greet(self, session: _Session, challenge: messages.Challenge, hello: messages.Hello) -> bool:
         """Let an agent in, or not."""
@@ -308,6 +317,8 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
                 head = f"GET {self.path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in self.headers.items())
                 self.close_connection = True
                 _Session(master, self.connection, f"{head}\r\n".encode()).serve()
+            elif self.path.startswith("/agents/proof?nonce="):
+                self._answer(200, master.prove(self.path.partition("=")[2]), "application/json")
             else:
                 self._pass_on(None)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+MOST_SKEW = 60.0  #: seconds between the clocks of master and host that somebody should hear of
+
 
 class Clock:
     """UTC microseconds. Until the master was heard, this host's own clock is all there is."""

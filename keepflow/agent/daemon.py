@@ -18,7 +18,7 @@ from types import FrameType
 from keepflow.agent.accounts import jobs_account
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.channel import Wake
-from keepflow.agent.clock import Clock
+from keepflow.agent.clock import MOST_SKEW, Clock
 from keepflow.agent.deploys import Deploys
 from keepflow.agent.host_file import HostFile
 from keepflow.agent.images import Images, MadeHere, ask_registry
@@ -27,6 +27,7 @@ from keepflow.agent.lanes import Lanes
 from keepflow.agent.link import Link
 from keepflow.agent.logs import Log
 from keepflow.agent.reports import Reports
+from keepflow.agent.standing import Standing
 from keepflow.agent.state import State, machine_id
 from keepflow.agent.supervision import Supervisor
 from keepflow.agent.worker import Host, Job
@@ -42,7 +43,6 @@ log = Log(__name__)
 
 _LOOK = 5.0  #: seconds between two looks at the host's file and at the threads
 _JOBS_STOP = 2.0  #: seconds for all jobs to end when the agent is stopped
-_SKEW = 60.0  #: seconds between the clocks of master and host that somebody should hear of
 _LINK_STOP = 0.9  #: seconds for the last words to the master
 
 
@@ -116,23 +116,34 @@ class Daemon:
         linked.start()
         log.info("the agent is ready", agent=self._host.agent, master=self._host.master, state=str(self._state.root))
         self._supervisor.ready(f"agent {self._host.agent} of {self._host.master}")
+        self._standing().write(self._state)
         self._watch()
         return self._leave(linked)
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        turns, greeting = 0, self._greeting()
+        turns, greeting, told = 0, self._greeting(), None
         tick = min(_LOOK, self._supervisor.every / 4)
         while not self._stop.wait(tick):
             if self._link.turns != turns:
                 turns = self._link.turns
                 self._supervisor.alive()
+            if (standing := self._standing()) != told:
+                told = standing
+                standing.write(self._state)
+                self._supervisor.status(standing.sentence)
             if not self._link.connected.is_set():
                 self._reports.sync()
             if (fresh := self._greeting()) != greeting:
                 greeting = fresh
                 self._link.renew()
+
+    def _standing(self) -> Standing:
+        master, agent = self._host.master, self._host.agent
+        if self._link.connected.is_set():
+            return Standing(True, f"agent {agent}, linked to {master}")
+        return Standing(False, f"agent {agent}, no link to {master}: {self._link.trouble or 'it connects'}")
 
     def _take(self, body: Body) -> None:
         match body:
@@ -170,7 +181,7 @@ class Daemon:
         found = self._account.warnings(file.docker_for) if "run" in file.capabilities else []
         if in_the_clear(self._host.master):
             found.append("the link to the master is not encrypted; give the master a certificate and use https")
-        if abs(self._clock.skew) > _SKEW:
+        if abs(self._clock.skew) > MOST_SKEW:
             found.append(
                 "this host's clock differs from the master's by more than a minute; is its time kept by anything?"
             )

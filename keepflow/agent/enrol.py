@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from tempfile import NamedTemporaryFile
 
 import requests
 from pydantic import ValidationError
 
 import keepflow
 from keepflow import errors
+from keepflow.agent.acquaintance import ask
 from keepflow.agent.state import Identity, State, machine_id
 from keepflow.core.loopback import in_the_clear
 from keepflow.core.text import one_line
 from keepflow.crypto import tokens
 from keepflow.crypto.keys import PublicKey
 from keepflow.wire.messages import Enrol, Enrolled
-
-_TIMEOUT = (5, 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +91,7 @@ def join(
 
 
 def _ask(url: str, body: Enrol, ca_pem: str) -> Enrolled:
-    with NamedTemporaryFile("w", suffix=".pem") as authority, requests.Session() as session:
-        authority.write(ca_pem)
-        authority.flush()
-        session.trust_env = False  # no proxy, no .netrc: the token goes to the master and nowhere else
-        try:
-            answer = session.post(
-                f"{url}/agents/enrol",
-                data=body.model_dump_json(),
-                headers={"Content-Type": "application/json"},
-                timeout=_TIMEOUT,
-                verify=authority.name if ca_pem else True,
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise errors.Unavailable(f"{url} cannot be reached: {one_line(str(error))}", code="unreachable") from None
+    answer = ask(ca_pem, "POST", f"{url}/agents/enrol", url, body.model_dump_json())
     if answer.status_code in (401, 403, 404, 409, 410):
         raise errors.AuthError(f"the master did not take the token: {_words(answer)}", code="token-refused")
     if answer.status_code != 200:

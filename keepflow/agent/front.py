@@ -68,13 +68,13 @@ def _proxy(file: AgentFile, root: Path) -> Proxy:
     from keepflow.proxies.nginx import Nginx  # its templates are 2 MB that an agent without services never needs
 
     if os.geteuid() == 0:
-        _refuse_hidden(root)
+        refuse_hidden(root)
     if nginx.mode == "host":
         return Nginx.host(switches, nginx.include_dir, str(nginx.binary))
     return Nginx.own(switches, root / "nginx", str(nginx.binary))
 
 
-def _refuse_hidden(root: Path) -> None:
+def refuse_hidden(root: Path) -> None:
     """Refuse a place that nginx's workers, which are not root, cannot pass through: they would obey no flag."""
     for place in (root.resolve(), *root.resolve().parents):
         if place.exists() and not place.stat().st_mode & stat.S_IXOTH:

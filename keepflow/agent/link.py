@@ -26,6 +26,7 @@ from keepflow.agent.reports import Reports
 from keepflow.agent.state import Identity
 from keepflow.agent.waits import Waits
 from keepflow.crypto.keys import PrivateKey
+from keepflow.tools.failpoints import fail
 from keepflow.wire import messages
 from keepflow.wire.messages import Body, Heartbeat, Hello
 
@@ -82,6 +83,7 @@ class Link:
         self._stale = False
         self._waits = Waits()
         self.connected = threading.Event()
+        self.trouble = ""  #: why there is no link, "" when there is one or none was tried yet
         self.turns = 0  #: rises with every turn of the loop, so that somebody can see that it still turns
 
     def run(self) -> None:
@@ -91,6 +93,7 @@ class Link:
             try:
                 self._talk()
             except errors.KeepflowError as error:
+                self.trouble = error.message
                 log.warning("no link to the master", url=self._identity.url, code=error.code, reason=error.message)
             finally:
                 self.connected.clear()
@@ -120,6 +123,7 @@ class Link:
         try:
             self._stale = False
             session = self._shake_hands(channel)
+            self.trouble = ""
             self.connected.set()
             self._waits.reset()
             log.info("linked to the master", url=self._identity.url, agent=self._identity.agent)
@@ -178,6 +182,7 @@ class Link:
 
     def _turn(self, session: _Session, longest: float = float("inf")) -> None:
         """Send what is due, then wait for the next thing to do, at most `longest` seconds."""
+        fail("link.turn")
         self.turns += 1
         more = self._send(session)
         now = time.monotonic()

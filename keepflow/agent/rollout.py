@@ -20,7 +20,7 @@ from keepflow.core.states import Phase
 from keepflow.errors import DeployFailed
 from keepflow.ports import ContainerFacts, ImageFacts, SlotSpec, Traffic
 
-_RESERVE = 256 * 1024 * 1024  #: bytes that must be free on the disk of the agent's state
+RESERVE = 256 * 1024 * 1024  #: bytes that must be free on the disk of the agent's state
 _PROOF_SECONDS = 5.0
 _PROOFS = 3  #: answers of the new slot in a row, through the front door
 
@@ -52,7 +52,7 @@ def preflight(scene: Scene) -> None:
     scene.target.ping()
     _check_settings(scene)
     free = shutil.disk_usage(scene.instance.root).free
-    if free < _RESERVE:
+    if free < RESERVE:
         raise DeployFailed(f"only {free >> 20} MiB are free on this host; free some space", code="disk-full")
     plan = make_plan(scene)
     _ready_front(scene, plan)

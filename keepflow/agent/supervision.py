@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from keepflow.core.text import one_line
+
 
 class Supervisor:
     """Speaks the NOTIFY_SOCKET protocol; without systemd every word goes nowhere."""
@@ -18,7 +20,11 @@ class Supervisor:
 
     def ready(self, status: str) -> None:
         """The agent works."""
-        self._say(f"READY=1\nSTATUS={status}")
+        self._say(f"READY=1\nSTATUS={one_line(status)}")
+
+    def status(self, sentence: str) -> None:
+        """Something that `systemctl status` shows."""
+        self._say(f"STATUS={one_line(sentence)}")
 
     def alive(self) -> None:
         """The agent got on since the last time; never said out of habit, or a hung agent would look well."""

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from keepflow.agent.standing import Standing
 from keepflow.agent.state import DEFAULT, State
 from keepflow.errors import UsageError
 
-_STATE = click.option(
+STATE = click.option(
     "--state",
     "root",
     type=click.Path(path_type=Path, file_okay=False),
@@ -18,6 +19,15 @@ _STATE = click.option(
     default=DEFAULT,
     show_default=True,
     help="The agent's own directory.",
+)
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="KEEPFLOW_AGENT_CONFIG",
+    default=Path("/etc/keepflow/agent.yml"),
+    show_default=True,
+    help="What this host allows.",
 )
 
 
@@ -32,7 +42,7 @@ def agent() -> None:
 @click.option("--token-file", type=click.Path(path_type=Path), help="File with the join token (default: stdin).")
 @click.option("--ca-file", type=click.Path(path_type=Path), help="The only certificate authority to trust for URL.")
 @click.option("--insecure-http", is_flag=True, help="Take an http:// address of another machine, unencrypted.")
-@_STATE
+@STATE
 def join(
     url: str, name: str | None, token_file: Path | None, ca_file: Path | None, insecure_http: bool, root: Path
 ) -> None:
@@ -43,7 +53,7 @@ def join(
     state = State(root)
     state.claim()
     try:
-        ca_pem = _text(ca_file) if ca_file else ""
+        ca_pem = text_of(ca_file) if ca_file else ""
         identity = enrol.join(state, _url(url), token, ca_pem, name, insecure_http=insecure_http)
     finally:
         state.release()
@@ -52,15 +62,8 @@ def join(
 
 
 @agent.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="KEEPFLOW_AGENT_CONFIG",
-    default=Path("/etc/keepflow/agent.yml"),
-    show_default=True,
-    help="What this host allows.",
-)
-@_STATE
+@CONFIG
+@STATE
 @click.option("--log-format", type=click.Choice(["auto", "text", "json"]), default="auto", help="Lines on stderr.")
 def run(config: Path, root: Path, log_format: str) -> int:
     """Run the agent until SIGTERM."""
@@ -80,7 +83,7 @@ def run(config: Path, root: Path, log_format: str) -> int:
 
 
 @agent.command()
-@_STATE
+@STATE
 def status(root: Path) -> int:
     """Say who this agent is and whether it runs; exit code 1 when it does not."""
     state = State(root)
@@ -91,19 +94,23 @@ def status(root: Path) -> int:
     click.echo(f"key     {state.key().public.key_id}")
     click.echo(f"state   {root}")
     click.echo(f"running {f'yes, process {holder}' if holder else 'no'}")
+    standing = Standing.read(state)
+    if holder and standing:
+        click.echo(f"link    {'up' if standing.linked else standing.sentence}")
     return 0 if holder else 1
 
 
 def _token(path: Path | None) -> str:
     if path is not None:
-        return _text(path)
+        return text_of(path)
     if sys.stdin.isatty():
         click.echo("the join token, then Enter:", err=True)
         return sys.stdin.readline()
     return sys.stdin.read(10_000)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return the text of a file a person named; raises UsageError `unreadable`."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -9,9 +9,12 @@ import click
 
 from keepflow.cli import output
 from keepflow.cli.agent import agent
+from keepflow.cli.agent_doctor import doctor
 from keepflow.cli.output import as_json, say
 
 __all__ = ["agent"]
+
+agent.add_command(doctor)
 
 
 @agent.command("ls")

@@ -22,3 +22,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` when a known word is close to this one, else the empty text."""
     close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def innermost_words(error: BaseException) -> str:
+    """Return what the innermost of an HTTP client's errors says; such a client wraps them several times."""
+    cause = error.args[0] if error.args else error
+    return one_line(str(getattr(cause, "reason", cause)).rpartition(">: ")[2])

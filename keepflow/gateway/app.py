@@ -18,6 +18,7 @@ from keepflow.gateway.git import Git
 from keepflow.gateway.health import Health
 from keepflow.gateway.hooks import Hooks
 from keepflow.gateway.limits import MIB, Lingering, Room, WholeBody, check_path
+from keepflow.gateway.proof import Proof
 from keepflow.gateway.readers import Readers
 from keepflow.gateway.streams import Streams
 
@@ -49,6 +50,7 @@ class Gateway:
         for path, endpoint in (
             (r"/hooks/(?P<project>[^/]+)", hooks),
             (r"/agents/enrol", self.agents.enrol),
+            (r"/agents/proof", Proof(master.order_key)),
             (r"/git/(?P<project>[^/]+)/info/refs", git.refs),
             (r"/git/(?P<project>[^/]+)/git-upload-pack", git.fetch),
             (r"/streams/events", streams.events),

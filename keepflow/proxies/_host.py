@@ -36,6 +36,13 @@ class HostNginx:
 
     def test(self, name: str, text: str | None) -> None:
         """Test a copy of the whole tree with this text in it; raises DeployFailed `proxy-config`."""
+        self._on_a_copy(name, text, "-t", "-q")
+
+    def dump(self, name: str, text: str) -> str:
+        """Return all that nginx reads when this text is a site, under the names of the real files; raises as `test`."""
+        return self._on_a_copy(name, text, "-T")
+
+    def _on_a_copy(self, name: str, text: str | None, *flags: str) -> str:
         main = self._main_file()
         if not self.include_dir.is_dir():
             raise DeployFailed(f"the include folder {self.include_dir} does not exist", code="proxy-config")
@@ -49,10 +56,11 @@ class HostNginx:
             (Path(copy) / main.name).unlink(missing_ok=True)
             (Path(copy) / main.name).write_text(forest.translated(main.read_text(errors="surrogateescape")))
             try:
-                processes.run([self.program, "-t", "-q", "-c", f"{copy}/{main.name}"], timeout=30)
+                done = processes.run([self.program, *flags, "-c", f"{copy}/{main.name}"], timeout=30)
             except CommandFailed as error:
-                words = error.tail.replace(str(forest.include), str(self.include_dir)).replace(copy, str(main.parent))
+                words = forest.told_back(error.tail)
                 raise DeployFailed(f"nginx refuses the configuration: {words}", code="proxy-config") from error
+            return forest.told_back(done.text)
 
     def reload(self) -> None:
         """Run the reload command; what it says proves nothing."""
@@ -109,6 +117,10 @@ class _Forest:
             return f"{match[1]}{target}{match[3]}"
 
         return _INCLUDE.sub(into_copy, main)
+
+    def told_back(self, words: str) -> str:
+        """Return what nginx says of the copy as said of the real files."""
+        return words.replace(str(self.include), str(self._include_dir)).replace(str(self._copy), str(self._root))
 
     def _plant(self, source: Path, copy: Path) -> None:
         for entry in source.iterdir():

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keepflow.core import names
@@ -30,6 +31,15 @@ _TAIL_BYTES = 64 * 1024
 _REMOVAL_SECONDS = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """An engine: its version, the newest API it speaks, and the directory its images lie in."""
+
+    version: str
+    api: str
+    root: str
+
+
 class Docker:
     """Fits `ports.Target`; its methods may be called from every thread. `timeout` is for one answer, in seconds."""
 
@@ -43,6 +53,24 @@ class Docker:
         """Raise Unavailable `engine-unreachable` when the engine does not answer."""
         with self._engine() as engine:
             engine.ping()
+
+    def facts(self) -> EngineFacts:
+        """Return who the engine is; raises Unavailable `engine-unreachable`."""
+        with self._engine() as engine:
+            said = engine.version()
+            return EngineFacts(str(said["Version"]), str(said["ApiVersion"]), str(engine.info()["DockerRootDir"]))
+
+    def networks(self) -> list[tuple[str, str, bool]]:
+        """List (name, subnet, whether it is a slot network of ours) of every network with addresses."""
+        with self._engine() as engine:
+            known = engine.networks()
+        ours = names.LABEL_SERVICE
+        return [(one["Name"], subnet, ours in (one["Labels"] or {})) for one in known for subnet in subnets(one)]
+
+    def try_login(self, login: RegistryLogin) -> None:
+        """Have the engine itself log in at a registry, and keep nothing; raises DeployFailed `engine-refused`."""
+        with self._engine() as engine:
+            engine.login(login.username, login.password, registry=login.address, reauth=True)
 
     def image(self, reference: str) -> ImageFacts | None:
         """Return the facts of an image on disk (by id, `repo@digest` or tag), or None."""

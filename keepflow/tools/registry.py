@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from keepflow import errors
 from keepflow.core.loopback import is_loopback
 from keepflow.core.releases import is_digest
+from keepflow.core.text import innermost_words
 from keepflow.tools.challenges import Address, TokenServices, basic, parse_challenge, token_in
 
 if TYPE_CHECKING:
@@ -97,6 +99,27 @@ class Registry:
         """Say whether a tag or digest exists; raises RegistryError when that cannot be known."""
         return self.digest(repository, reference) is not None
 
+    def may_push(self, repository: str) -> bool:
+        """Say whether the login may push to a repository: an upload is begun and called off; raises RegistryError."""
+        self._check_repository(repository)
+        scope = f"repository:{repository}:pull,push"
+        try:
+            begun = self._ask("POST", f"/v2/{repository}/blobs/uploads/", scope=scope)
+        except errors.RegistryError as error:
+            if error.code == "unauthorised":  # no token for that
+                return False
+            raise
+        begun.close()
+        if begun.status_code >= 500:
+            raise self._failure(begun, f"whether {repository} may be pushed")
+        if begun.status_code != 202:
+            return False
+        upload = urlsplit(begun.headers.get("Location", ""))
+        if upload.path.startswith("/v2/"):
+            path = f"{upload.path}?{upload.query}" if upload.query else upload.path
+            self._ask("DELETE", path, scope=scope).close()
+        return True
+
     def manifest(self, repository: str, reference: str) -> Manifest:
         """Return a manifest, its bytes checked against their digest; raises RegistryError, code `missing` if absent."""
         response = self._manifest("GET", repository, reference)
@@ -110,8 +133,7 @@ class Registry:
         return Manifest(digest, response.headers.get("Content-Type", ""), body)
 
     def _manifest(self, method: str, repository: str, reference: str) -> requests.Response:
-        if _REPOSITORY.fullmatch(repository) is None or len(repository) > 255:
-            raise errors.UsageError(f"not the name of an image repository: {repository[:80]!r}")
+        self._check_repository(repository)
         if not is_digest(reference) and _TAG.fullmatch(reference) is None:
             raise errors.UsageError(f"not a tag or digest: {reference[:80]!r}")
         path = f"/v2/{repository}/manifests/{reference}"
@@ -120,6 +142,11 @@ class Registry:
             return response
         response.close()
         raise self._failure(response, f"{repository}, {reference}")
+
+    @staticmethod
+    def _check_repository(repository: str) -> None:
+        if _REPOSITORY.fullmatch(repository) is None or len(repository) > 255:
+            raise errors.UsageError(f"not the name of an image repository: {repository[:80]!r}")
 
     def _ask(self, method: str, path: str, scope: str) -> requests.Response:
         """Ask with what was accepted last; after a challenge once more, with what it asks for."""
@@ -165,10 +192,10 @@ class Registry:
             )
         except requests.exceptions.SSLError as error:
             text = f"{self.address}: its certificate is not trusted; name the CA that signed it as ca_file"
-            raise errors.RegistryError(f"{text} ({_cause(error)})", code="certificate") from error
+            raise errors.RegistryError(f"{text} ({innermost_words(error)})", code="certificate") from error
         except (requests.exceptions.RequestException, OSError) as error:
             raise errors.RegistryError(
-                f"{self.address} does not answer: {_cause(error)}", code="unreachable"
+                f"{self.address} does not answer: {innermost_words(error)}", code="unreachable"
             ) from error
 
     def _connection(self) -> requests.Session:
@@ -190,7 +217,9 @@ class Registry:
                 if len(body) > _MOST_BYTES:
                     raise errors.RegistryError(f"{self.address} sent more than {_MOST_BYTES} bytes", code="unreachable")
         except requests.exceptions.RequestException as error:
-            raise errors.RegistryError(f"{self.address} broke off: {_cause(error)}", code="unreachable") from error
+            raise errors.RegistryError(
+                f"{self.address} broke off: {innermost_words(error)}", code="unreachable"
+            ) from error
         finally:
             response.close()
         return bytes(body)
@@ -209,9 +238,3 @@ class Registry:
             who = f"user {self._username!r}" if self._login else "us, for no login is configured"
             return errors.RegistryError(f"{self.address} refuses {what} to {who}", code="unauthorised")
         return errors.RegistryError(f"{self.address} answered {status} to {what}", code="unreachable")
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost words of an error of requests, which wraps them several times."""
-    cause = error.args[0] if error.args else error
-    return str(getattr(cause, "reason", cause)).rpartition(">: ")[2][:200]

@@ -377,3 +377,20 @@ class Enrolled(Message):
     agent: str
     order_key: str
     url: str
+
+
+# --- who the master is, over HTTPS, for whoever asks ----------------------------------------------------------------
+
+
+class Proven(Message):
+    """Answer to `GET /agents/proof?nonce=…`: the master's order key signed `proof_bytes(nonce)`."""
+
+    proof: str  #: base64
+    key_id: str
+    master_time: Whole
+    version: str
+
+
+def proof_bytes(nonce: str) -> bytes:
+    """Return what the master signs to show that it holds its order key; good for nothing else."""
+    return f"keepflow-master-proof-v1\n{nonce}".encode()

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from keepflow.agent.supervision import Supervisor
+from keepflow.tools.failpoints import VARIABLE
+from keepflow.wire.messages import Refused
 from tests.agent.processes import AgentProcess
+from tests.fakes import FakeMaster
 
 
 def listener(address: str) -> socket.socket:
@@ -20,7 +23,15 @@ def listener(address: str) -> socket.socket:
     return found
 
 
-def test_an_agent_says_when_it_is_ready_alive_and_leaving(
+def heard_until(systemd: socket.socket, wanted: bytes) -> list[bytes]:
+    """Return what was said until something that begins so was."""
+    heard = [systemd.recv(4096)]
+    while not heard[-1].startswith(wanted):
+        heard.append(systemd.recv(4096))
+    return heard
+
+
+def test_an_agent_says_when_it_is_ready_alive_linked_and_leaving(
     make_agent: Callable[..., AgentProcess], tmp_path: Path
 ) -> None:
     address = str(tmp_path / "notify")
@@ -28,12 +39,43 @@ def test_an_agent_says_when_it_is_ready_alive_and_leaving(
         agent = make_agent(env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"})
         agent.start()
         assert systemd.recv(4096).startswith(b"READY=1\nSTATUS=agent build-1 of http://")
-        assert systemd.recv(4096) == b"WATCHDOG=1"
+        heard_until(systemd, b"STATUS=agent build-1, linked to http://")
+        heard_until(systemd, b"WATCHDOG=1")
         agent.stop()
-        heard = systemd.recv(4096)
-        while heard == b"WATCHDOG=1":
-            heard = systemd.recv(4096)
-        assert heard == b"STOPPING=1"
+        assert set(heard_until(systemd, b"STOPPING=1")) <= {b"WATCHDOG=1", b"STOPPING=1"}
+
+
+def test_a_lost_link_is_told_with_its_reason_and_is_no_reason_to_be_restarted(
+    make_agent: Callable[..., AgentProcess], tmp_path: Path, master: FakeMaster
+) -> None:
+    address = str(tmp_path / "notify")
+    with listener(address) as systemd:
+        agent = make_agent(env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"})
+        agent.start()
+        heard_until(systemd, b"STATUS=agent build-1, linked to")
+        assert "link    up" in agent.cli("status").stdout
+        master.refuses = Refused(code="revoked", sentence="this agent was revoked")
+        master.cut()
+        why = f"no link to {master.url}: this agent was revoked"
+        heard_until(systemd, f"STATUS=agent build-1, {why}".encode())
+        heard_until(systemd, b"WATCHDOG=1")
+        assert why in agent.cli("status").stdout
+
+
+def test_an_agent_that_hangs_says_no_more_that_it_is_alive(
+    make_agent: Callable[..., AgentProcess], tmp_path: Path
+) -> None:
+    address = str(tmp_path / "notify")
+    with listener(address) as systemd:
+        armed = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000", VARIABLE: "link.turn=sleep:3600"}
+        agent = make_agent(env=armed)
+        agent.start()
+        heard_until(systemd, b"STATUS=agent build-1, linked to")
+        systemd.settimeout(2)  # twenty times what systemd would wait
+        with pytest.raises(TimeoutError):
+            heard_until(systemd, b"never said")
+        assert agent.process is not None
+        assert agent.process.poll() is None, "the process is there, and only systemd can tell that it hangs"
 
 
 @pytest.mark.parametrize("name", ["{place}/notify", "@keepflow-test-{pid}"])

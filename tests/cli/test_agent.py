@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,27 @@ def test_run_says_what_is_missing(root: Path, tmp_path: Path, capsys: pytest.Cap
     assert run(["agent", "run", "--config", str(config)]) == 2
     assert "keepflow agent join" in capsys.readouterr().err
     assert State(root).holder() is None
+
+
+@pytest.mark.usefixtures("root")
+def test_doctor_prints_what_it_found_and_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "agent.yml"
+    with serve_master() as master:
+        config.write_text(f"master: {master.url}\ncapabilities: [run]\ndocker: {{host: 'unix://{tmp_path}/none'}}\n")
+        asked = ["agent", "doctor", "--config", str(config)]
+        assert run([*asked, "--before-join"]) == 0
+        assert run(asked) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith("failed") and "belongs to no master" in line for line in lines)
+        assert any("→ keepflow agent join" in line for line in lines)
+        assert run([*asked, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["version"] == 1
+    assert {"subject", "state", "sentence", "mend"} == set(told["findings"][0])
+    assert "failed" in {finding["state"] for finding in told["findings"]}
+
+
+@pytest.mark.usefixtures("root")
+def test_doctor_without_a_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["agent", "doctor", "--config", str(tmp_path / "none.yml")]) == 1
+    assert "cannot be read" in capsys.readouterr().out

@@ -99,7 +99,11 @@ MORE: dict[str, dict[Phase, tuple[str, ...]]] = {
     "with another port": {Phase.FAILED: ("start.after",), Phase.DONE: ("switch.after", "stop-old.before")},
 }
 #: Failpoints that other suites hit, by the test that does.
-ELSEWHERE = {"store.before-commit": "tests/store/test_crash.py", "store.after-commit": "tests/store/test_crash.py"}
+ELSEWHERE = {
+    "store.before-commit": "tests/store/test_crash.py",
+    "store.after-commit": "tests/store/test_crash.py",
+    "link.turn": "tests/agent/test_supervision.py",
+}
 #: Where a process that takes a deployment up can be killed in its turn.
 SECOND = (
     "deploy.proving", "deploy.draining", "deploy.outcome", "flags.after-rename",

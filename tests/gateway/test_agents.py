@@ -9,12 +9,15 @@ import secrets
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from keepflow.agent.acquaintance import meet
 from keepflow.crypto import keys
+from keepflow.crypto.keys import PrivateKey
 from keepflow.wire import messages
 from tests.gateway.conftest import Served
 from tests.gateway.played import Link, Played, Turned, open_socket, token_for
@@ -74,6 +77,22 @@ def test_joining_needs_a_token_and_the_key_that_is_joined(served: Served) -> Non
     assert reply.status == 401
     assert token not in reply.body.decode()
     assert honest.enrol(token).status == 200, "a refused try must not burn the token"
+
+
+def test_the_master_shows_whoever_asks_that_it_holds_its_order_key(served: Served) -> None:
+    met, again = meet(served.master.url), meet(served.master.url)
+    key = PrivateKey.load(served.master.home / "order.key").public
+    assert met.holds(key)
+    assert met.key_id == key.key_id
+    assert abs(met.ahead) < 5
+    assert not replace(met, nonce=again.nonce).holds(key), "a proof is good for one question"
+    assert not met.holds(keys.generate().public)
+
+
+@pytest.mark.parametrize("query", ["", "?nonce=", "?nonce=abc", f"?nonce={'A' * 32}", f"?nonce={'a' * 33}", "?other=1"])
+def test_the_master_signs_nothing_but_a_nonce(served: Served, query: str) -> None:
+    assert served.master.get(f"/agents/proof{query}").status == 400
+    assert served.master.ask("POST", "/agents/proof", b"").status == 405
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"token": 1}', b"x" * 20_000, b"[" * 9000])

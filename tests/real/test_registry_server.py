@@ -195,6 +195,14 @@ def test_the_pull_user_may_read_and_do_nothing_else(running: Served) -> None:
     assert running.client("pull").digest("readonly", "b1") == digest
 
 
+def test_what_a_login_may_do_is_tried_without_leaving_anything(running: Served) -> None:
+    running.push("tried", "b1")
+    assert running.client("push").may_push("tried")
+    assert not running.client("pull").may_push("tried")
+    (uploads,) = (running.home / "registry" / "data").glob("**/repositories/tried/_uploads")
+    assert list(uploads.glob("*/startedat")) == [], "the upload that was begun was called off"
+
+
 def test_nobody_reads_without_a_login_and_nothing_else_is_served(running: Served) -> None:
     for path in ("/v2/", "/v2/_catalog", "/v2/app/manifests/b1", "/v2/app/tags/list"):
         assert running.ask(None, "GET", path).status_code == 401

@@ -91,7 +91,7 @@ def fake_registry(host: str = "127.0.0.1") -> Iterator[FakeRegistry]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_DELETE = do_GET
 
     server = ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True  # a kept-alive connection must not hold the end of a test
