@@ -1,7 +1,8 @@
 """Whether this host obeys an order: a pure function of the envelope and of what the host knows.
 
 The checks come in the order in which the words they rely on are proven: first the signature, then that this version
-understands the order, then that it is for this agent, then that the host's own file allows it, then that it is fresh.
+understands the order, then that it is for this agent, then that the host's own file allows it. What was accepted before
+is answered then; anything else must have receipts that prove what they must, and be fresh.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from keepflow import errors
+from keepflow.agent import evidence
 from keepflow.agent.deployment import Deployment
 from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core import deploys
@@ -81,10 +83,13 @@ def check(envelope: Mapping[str, Any], facts: Facts) -> Accepted | Repeated | Re
         _description(order, service)
         if facts.known(order.deployment):
             return Repeated(order)
+        evidence.check(order, service, facts.order_keys)
         _fresh(order, facts)
         return Accepted(order, Deployment.of(order))
     except _Refused as refused:
         return refused.refusal
+    except errors.BadReceipt as error:
+        return Refusal(error.code, error.message)
 
 
 def _payload(envelope: Mapping[str, Any], facts: Facts) -> bytes:

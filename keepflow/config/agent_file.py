@@ -32,7 +32,8 @@ from keepflow.config.fields import (
 from keepflow.config.validation import check, finish
 from keepflow.config.yaml_loader import Document, load
 from keepflow.core.loopback import in_the_clear
-from keepflow.errors import Problem
+from keepflow.crypto.keys import PublicKey
+from keepflow.errors import Problem, UsageError
 
 
 def _network(value: Any) -> IPv4Network:
@@ -51,7 +52,20 @@ def _engine_address(text: str) -> str:
     return text
 
 
+def _public_key(value: Any) -> PublicKey:
+    try:
+        return PublicKey.parse(value if isinstance(value, str) else "")
+    except UsageError:
+        raise bad("bad-key", "must be a public key, like ed25519:… (44 letters and digits after the colon)") from None
+
+
 Network = Annotated[IPv4Network, BeforeValidator(_network), WithJsonSchema({"type": "string"})]
+
+ReceiptKey = Annotated[
+    PublicKey,
+    BeforeValidator(_public_key),
+    WithJsonSchema({"type": "string", "pattern": "^ed25519:[A-Za-z0-9+/]{43}=$"}),
+]
 
 
 class AgentRegistry(Model):
@@ -115,6 +129,10 @@ class Service(Model):
     front: Front | None = None
     volumes: Names = ()
     env_file: FilePath | None = None
+    receipts: Literal["promotes", "required"] = (
+        "promotes"  #: which orders must prove how their image was built and tested
+    )
+    receipts_from: Annotated[tuple[ReceiptKey, ...], OneOrMany()] = ()  #: keys held elsewhere; then always required
     keep: Count = 5  #: images kept for rollback
     drain: Duration = 30.0  #: longest wait for open connections of the old slot
     watch: Annotated[Watch, BeforeValidator(_watch, json_schema_input_type=Duration | Watch)] = Watch()

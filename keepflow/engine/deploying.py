@@ -240,7 +240,7 @@ def _offer(tx: Tx, master: Master, deployment: Deployment, environment: Environm
             tx.conn, deployment.fence, State.LOST, Reason("order-expired", "the order was never taken"), now
         )
     attempt = jobs.add_attempt(tx.conn, deployment.job_id, agent.id, now)
-    order = _order(tx.conn, deployment, environment, agent, attempt.fence, now)
+    order = _order(tx.conn, master, deployment, environment, agent, attempt.fence, now)
     payload = deploys.canonical(order.model_dump(mode="json"))
     envelope = dsse.seal(payload, orders.PAYLOAD_TYPE, master.order_key)
     body = messages.Deploy(fence=attempt.fence, deployment=deployment.id, envelope=envelope)
@@ -252,7 +252,13 @@ def _offer(tx: Tx, master: Master, deployment: Deployment, environment: Environm
 
 
 def _order(
-    conn: Connection, deployment: Deployment, environment: Environment, agent: agents.Agent, fence: int, now: int
+    conn: Connection,
+    master: Master,
+    deployment: Deployment,
+    environment: Environment,
+    agent: agents.Agent,
+    fence: int,
+    now: int,
 ) -> orders.DeployOrder:
     stored = releases.by_id(conn, deployment.release_id)
     project = projects.by_id(conn, environment.project_id)
@@ -274,6 +280,8 @@ def _order(
         ),
         description=deployment.description,
         description_hash=deployment.description_hash,
+        receipts=tuple(receipt.envelope for receipt in evidence.of_release(conn, master, stored).receipts),
+        evidence=evidence.wanted(deployment, environment),
         fence=fence,
         expect_current=placement.identity if promoted and placement else None,
         issued_at=now,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
 from keepflow.core import receipts as statements
+from keepflow.core.evidence import Evidence
 from keepflow.core.receipts import Base, Build, Result, Subject
 from keepflow.crypto import receipts as signed
+from keepflow.crypto.receipts import Trust
 from keepflow.engine.context import Master
+from keepflow.errors import BadReceipt
 from keepflow.store import environments, events, jobs, projects, receipts, releases, runs
 from keepflow.store.deployments import Deployment
+from keepflow.store.environments import Environment
 from keepflow.store.projects import Project
+from keepflow.store.receipts import StoredReceipt
 from keepflow.store.releases import StoredRelease
 from keepflow.store.runs import Run
 from keepflow.store.writer import Tx
+from keepflow.wire import orders
 
 
 def add_provenance(tx: Tx, master: Master, release_id: int, bases: tuple[Base, ...], now: int) -> None:
@@ -39,6 +47,7 @@ def add_provenance(tx: Tx, master: Master, release_id: int, bases: tuple[Base, .
         tx.conn,
         project_id=project.id,
         release_id=stored.id,
+        repository=subject.repository,
         digest=subject.digest,
         kind="provenance",
         made_by=f"{project.name}#{run.number}",
@@ -76,6 +85,7 @@ def add_test_result(
         tx.conn,
         project_id=project.id,
         release_id=stored.id,
+        repository=subject.repository,
         digest=subject.digest,
         kind="test-result",
         passed=passed,
@@ -96,6 +106,49 @@ def add_test_result(
         data={"kind": "test-result", "digest": subject.digest, "passed": passed},
     )
     return receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The receipts an order of a release carries (how it was built, what a person said last, what passed last), and
+    what they say, as far as this master itself signed them."""
+
+    receipts: tuple[StoredReceipt, ...]
+    says: Evidence
+
+
+def of_release(conn: Connection, master: Master, stored: StoredRelease) -> Known:
+    """Read what is known of a release and check every word of it, as the agent will."""
+    subject = _subject(stored)
+    if subject is None:
+        return Known((), Evidence())
+    chosen = _chosen(receipts.of_digest(conn, stored.project_id, subject.digest), stored)
+    trust = Trust((master.order_key.public,))
+    said: list[Build | Result] = []
+    for receipt in chosen:
+        try:
+            said.append(signed.read(receipt.envelope, subject, trust))
+        except BadReceipt as error:
+            return Known(chosen, Evidence(fault=f"receipt {receipt.id} of this digest does not fit: {error}"))
+    build = next((each for each in said if isinstance(each, Build)), None)
+    return Known(chosen, Evidence(build, statements.verdict(each for each in said if isinstance(each, Result))))
+
+
+def wanted(deployment: Deployment, environment: Environment) -> orders.Evidence:
+    """Return how much the receipts of a deployment's order must show."""
+    if environment.promote_from is None:
+        return "none"
+    return "passed" if deployment.kind == "rollback" else "tested"
+
+
+def _chosen(found: list[StoredReceipt], stored: StoredRelease) -> tuple[StoredReceipt, ...]:
+    """Pick what decides: of each kind the newest."""
+    newest = [receipt for receipt in reversed(found) if receipt.repository == stored.release.repository]
+    built = [receipt for receipt in newest if receipt.kind == "provenance" and receipt.release_id == stored.id]
+    tests = [receipt for receipt in newest if receipt.kind == "test-result"]
+    by_people = [receipt for receipt in tests if receipt.by_person]
+    passed = [receipt for receipt in tests if receipt.passed]
+    return tuple({receipt.id: receipt for receipt in (*built[:1], *by_people[:1], *passed[:1])}.values())
 
 
 def _subject(stored: StoredRelease) -> Subject | None:

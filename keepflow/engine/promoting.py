@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keepflow.core import deploys, promoting
+from keepflow.core import evidence as core_evidence
 from keepflow.core.deploys import Change
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import JobKind, Plan, PlannedJob
@@ -15,7 +16,7 @@ from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard, Host
 from keepflow.core.releases import is_digest
 from keepflow.core.states import Phase
-from keepflow.engine import deploying, dispatch
+from keepflow.engine import deploying, dispatch, evidence
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
 from keepflow.errors import NotFound, Refused, UsageError
@@ -169,7 +170,7 @@ def preview(master: Master, project: str, to: str, source: str, presser: Presser
         found = _project(conn, project)
         environment = _environment(conn, found, to)
         stored = find_release(conn, found, source)
-        guards = _guards(conn, found, environment, stored, presser)
+        guards = _guards(conn, master, found, environment, stored, presser)
         current = max(currents(conn, environment), key=lambda found: found.requested_at, default=None)
         serving = releases.by_id(conn, current.release_id) if current else None
         run = runs.by_id(conn, stored.run_id)
@@ -215,7 +216,7 @@ def promote(
         known = _known(tx.conn, key, environment, stored)
         if known is not None:
             return known
-    missing = promoting.unmet(_guards(tx.conn, found, environment, stored, presser))
+    missing = promoting.unmet(_guards(tx.conn, master, found, environment, stored, presser))
     if missing:
         raise Refused("; ".join(guard.sentence for guard in missing), code=missing[0].code)
     built = runs.by_id(tx.conn, stored.run_id)
@@ -264,12 +265,17 @@ def _environment(conn: Connection, project: Project, name: str) -> Environment:
 
 
 def _guards(
-    conn: Connection, project: Project, environment: Environment, stored: StoredRelease, presser: Presser
+    conn: Connection,
+    master: Master,
+    project: Project,
+    environment: Environment,
+    stored: StoredRelease,
+    presser: Presser,
 ) -> tuple[Guard, ...]:
     source = environments.by_name(conn, project.id, environment.promote_from or "")
     digest = stored.release.digest
     holding = deployments.holding(conn, environment.id)
-    return promoting.guards(
+    found = promoting.guards(
         promoting.Facts(
             release=stored.release,
             release_name=f"{project.name}#{runs.by_id(conn, stored.run_id).number}",
@@ -285,6 +291,10 @@ def _guards(
             lock=f"locked by {environment.locked_by}: {environment.locked_why}" if environment.locked_by else None,
         )
     )
+    if not stored.release.promotable:
+        return found
+    known = evidence.of_release(conn, master, stored)
+    return (*found, core_evidence.guard(known.says, person_wanted=bool(environment.verified_by)))
 
 
 def _host(conn: Connection, name: str) -> Host:

@@ -19,6 +19,7 @@ class StoredReceipt:
     id: int
     project_id: int
     release_id: int
+    repository: str
     digest: str
     kind: Kind
     passed: bool | None
@@ -33,6 +34,7 @@ def add(
     *,
     project_id: int,
     release_id: int,
+    repository: str,
     digest: str,
     kind: Kind,
     made_by: str,
@@ -45,6 +47,7 @@ def add(
     row = {
         "project_id": project_id,
         "release_id": release_id,
+        "repository": repository,
         "digest": digest,
         "kind": kind,
         "passed": passed,

@@ -237,6 +237,7 @@ receipts = Table(
     _id(),
     Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
     Column("release_id", Id, ForeignKey("releases.id"), nullable=False),
+    Column("repository", String(255), nullable=False),
     Column("digest", String(80), nullable=False),
     Column("kind", String(20), nullable=False),  # provenance | test-result
     Column("passed", Boolean),  # of a test result

@@ -6,7 +6,7 @@ The agent ignores unknown fields only when `critical` does not name them; a crit
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,7 @@ CRITICAL = (
     "description",
     "description_hash",
     "environment",
+    "evidence",
     "expect_current",
     "expires_at",
     "fence",
@@ -34,6 +35,14 @@ CRITICAL = (
     "service",
     "version",
 )
+
+
+#: How much the receipts of an order must show, least first: nothing; how the image was built; also that it once passed
+#: a test; also that the word that counts about it is not a rejection.
+Evidence = Literal["none", "built", "passed", "tested"]
+EVIDENCE: tuple[Evidence, ...] = ("none", "built", "passed", "tested")
+#: More receipts than an order ever needs; a hostile one must not buy unbounded verifications.
+MOST_RECEIPTS = 16
 
 
 class OrderImage(BaseModel):
@@ -69,7 +78,8 @@ class DeployOrder(BaseModel):
     image: OrderImage
     description: dict[str, Any]  #: the resolved container description (`core.deploys.to_json`)
     description_hash: str
-    receipts: tuple[dict[str, Any], ...] = ()
+    receipts: Annotated[tuple[dict[str, Any], ...], Field(max_length=MOST_RECEIPTS)] = ()
+    evidence: Evidence = "tested"  #: what the rules of the environment ask of `receipts`; the host's file may ask more
     fence: int = Field(ge=1)
     expect_current: str | None = None  #: identity that must serve now; None = not checked
     issued_at: int

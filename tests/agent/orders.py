@@ -84,6 +84,7 @@ class Court:
             "description": deploys.to_json(container),
             "description_hash": deploys.description_hash(container),
             "receipts": [],
+            "evidence": "none",
             "fence": 10 + number,
             "expect_current": None,
             "issued_at": self.now - MINUTE,

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 
+from keepflow import errors
 from keepflow.core.receipts import Build, Result, Subject
+from keepflow.crypto import dsse
 from keepflow.crypto import receipts as signed
 from keepflow.crypto.receipts import Trust
-from keepflow.engine import apply, evidence
+from keepflow.engine import apply, evidence, promoting
 from keepflow.engine.apply import REGISTRIES
-from keepflow.store import deployments, events, receipts, settings
+from keepflow.store import deployments, environments, events, receipts, settings, tables
 from keepflow.store.deployments import Deployment
 from keepflow.store.projects import Project
 from keepflow.store.receipts import StoredReceipt
 from keepflow.wire import messages
 from keepflow.wire.desired import DesiredRegistry
+from keepflow.wire.orders import PAYLOAD_TYPE, DeployOrder
 from tests.engine.test_dispatch import DIGEST, IMAGE, flow, push
 from tests.engine.world import PlayedAgent, World
 
@@ -140,3 +144,120 @@ def test_a_persons_word_is_kept_with_the_note_and_told(world: World, place: tupl
         told = [event for event in events.since(conn, 0, 1000) if event.kind == "receipt-made"]
     assert [event.data["kind"] for event in told] == ["provenance", "test-result", "test-result"]
     assert (told[-1].actor, told[-1].deployment_id) == ("ann", deployment.id)
+
+
+PRESSER = promoting.Presser("bo", True, frozenset())
+
+
+def production(world: World, project: Project) -> PlayedAgent:
+    """Add a production that is promoted to from test, and its agent."""
+    values = {"position": 1, "agent": "prod-1", "service": "keepwork", "branches": [], "promote_from": "test"}
+    world.call(lambda tx: environments.put(tx.conn, project.id, "production", world.tick(), values))
+    return world.agent("prod-1", capabilities=("deploy",))
+
+
+def promote(world: World) -> str:
+    """Press the button."""
+    return str(
+        world.call(
+            lambda tx: promoting.promote(
+                tx,
+                world.master,
+                project="keepwork",
+                to="production",
+                source=DIGEST,
+                presser=PRESSER,
+                note="",
+                key=None,
+                now=world.tick(),
+            )
+        )
+    )
+
+
+def judge(world: World, deployment: Deployment, passed: bool, person: str = "ann") -> None:
+    """Let a person say what they saw."""
+    world.call(
+        lambda tx: evidence.add_test_result(
+            tx, world.master, deployment, passed=passed, person=person, note="the cart is empty", now=world.tick()
+        )
+    )
+
+
+def test_the_order_of_a_promote_carries_what_proves_its_release_and_an_agent_takes_it(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    local, deployment = deployed(world, place)
+    judge(world, deployment, passed=False)
+    judge(world, deployment, passed=True, person="bo")
+    agent = production(world, place[0])
+    promote(world)
+    [sent] = agent.orders()
+    order = DeployOrder.model_validate_json(
+        dsse.open_(sent.envelope, PAYLOAD_TYPE, world.master.order_key.public), strict=True
+    )
+    assert order.evidence == "tested"
+    said = [signed.read(envelope, SUBJECT, Trust((world.master.order_key.public,))) for envelope in order.receipts]
+    assert [type(each) for each in said] == [Build, Result]
+    assert isinstance(said[1], Result)
+    assert (said[1].person, said[1].passed) == ("bo", True)
+    assert local.orders() == []
+
+
+def test_an_order_to_an_environment_that_nothing_is_promoted_to_asks_for_no_receipts(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    _agent, deployment = deployed(world, place)
+    assert deployment.order is not None
+    payload = dsse.open_(deployment.order, PAYLOAD_TYPE, world.master.order_key.public)
+    assert DeployOrder.model_validate_json(payload).evidence == "none"
+
+
+def test_no_promote_without_a_receipt_and_none_of_what_a_person_rejected(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    _agent, deployment = deployed(world, place)
+    production(world, place[0])
+    judge(world, deployment, passed=False)
+    with pytest.raises(errors.Refused, match="ann rejected this digest in keepwork/test: the cart is empty") as caught:
+        promote(world)
+    assert caught.value.code == "receipt"
+    world.call(lambda tx: tx.conn.execute(delete(tables.receipts)))
+    with pytest.raises(errors.Refused, match="no receipt says which run built this digest"):
+        promote(world)
+
+
+def test_a_receipt_that_somebody_changed_in_the_database_stops_the_promote_and_is_named(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    deployed(world, place)
+    production(world, place[0])
+    [provenance, tested] = found(world, place[0])
+    envelope = {**tested.envelope, "payload": provenance.envelope["payload"]}
+    change = update(tables.receipts).where(tables.receipts.c.id == tested.id).values(envelope=envelope)
+    world.call(lambda tx: tx.conn.execute(change))
+    with pytest.raises(errors.Refused, match=f"receipt {tested.id} of this digest does not fit: signatures"):
+        promote(world)
+
+
+def test_where_persons_verify_a_runs_word_is_not_enough(world: World, place: tuple[Project, Path]) -> None:
+    _agent, deployment = deployed(world, place)
+    production(world, place[0])
+    world.call(
+        lambda tx: environments.put(tx.conn, place[0].id, "production", world.tick(), {"verified_by": ["testers"]})
+    )
+    with pytest.raises(errors.Refused, match="no person tested it"):
+        promote(world)
+    judge(world, deployment, passed=True)
+    assert promote(world)
+
+
+def test_a_digest_of_the_same_name_in_another_repository_proves_nothing_here(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    deployed(world, place)
+    production(world, place[0])
+    other = update(tables.receipts).values(repository=f"{ADDRESS}/other")
+    world.call(lambda tx: tx.conn.execute(other))
+    with pytest.raises(errors.Refused, match="no receipt says which run built this digest"):
+        promote(world)

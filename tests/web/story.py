@@ -48,6 +48,8 @@ def open_master(home: Path, url: str = "http://localhost") -> Iterator[Master]:
     database.migrate()
     writer, wakes, vault = Writer(database), Wakes(), Vault.open(home / "master.key", create=True)
     logs = Logs(home, database, vault, wakes)
+    if not (home / "order.key").exists():
+        keys.generate().save(home / "order.key")
     writer.start()
     logs.start()
     try:
@@ -56,7 +58,7 @@ def open_master(home: Path, url: str = "http://localhost") -> Iterator[Master]:
             database=database,
             writer=writer,
             vault=vault,
-            order_key=keys.generate(),
+            order_key=keys.PrivateKey.load(home / "order.key"),
             wakes=wakes,
             mirrors=Mirrors(home, vault),
             logs=logs,
