@@ -146,14 +146,14 @@ class Hosts:
 def spread(plan: Plan, places: Mapping[str, Hosts]) -> Plan:
     """Make every deploy one job per host of its environment, in batches: one starts after the one before succeeded.
 
-    What needed the deploy needs all of its hosts. A deploy to an environment that is not in `places` stays one job
-    without a host.
+    What needed the deploy needs all of its hosts. A deploy that names its host stays as it is; one to an environment
+    that is not in `places` stays one job without a host.
     """
     became: dict[str, tuple[str, ...]] = {}
     jobs: list[PlannedJob] = []
     for job in plan.jobs:
         needs = tuple(key for need in job.needs for key in became.get(need, (need,)))
-        hosts = places.get(job.target) if job.kind == JobKind.DEPLOY else None
+        hosts = places.get(job.target) if job.kind == JobKind.DEPLOY and not job.host else None
         made = _per_host(replace(job, needs=needs), hosts) if hosts else [replace(job, needs=needs)]
         became[job.key] = tuple(one.key for one in made)
         jobs += made

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from keepflow.core import deploys
+from keepflow.core.flows import Container
 from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.core.text import one_line
@@ -45,6 +46,14 @@ ORDER_LIFE = 10 * 60 * 1_000_000
 _SENTENCE, _LOG_TAIL, _MOST_PHASES = 2000, 64 * 1024, 500
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a host is to serve: a release, and the description of an earlier deployment when it is to be as it was."""
+
+    release: StoredRelease
+    described: Container | None = None
+
+
 def start(tx: Tx, master: Master, job: Job, now: int) -> None:
     """Turn a ready deploy job and those of its other hosts into deployments and offer what may go now.
 
@@ -59,8 +68,8 @@ def start(tx: Tx, master: Master, job: Job, now: int) -> None:
             tx.after_commit(lambda: master.wakes.fire(f"run:{run.id}"))
             return
         environment, release = found
-        what = dict.fromkeys(environment.agents, release)
-        add(tx, environment, group, what, kind="deploy", by=run.actor or "keepflow", now=now)
+        wanted = dict.fromkeys(environment.agents, Wanted(release))
+        add(tx, environment, group, wanted, kind="deploy", by=run.actor or "keepflow", now=now)
     offer_waiting(tx, master, now)
 
 
@@ -74,7 +83,7 @@ def add(
     tx: Tx,
     environment: Environment,
     group: Sequence[Job],
-    what: Mapping[str, StoredRelease],
+    wanted: Mapping[str, Wanted],
     *,
     kind: str,
     by: str,
@@ -84,18 +93,19 @@ def add(
 ) -> str:
     """Write the deployments of one group down, one for each host; nothing is sent yet.
 
-    `what` says what each host is to serve. `key` is the asker's idempotency key and becomes the id of the first
+    `wanted` says what each host is to serve. `key` is the asker's idempotency key and becomes the id of the first
     deployment, which is returned. Each is asked for a microsecond after the one before: lists keep the order of hosts.
     """
     ids = [key or secrets.token_hex(16), *(secrets.token_hex(16) for _ in group[1:])]
     for index, job in enumerate(group):
         asked = {"id": ids[index], "kind": kind, "requested_by": by, "note": note, "requested_at": now + index}
-        _add(tx, environment, job, what[job.spec["host"]], asked)
+        _add(tx, environment, job, wanted[job.spec["host"]], asked)
     return ids[0]
 
 
-def _add(tx: Tx, environment: Environment, job: Job, release: StoredRelease, asked: dict[str, Any]) -> None:
-    description = deploys.resolve(release.container, environment.overrides)
+def _add(tx: Tx, environment: Environment, job: Job, wanted: Wanted, asked: dict[str, Any]) -> None:
+    release = wanted.release
+    description = wanted.described or deploys.resolve(release.container, environment.overrides)
     placement = environment.host(job.spec["host"])
     current = deployments.by_id(tx.conn, placement.current_id) if placement and placement.current_id else None
     before = deploys.from_json(current.description) if current else None
@@ -134,7 +144,7 @@ def offer_waiting(tx: Tx, master: Master, now: int) -> None:
 def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: int) -> None:
     """Write down what an agent says of a deployment; what a stale owner says changes nothing.
 
-    The caller moves the run on afterwards (`dispatch.advance`).
+    The caller does what follows from that: `hosts.follow`, `dispatch.advance`, `offer_waiting`.
     """
     if not isinstance(body, messages.DeployAnswer | messages.DeployPhase | messages.DeployFinished):
         raise TypeError(f"no deployment report: {type(body).__name__}")
@@ -151,17 +161,6 @@ def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: i
         _finished(tx, master, deployment, body, now)
     run_id = jobs.by_id(tx.conn, deployment.job_id).run_id
     tx.after_commit(lambda: master.wakes.fire(f"run:{run_id}"))
-
-
-def skip(tx: Tx, job: Job, reason: Reason, now: int) -> Reason:
-    """End the deployment of a job that will never start, and return the reason that people should read."""
-    culprit = next((found for found in group_of(tx.conn, job) if found.state == State.FAILED), None)
-    if culprit is not None and culprit.spec["host"]:
-        run = runs.by_id(tx.conn, job.run_id)
-        name = f"{projects.by_id(tx.conn, run.project_id).name}#{run.number}"
-        reason = Reason("stopped-after", f"stopped after {name} failed on {culprit.spec['host']}; not touched")
-    withdraw(tx.conn, job, reason, now)
-    return reason
 
 
 def withdraw(conn: Connection, job: Job, reason: Reason, now: int) -> bool:
@@ -342,10 +341,14 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         "log_tail": _kept(body.log_tail[-_LOG_TAIL:], _LOG_TAIL),
         "finished_at": now,
     }
+    if outcome == Phase.DONE:
+        placement = environment.host(deployment.host)
+        values["replaced_id"] = placement.current_id if placement else None
     deployments.move(tx.conn, deployment, outcome, values)
     if outcome == Phase.DONE:
         placements.set_current(tx.conn, environment.id, deployment.host, deployment.id)
-        evidence.add_test_result(tx, master, deployment, passed=True, person="", note="", now=now)
+        if _everywhere(tx.conn, deployment):
+            evidence.add_test_result(tx, master, deployment, passed=True, person="", note="", now=now)
     if body.serving is not None:
         _observe(tx.conn, environment, deployment, body, now)
     state = job_state_of(outcome)
@@ -357,7 +360,12 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         jobs.finish(tx.conn, deployment.job_id, state, reason, now)
     data = {"outcome": body.outcome, "code": code, "identity": deployment.identity}
     _event(tx, now, f"deployment-{outcome.value}", environment, deployment.id, actor=deployment.requested_by, data=data)
-    offer_waiting(tx, master, now)
+
+
+def _everywhere(conn: Connection, deployment: Deployment) -> bool:
+    """Say whether a deployment is done on every host of its environment that it was to go to."""
+    group = group_of(conn, jobs.by_id(conn, deployment.job_id))
+    return all(found is None or found.phase == Phase.DONE for found in (deployments.of_job(conn, j.id) for j in group))
 
 
 def _kept(text: str, limit: int = _SENTENCE) -> str:

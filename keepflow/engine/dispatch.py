@@ -71,8 +71,6 @@ def _start_due(tx: Tx, master: Master, run: Run, now: int) -> Progress:
         found = {job.key: job for job in jobs.of_run(tx.conn, run.id)}
         result = progress([_view(job) for job in found.values()])
         for key, reason in result.skipped.items():
-            if found[key].kind == JobKind.DEPLOY:
-                reason = deploying.skip(tx, found[key], reason, now)
             jobs.finish(tx.conn, found[key].id, State.SKIPPED, reason, now)
         for key in result.ready:
             _start(tx, master, found[key], now)

@@ -221,7 +221,7 @@ def promote(
         raise Refused("; ".join(guard.sentence for guard in missing), code=missing[0].code)
     built = runs.by_id(tx.conn, stored.run_id)
     run_id = _run(tx, master, found, environment, built, presser, now)
-    each = dict.fromkeys(environment.agents, stored)
+    each = dict.fromkeys(environment.agents, deploying.Wanted(stored))
     group = jobs.of_run(tx.conn, run_id)
     deployment = deploying.add(
         tx, environment, group, each, kind="promote", by=presser.name, now=now, note=note, key=key

@@ -12,7 +12,7 @@ from keepflow.core.progress import NO_REASON
 from keepflow.core.releases import ImageRef, Release
 from keepflow.core.states import Reason, State
 from keepflow.core.text import one_line
-from keepflow.engine import deploying, dispatch, evidence, lending, sending
+from keepflow.engine import deploying, dispatch, evidence, hosts, lending, sending
 from keepflow.engine.context import Master
 from keepflow.store import agents, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.jobs import Attempt
@@ -35,7 +35,10 @@ def take(tx: Tx, master: Master, agent_id: int, report: messages.Report, now: in
         deploying.report(tx, master, agent_id, body, now)
         attempt = jobs.attempt_by_fence(tx.conn, body.fence)
         if attempt is not None and not isinstance(body, messages.DeployPhase):
-            dispatch.advance(tx, master, jobs.by_id(tx.conn, attempt.job_id).run_id, now)
+            job = jobs.by_id(tx.conn, attempt.job_id)
+            hosts.follow(tx, master, job, now)
+            dispatch.advance(tx, master, job.run_id, now)
+            deploying.offer_waiting(tx, master, now)
         return
     attempt = jobs.held_attempt(tx.conn, body.fence, agent_id)
     if attempt is None:

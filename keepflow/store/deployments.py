@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, Exists, RowMapping, insert, select, update
 
 from keepflow.core.progress import NEEDS
 from keepflow.core.states import OUTCOMES, Phase
@@ -38,6 +38,7 @@ class Deployment:
     order: dict[str, Any] | None
     identity: str
     identity_before: str | None
+    replaced_id: str | None
     phases: list[dict[str, Any]]
     receipt: dict[str, Any] | None
     log_tail: str
@@ -91,10 +92,14 @@ def _newest(conn: Connection, condition: Any, limit: int, before: int | None) ->
 
 
 def holding(conn: Connection, environment_id: int) -> list[Deployment]:
-    """List the deployments of an environment that are not finished, or whose outcome is unknown; oldest first."""
+    """List the deployments of an environment that are not finished or whose outcome is unknown, in order of their turn.
+
+    Those an agent was sent come first, then rollbacks, then all else in the order in which it was asked for.
+    """
     query = select(deployments).where(deployments.c.environment_id == environment_id, deployments.c.phase.in_(HOLDING))
     rows = conn.execute(query.order_by(deployments.c.requested_at, deployments.c.job_id)).mappings()
-    return [_deployment(row) for row in rows]
+    found = [_deployment(row) for row in rows]
+    return sorted(found, key=lambda one: (one.phase == Phase.QUEUED, one.kind != "rollback"))
 
 
 def unsent(conn: Connection) -> list[Deployment]:
@@ -110,16 +115,16 @@ def unsent(conn: Connection) -> list[Deployment]:
 
 
 def done(conn: Connection, environment_id: int, limit: int) -> list[Deployment]:
-    """List the deployments that ended `done` in an environment, newest first."""
+    """List the deployments that ended `done` in an environment, and so did those to its other hosts; newest first."""
     query = select(deployments).where(
-        deployments.c.environment_id == environment_id, deployments.c.phase == Phase.DONE.value
+        deployments.c.environment_id == environment_id, deployments.c.phase == Phase.DONE.value, ~_stopped_half_way()
     )
     rows = conn.execute(query.order_by(deployments.c.requested_at.desc()).limit(limit)).mappings()
     return [_deployment(row) for row in rows]
 
 
 def was_done(conn: Connection, environment_id: int, digest: str) -> bool:
-    """Say whether an environment ever finished a deployment of this registry digest."""
+    """Say whether an environment ever finished a deployment of this registry digest, on every host it went to."""
     query = (
         select(deployments.c.id)
         .join(releases, releases.c.id == deployments.c.release_id)
@@ -127,6 +132,7 @@ def was_done(conn: Connection, environment_id: int, digest: str) -> bool:
             deployments.c.environment_id == environment_id,
             deployments.c.phase == Phase.DONE.value,
             releases.c.digest == digest,
+            ~_stopped_half_way(),
         )
     )
     return conn.execute(query.limit(1)).first() is not None
@@ -136,6 +142,22 @@ def move(conn: Connection, deployment: Deployment, phase: Phase, values: dict[st
     """Change a deployment only if it still is in the phase it was read in; say whether it was."""
     key = (deployments.c.id == deployment.id) & (deployments.c.phase == deployment.phase.value)
     return conn.execute(update(deployments).where(key).values(phase=phase.value, **values)).rowcount == 1
+
+
+def _stopped_half_way() -> Exists:
+    """Whether a deployment has a sibling, of the same run to another host of its environment, that is not `done`."""
+    job, sibling, its_job = jobs.alias(), deployments.alias(), jobs.alias()
+    query = (
+        select(sibling.c.id)
+        .join(its_job, its_job.c.id == sibling.c.job_id)
+        .join(job, job.c.run_id == its_job.c.run_id)
+        .where(
+            job.c.id == deployments.c.job_id,
+            sibling.c.environment_id == deployments.c.environment_id,
+            sibling.c.phase != Phase.DONE.value,
+        )
+    )
+    return query.correlate(deployments).exists()
 
 
 def _one(conn: Connection, condition: Any) -> Deployment | None:

@@ -297,6 +297,7 @@ deployments = Table(
     Column("order", JSON),  # the signed envelope as sent
     Column("identity", String(80), nullable=False),
     Column("identity_before", String(80)),
+    Column("replaced_id", String(40), ForeignKey("deployments.id")),  # what the host served until this was done
     Column("phases", JSON, nullable=False, default=list),  # [{"phase", "at", "detail"}] as reported
     Column("receipt", JSON),
     Column("log_tail", Text, nullable=False, default=""),

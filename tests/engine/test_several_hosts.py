@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from keepflow.core.states import Phase, State
-from keepflow.store import deployments, environments
+from keepflow.engine import commands
+from keepflow.store import deployments, environments, events
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
 from keepflow.wire import messages
@@ -198,3 +199,141 @@ def test_a_host_that_comes_back_remembers_what_it_was_made_to_serve(world: World
     assert farm.environment().agents == ("web-3",)
     world.environment(farm.project, "dev", ["dev"], HOSTS)
     assert farm.environment().hosts == before
+
+
+def _fail_second(farm: Farm, letter: str = "b") -> int:
+    """Deploy to two hosts, the first well, the second badly, and return the run's number."""
+    number = farm.push(letter)
+    farm.finish("web-1", farm.asked()["web-1"])
+    farm.finish("web-2", farm.asked()["web-2"], "reverted", "5xx in the watch window")
+    return number
+
+
+def test_hosts_switched_before_the_failure_go_back_to_what_they_served(world: World) -> None:
+    farm = Farm(world)
+    farm.serve("a")
+    failed = _fail_second(farm)
+    assert world.run(failed).state is State.FAILED
+    back = world.runs()[-1]
+    assert (back.number, back.flow) == (failed + 1, "rollback")
+    assert back.why == f"keepwork#{failed} failed on web-2; web-1 goes back to what served before"
+    orders = farm.asked()
+    assert list(orders) == ["web-1"]
+    stored = farm.deployment(orders["web-1"].deployment)
+    assert (stored.kind, stored.requested_by, stored.identity) == ("rollback", "keepflow", image("a").digest)
+    farm.finish("web-1", orders["web-1"])
+    assert world.run(back.number).state is State.SUCCEEDED
+    assert farm.serving() == dict.fromkeys(HOSTS, "a")
+    assert world.run(failed).state is State.FAILED, "what failed stays failed"
+
+
+def test_a_host_that_goes_back_is_described_as_it_was(world: World) -> None:
+    farm = Farm(world)
+    farm.serve("a")
+    world.environment(farm.project, "dev", ["dev", "main"], HOSTS, overrides={"env": {"NEW": "1"}})
+    _fail_second(farm)
+    order = farm.asked()["web-1"]
+    assert farm.deployment(order.deployment).description["env"] == {}
+
+
+def test_going_back_comes_before_a_deploy_that_waits(world: World) -> None:
+    farm = Farm(world, hosts=("web-1", "web-2"))
+    farm.serve("a")
+    number = farm.push("b")
+    farm.finish("web-1", farm.asked()["web-1"])
+    second = farm.asked()["web-2"]
+    later = farm.push("c", "main")
+    farm.finish("web-2", second, "failed", "did not start")
+    orders = farm.asked()
+    assert {farm.deployment(order.deployment).kind for order in orders.values()} == {"rollback"}
+    farm.finish("web-1", orders["web-1"])
+    assert world.run(number).state is State.FAILED
+    while orders := farm.asked():
+        for host, order in orders.items():
+            farm.finish(host, order)
+    assert world.run(later).state is State.SUCCEEDED
+    assert farm.serving() == {"web-1": "c", "web-2": "c"}
+
+
+def test_a_rollback_that_fails_is_not_rolled_back_and_the_others_still_go_back(world: World) -> None:
+    farm = Farm(world)
+    farm.serve("a")
+    farm.push("b")
+    farm.finish("web-1", farm.asked()["web-1"])
+    farm.finish("web-2", farm.asked()["web-2"])
+    farm.finish("web-3", farm.asked()["web-3"], "failed", "did not start")
+    farm.finish("web-1", farm.asked()["web-1"], "failed", "the old one does not start either")
+    farm.finish("web-2", farm.asked()["web-2"])
+    assert farm.asked() == {}
+    assert len(world.runs()) == 3, "nothing was started after the rollback"
+    assert (world.runs()[-1].state, farm.serving()) == (State.FAILED, {"web-1": "b", "web-2": "a", "web-3": "a"})
+
+
+def test_a_batch_is_put_back_when_all_of_it_has_ended(world: World) -> None:
+    farm = Farm(world, max_unavailable=2)
+    farm.serve("a")
+    farm.push("b")
+    orders = farm.asked()
+    farm.finish("web-2", orders["web-2"], "failed", "did not start")
+    assert farm.asked() == {}
+    farm.finish("web-1", orders["web-1"])
+    orders = farm.asked()
+    assert {host: farm.deployment(order.deployment).kind for host, order in orders.items()} == {"web-1": "rollback"}
+
+
+def test_a_host_without_its_order_is_not_begun_after_a_failure(world: World) -> None:
+    farm = Farm(world, max_unavailable=2)
+    farm.serve("a")
+    farm.hosts["web-2"].leave()
+    number = farm.push("b")
+    farm.finish("web-1", farm.asked()["web-1"], "failed", "did not start")
+    farm.hosts["web-2"].connect(capabilities=("deploy",))
+    assert farm.asked() == {}
+    assert farm.phases(number)["web-2"] == (Phase.FAILED, "stopped-after")
+    assert world.run(number).state is State.FAILED
+
+
+def test_a_first_deploy_that_fails_leaves_what_cannot_be_put_back_and_says_so(world: World) -> None:
+    farm = Farm(world)
+    _fail_second(farm, "a")
+    assert farm.asked() == {}
+    assert len(world.runs()) == 1
+    with world.read() as conn:
+        told = [event.data["sentence"] for event in events.since(conn, 0, 1000) if event.kind == "hosts-kept"]
+    assert told == ["keepwork#1 failed on web-2; web-1 served nothing before and cannot be put back"]
+
+
+def test_a_digest_that_stopped_half_way_never_counts_as_deployed(world: World) -> None:
+    farm = Farm(world)
+    farm.serve("a")
+    _fail_second(farm)
+    place = farm.environment().id
+    with world.read() as conn:
+        assert deployments.was_done(conn, place, str(image("a").digest))
+        assert not deployments.was_done(conn, place, str(image("b").digest))
+        assert {found.identity for found in deployments.done(conn, place, 10)} == {image("a").digest}
+
+
+def test_an_end_that_is_told_twice_puts_hosts_back_once(world: World) -> None:
+    farm = Farm(world)
+    farm.serve("a")
+    farm.push("b")
+    farm.finish("web-1", farm.asked()["web-1"])
+    order = farm.asked()["web-2"]
+    farm.finish("web-2", order, "failed", "did not start")
+    farm.finish("web-2", order, "failed", "did not start")
+    assert [run.flow for run in world.runs()] == ["dev", "dev", "rollback"]
+
+
+def test_a_cancelled_run_leaves_the_hosts_it_has_switched(world: World) -> None:
+    farm = Farm(world)
+    farm.serve("a")
+    number = farm.push("b")
+    order = farm.asked()["web-1"]
+    run = world.run(number)
+    answer = world.call(lambda tx: commands.cancel_run(tx, world.master, run.id, "bo", world.tick()))
+    assert answer.word == "too-late"
+    farm.finish("web-1", order)
+    assert farm.asked() == {}
+    assert farm.serving() == {"web-1": "b", "web-2": "a", "web-3": "a"}
+    assert world.run(number).state is State.CANCELLED

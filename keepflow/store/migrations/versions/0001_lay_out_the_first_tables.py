@@ -403,6 +403,7 @@ def upgrade() -> None:
         sa.Column("order", sa.JSON(), nullable=True),
         sa.Column("identity", sa.String(length=80), nullable=False),
         sa.Column("identity_before", sa.String(length=80), nullable=True),
+        sa.Column("replaced_id", sa.String(length=40), nullable=True),
         sa.Column("phases", sa.JSON(), nullable=False),
         sa.Column("receipt", sa.JSON(), nullable=True),
         sa.Column("log_tail", sa.Text(), nullable=False),
@@ -415,6 +416,9 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_deployments_job_id_jobs")),
         sa.ForeignKeyConstraint(["release_id"], ["releases.id"], name=op.f("fk_deployments_release_id_releases")),
+        sa.ForeignKeyConstraint(
+            ["replaced_id"], ["deployments.id"], name=op.f("fk_deployments_replaced_id_deployments")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deployments")),
         sa.UniqueConstraint("fence", name=op.f("uq_deployments_fence")),
     )
