@@ -151,8 +151,7 @@ PRESSER = promoting.Presser("bo", True, frozenset())
 
 def production(world: World, project: Project) -> PlayedAgent:
     """Add a production that is promoted to from test, and its agent."""
-    values = {"position": 1, "agent": "prod-1", "service": "keepwork", "branches": [], "promote_from": "test"}
-    world.call(lambda tx: environments.put(tx.conn, project.id, "production", world.tick(), values))
+    world.environment(project, "production", [], ("prod-1",), promote_from="test")
     return world.agent("prod-1", capabilities=("deploy",))
 
 
