@@ -6,6 +6,7 @@ be called at any time and any number of times.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy import Connection
@@ -26,7 +27,13 @@ QUEUE, LATEST, CANCEL, PARALLEL = "queue", "latest", "cancel", "parallel"
 
 def advance(tx: Tx, master: Master, run_id: int, now: int) -> None:
     """Move one run on as far as it goes now, then the runs that waited for it, and hand out jobs that became ready."""
-    _assign(tx, master, _advance(tx, master, [run_id], now), now)
+    advance_all(tx, master, [run_id], now)
+
+
+def advance_all(tx: Tx, master: Master, run_ids: Sequence[int], now: int) -> None:
+    """Do what `advance` does with several runs, in this order."""
+    if run_ids:
+        _assign(tx, master, _advance(tx, master, list(run_ids), now), now)
 
 
 def assign(tx: Tx, master: Master, now: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,7 +24,7 @@ from keepflow.engine import clock
 from keepflow.engine.context import Master
 from keepflow.engine.deciding import decided, handle
 from keepflow.store import deliveries
-from keepflow.store.deliveries import Delivery, NewDelivery
+from keepflow.store.deliveries import NewDelivery
 from keepflow.store.projects import Project
 from keepflow.store.writer import Tx
 
@@ -35,6 +36,10 @@ _PROJECTS_AT_ONCE = 4
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  #: seconds until a remote that did not answer is asked again
 _PAUSE = 0.005  #: seconds between two looks that found work
 _IDLE_PAUSE = 0.05  #: seconds between two that found none: a storm of hooks must not become a storm of queries
+#: Refs in one batch: each costs a fetch, and the first one waits for the last. And deliveries of each: of a storm they
+#: keep the one writer busy for some 20 ms.
+_REFS, _BATCH = 4, 256
+_LULL, _LONGEST_PAUSE = 0.005, 0.1  #: seconds without a hook, and of waiting for that, between two batches
 _TRIES = 3  #: of a delivery on which keepflow itself fails
 
 
@@ -128,18 +133,20 @@ class Intake:
     def __init__(self, master: Master) -> None:
         self._master = master
         self._wake = threading.Event()
+        self._heard = 0.0  #: when hooks came in last, in monotonic seconds
         self._stopping = False
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._busy: set[int] = set()
         self._retries: dict[int, _Retry] = {}
+        self._failures: Counter[int] = Counter()  #: by delivery, on which keepflow itself fails
         self._subscriptions: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def start(self) -> None:
         """Begin with what an earlier process left unhandled."""
         wakes = self._master.wakes
-        self._subscriptions = [wakes.subscribe("deliveries", self._wake.set), wakes.subscribe("projects", self._forget)]
+        self._subscriptions = [wakes.subscribe("deliveries", self._hear), wakes.subscribe("projects", self._forget)]
         self._wake.set()
         self._thread.start()
 
@@ -154,6 +161,10 @@ class Intake:
             self._thread.join(timeout)
         with self._idle:
             self._idle.wait_for(lambda: not self._busy, max(0.0, deadline - time.monotonic()))
+
+    def _hear(self) -> None:
+        self._heard = time.monotonic()
+        self._wake.set()
 
     def _forget(self) -> None:
         """Try every remote again at once: somebody changed a project."""
@@ -202,9 +213,8 @@ class Intake:
 
     def _work(self, project_id: int) -> None:
         try:
-            while not self._stopping and (delivery := self._next(project_id)) is not None:
-                if not self._try(project_id, delivery):
-                    break
+            while not self._stopping and (ids := self._next(project_id)) and self._try(project_id, ids):
+                self._let_hooks_pass()
         except errors.KeepflowError as error:  # the store is closed, or cannot be read now
             log.warning("deliveries cannot be handled now", reason=error.message)
             self._put_off(project_id)
@@ -214,49 +224,63 @@ class Intake:
                 self._idle.notify_all()
             self._wake.set()
 
-    def _next(self, project_id: int) -> Delivery | None:
+    def _next(self, project_id: int) -> list[int]:
         with self._master.database.read() as conn:
-            return deliveries.next_unhandled(conn, project_id)
+            refs = deliveries.refs_waiting(conn, project_id)[:_REFS]
+            return [found for ref in refs for found in deliveries.unhandled_ids(conn, project_id, ref, _BATCH)]
 
-    def _try(self, project_id: int, delivery: Delivery) -> bool:
-        """Handle one delivery; False when the project must wait."""
+    def _let_hooks_pass(self) -> None:
+        """Wait until hooks have stopped coming in for a moment, but not for long: to accept them goes first."""
+        deadline = time.monotonic() + _LONGEST_PAUSE
+        while not self._stopping and (now := time.monotonic()) < deadline and now - self._heard < _LULL:
+            time.sleep(_LULL)
+
+    def _try(self, project_id: int, ids: Sequence[int]) -> bool:
+        """Handle some of these deliveries, the oldest ones of a project; False when the project must wait."""
         try:
-            handle(self._master, delivery.id, clock.now())
-        except errors.KeepflowError as error:
-            if isinstance(error, errors.Unavailable) and not isinstance(error, errors.ProgramMissing):
-                raise  # it is the store that cannot take anything now
-            ref = delivery.event.ref if delivery.event else ""
-            self._explain(delivery, f"waiting: cannot fetch {ref}", error.message)
-            self._put_off(project_id)
-            return False
+            stuck = handle(self._master, ids, clock.now())
+        except errors.KeepflowError:  # it is the store that cannot take anything now
+            raise
         except Exception as error:
-            log.exception("a delivery could not be handled", delivery=delivery.id)
-            if self._put_off(project_id) < _TRIES:
-                self._explain(delivery, "waiting: keepflow failed and tries again", repr(error))
+            if len(ids) > 1:
+                return all(self._try(project_id, [one]) for one in ids)
+            log.exception("a delivery could not be handled", delivery=ids[0])
+            self._failures[ids[0]] += 1
+            if self._failures[ids[0]] < _TRIES:
+                self._put_off(project_id)
+                self._explain(ids[0], "waiting: keepflow failed and tries again", repr(error))
                 return False
-            self._give_up(delivery)
+            self._give_up(ids[0])
+            del self._failures[ids[0]]
+        else:
+            if stuck is not None:
+                event = stuck.delivery.event
+                self._explain(
+                    stuck.delivery.id, f"waiting: cannot fetch {event.ref if event else ''}", stuck.error.message
+                )
+                self._put_off(project_id)
+                return False
         with self._lock:
             self._retries.pop(project_id, None)
         return True
 
-    def _explain(self, delivery: Delivery, what: str, why: str) -> None:
+    def _explain(self, delivery_id: int, what: str, why: str) -> None:
         sentence = f"{one_line(what, 300)}: {one_line(why, 600)}"
-        log.warning("a delivery waits", delivery=delivery.id, reason=sentence)
-        self._master.writer.call(lambda tx: deliveries.explain_wait(tx.conn, delivery.id, sentence))
+        log.warning("a delivery waits", delivery=delivery_id, reason=sentence)
+        self._master.writer.call(lambda tx: deliveries.explain_wait(tx.conn, delivery_id, sentence))
 
-    def _give_up(self, delivery: Delivery) -> None:
+    def _give_up(self, delivery_id: int) -> None:
         decision = decided(
             "keepflow failed on this delivery, and its own log has the details: report it, then push again"
         )
-        self._master.writer.call(lambda tx: deliveries.decide(tx.conn, delivery.id, decision, clock.now()))
+        self._master.writer.call(lambda tx: deliveries.decide(tx.conn, delivery_id, decision, clock.now()))
 
-    def _put_off(self, project_id: int) -> int:
-        """Let a project wait, longer each time, and return how many times in a row it had to."""
+    def _put_off(self, project_id: int) -> None:
+        """Let a project wait, longer each time."""
         with self._lock:
             tries = self._retries[project_id].tries + 1 if project_id in self._retries else 1
             longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (tries - 1))
             self._retries[project_id] = _Retry(tries, time.monotonic() + random.uniform(longest / 2, longest))  # noqa: S311 - spreads load, guards nothing
-        return tries
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from keepflow.tools.git import Commit, Mirror, Remote, check_ref, init_bare, ls_
 FLOW_FILES = (".keepflow.yml", ".keepflow.yaml")
 FLOW_FILE_LIMIT = 256 * 1024
 _FETCH_SECONDS = 120.0
+_ANSWERS_KEPT = 1024  #: whether one commit contains another never changes either
 _FLOW_FILES_KEPT = 16  #: what a commit says never changes; a storm of hooks names few commits
 
 _FlowFile = tuple[str, bytes] | None
@@ -38,6 +39,7 @@ class Mirrors:
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[tuple[int, str], tuple[int, str]] = {}  # (project, ref) → when its remote was asked, head
         self._flow_files: OrderedDict[tuple[int, str, str], _FlowFile] = OrderedDict()
+        self._contained: OrderedDict[tuple[int, str, str], bool] = OrderedDict()
 
     def path(self, project: Project) -> Path:
         """Return where the mirror of a project lies."""
@@ -84,6 +86,16 @@ class Mirrors:
             return self._mirror(project).is_ancestor(earlier, later)
         except errors.CommandFailed:
             return False
+
+    def contains(self, project: Project, head: str, sha: str) -> bool:
+        """Say whether a commit is part of a head that was fetched: its whole history is here, so the answer stays."""
+        key = (project.id, head, sha)
+        found = self._contained.get(key)
+        if found is None:
+            found = self._contained[key] = self.is_ancestor(project, sha, head)
+            while len(self._contained) > _ANSWERS_KEPT:
+                self._contained.popitem(last=False)
+        return found
 
     def heads(self, project: Project) -> dict[str, str]:
         """Ask the remote for its branches and tags. Raises BadRemote, CommandFailed, CommandTimeout."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from keepflow import errors
@@ -31,28 +32,72 @@ class Found:
     log: str = ""
     newer: str | None = None
 
+    def taken_after(self, taken: str | None) -> str | None:
+        """Return the commit that is the last one taken of the ref once this is decided; `taken` is it before."""
+        if self.gone:
+            return taken if self.head is not None else None
+        return taken if self.newer is not None else self.event.sha
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event, and when keepflow was told of it."""
+
+    event: Event
+    at: int
+
 
 def look(master: Master, project: Project, event: Event, taken: str | None, told_at: int, now: int) -> Found:
-    """Fetch the ref of an event and read the flow file at its commit.
+    """Fetch the ref of one event and read the flow file at its commit; see `look_all`."""
+    return look_all(master, project, [Told(event, told_at)], taken, now)[0]
 
-    `taken` is the commit last taken of that ref, `told_at` when the event came.
+
+def look_all(master: Master, project: Project, told: Sequence[Told], taken: str | None, now: int) -> list[Found]:
+    """Look what the repository says about events of one ref, in the order they came: one fetch answers them all.
+
+    `taken` is the commit last taken of that ref.
     Raises CommandFailed or BadRemote when the remote cannot be asked now. Not for the writer thread: it runs git.
     """
     try:
-        ref, sha = check_ref(event.ref), check_sha(event.sha)
+        ref = check_ref(told[0].event.ref)
     except errors.UsageError as error:
-        return Found(event, gone=error.message)
-    head = master.mirrors.fetch_told(project, ref, sha, told_at, now).head
-    if head is None:
-        return Found(event, gone=f"{quoted(ref)} is not at the remote any more")
-    if head != sha and not master.mirrors.is_ancestor(project, sha, head):
-        rewritten = f"{sha[:12]} is no longer part of {quoted(ref)}, which was rewritten and now is at {head[:12]}"
-        return Found(event, gone=rewritten, head=head)
-    return replace(
-        _flow_file(master, project, _described(master, project, event), sha),
-        head=head,
-        newer=_newer(master, project, event, head, taken),
-    )
+        return [Found(one.event, gone=error.message) for one in told]
+    last = told[-1]
+    head = master.mirrors.fetch_told(project, ref, last.event.sha, last.at, now).head
+    looking, answers = _Looking(master, project, ref, head), []
+    for one in told:
+        found = looking.at(one.event, taken)
+        taken = found.taken_after(taken)
+        answers.append(found)
+    return answers
+
+
+class _Looking:
+    """What the repository says about one ref, whose head was just fetched; each commit is looked at once."""
+
+    def __init__(self, master: Master, project: Project, ref: str, head: str | None) -> None:
+        self._master, self._project, self._ref, self._head = master, project, ref, head
+        self._read: dict[str, Found] = {}
+
+    def at(self, event: Event, taken: str | None) -> Found:
+        """Return what is found out about an event of this ref, when `taken` was taken last."""
+        head, sha = self._head, event.sha
+        try:
+            check_sha(sha)
+        except errors.UsageError as error:
+            return Found(event, gone=error.message, head=head)
+        if head is None:
+            return Found(event, gone=f"{quoted(self._ref)} is not at the remote any more")
+        if head != sha and not self._master.mirrors.contains(self._project, head, sha):
+            rewritten = (
+                f"{sha[:12]} is no longer part of {quoted(self._ref)}, which was rewritten and now is at {head[:12]}"
+            )
+            return Found(event, gone=rewritten, head=head)
+        described = _described(self._master, self._project, event)
+        if sha not in self._read:
+            self._read[sha] = _flow_file(self._master, self._project, described, sha)
+        newer = _newer(self._master, self._project, event, head, taken)
+        return replace(self._read[sha], event=described, head=head, newer=newer)
 
 
 def _described(master: Master, project: Project, event: Event) -> Event:

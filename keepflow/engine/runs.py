@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from keepflow.engine.context import Master
 from keepflow.store import deployments, environments, events, jobs, projects, runs
 from keepflow.store.jobs import Job
 from keepflow.store.projects import Project
-from keepflow.store.runs import Run
+from keepflow.store.runs import NewRun, Run
 from keepflow.store.writer import Tx
 from keepflow.wire.messages import StopJob
 
@@ -83,7 +84,7 @@ def add_ended(
     trust = trust_of(tx.conn, project, event)
     run = _insert(tx, master, project, event, Plan(flow, ()), state, reason, why, trust, delivery_id, now)
     if superseded_by is not None:
-        runs.point_to_newer(tx.conn, run.id, superseded_by)
+        runs.point_to_newer(tx.conn, [run.id], superseded_by)
     if log:
         planned = PlannedJob("flow-file", JobKind.SCRIPT)
         job_id = jobs.add(tx.conn, run.id, 0, planned, asdict(planned), NO_REASON, now)
@@ -92,6 +93,47 @@ def add_ended(
         jobs.finish(tx.conn, job_id, state, reason, now)
         tx.after_commit(partial(master.logs.put, attempt.log_path, log))
     return run.id
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A run that is over before it began, because run number `by` is made in the same transaction."""
+
+    event: Event
+    flow: str
+    reason: Reason
+    why: str
+    delivery_id: int
+    by: int
+
+
+def add_superseded(tx: Tx, master: Master, project: Project, news: Sequence[Superseded], now: int) -> list[int]:
+    """Add runs as `add_ended` does with one, all at once, and return their row ids."""
+    trusts = {
+        event.ref: trust_of(tx.conn, project, event) for event in {new.event.ref: new.event for new in news}.values()
+    }
+    plans = {flow: plan_to_json(Plan(flow, ())) for flow in {new.flow for new in news}}
+    first = projects.next_number(tx.conn, project.id, len(news))
+    rows = [
+        NewRun(
+            project.id,
+            number,
+            new.flow,
+            new.event,
+            State.SUPERSEDED,
+            new.reason,
+            new.why,
+            plans[new.flow],
+            trusts[new.event.ref],
+            new.delivery_id,
+        )
+        for number, new in enumerate(news, first)
+    ]
+    ids = runs.add_all(tx.conn, now, rows)
+    told = [(row.event.actor, run_id, _created(row)) for row, run_id in zip(rows, ids, strict=True)]
+    events.add_all(tx, now, "run-created", project.id, told)
+    tx.after_commit(partial(master.wakes.fire, "events"))
+    return ids
 
 
 def stop(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now: int) -> str:
@@ -140,25 +182,24 @@ def _insert(
     now: int,
 ) -> Run:
     number = projects.next_number(tx.conn, project.id)
-    run = runs.add(
-        tx.conn,
-        now,
-        project.id,
-        number,
-        plan.flow,
-        event,
-        state=state,
-        reason=reason,
-        why=why,
-        plan=plan_to_json(plan),
-        trust=trust,
-        delivery_id=delivery_id,
-    )
-    data: dict[str, Any] = {"number": number, "flow": plan.flow, "ref": event.ref, "sha": event.sha, "why": why}
-    data |= {"state": state.value, "reason": reason.sentence}
-    events.add(tx, now, "run-created", actor=event.actor, project_id=project.id, run_id=run.id, data=data)
+    new = NewRun(project.id, number, plan.flow, event, state, reason, why, plan_to_json(plan), trust, delivery_id)
+    run = runs.add(tx.conn, now, new)
+    events.add(tx, now, "run-created", actor=event.actor, project_id=project.id, run_id=run.id, data=_created(new))
     tx.after_commit(partial(master.wakes.fire, "events"))
     return run
+
+
+def _created(new: NewRun) -> dict[str, Any]:
+    """Return what the event of a new run says."""
+    return {
+        "number": new.number,
+        "flow": new.flow,
+        "ref": new.event.ref,
+        "sha": new.event.sha,
+        "why": new.why,
+        "state": new.state.value,
+        "reason": new.reason.sentence,
+    }
 
 
 def _supersede_older(tx: Tx, master: Master, project: Project, run: Run, now: int) -> None:
@@ -169,7 +210,7 @@ def _supersede_older(tx: Tx, master: Master, project: Project, run: Run, now: in
             continue
         if cancels or _can_be_dropped(tx.conn, older):
             stop(tx, master, older, State.SUPERSEDED, reason, now)
-            runs.point_to_newer(tx.conn, older.id, run.id)
+            runs.point_to_newer(tx.conn, [older.id], run.id)
             dispatch.ended(tx, master, older, now)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, func, select, update
 
 from keepflow.core.events import Event, Parsed
 from keepflow.store.tables import deliveries, projects
@@ -36,7 +36,15 @@ class Delivery:
     handled_at: int | None
 
 
-_COLUMNS = [column for column in deliveries.c if column.name != "body"]
+_COLUMNS = [column for column in deliveries.c if column.name not in ("body", "ref")]
+
+
+#: Built once; as one statement for many rows.
+_DECIDE = (
+    update(deliveries)
+    .where(deliveries.c.id == bindparam("row"), deliveries.c.handled.is_(False))
+    .values(decision=bindparam("decision"), handled=True, handled_at=bindparam("at"))
+)
 
 
 def _delivery(row: RowMapping) -> Delivery:
@@ -97,6 +105,7 @@ def _values(new: NewDelivery) -> tuple[Any, ...]:
         json.dumps(new.headers),
         new.body,
         json.dumps(event.to_json()) if event else None,
+        event.ref[:255] if event else "",
         new.parsed.word,
         final,
         json.dumps(new.decision) if new.decision else None,
@@ -107,8 +116,8 @@ def _values(new: NewDelivery) -> tuple[Any, ...]:
 
 @functools.cache
 def _insert_text(mark: str, rows: int) -> str:
-    names = ("project_id", "delivery", "forge", "event_name", "headers", "body", "event", "word", "handled", "decision")
-    columns = (*names, "received_at", "handled_at")
+    told = ("project_id", "delivery", "forge", "event_name", "headers", "body", "event", "ref", "word")
+    columns = (*told, "handled", "decision", "received_at", "handled_at")
     row = f"({', '.join([mark] * len(columns))})"
     return (
         f"INSERT INTO deliveries ({', '.join(columns)}) VALUES {', '.join([row] * rows)} "  # noqa: S608 - fixed names and marks only
@@ -162,10 +171,47 @@ def next_unhandled(conn: Connection, project_id: int) -> Delivery | None:
     return _delivery(row) if row else None
 
 
+def refs_waiting(conn: Connection, project_id: int) -> list[str]:
+    """List the refs of a project that have unhandled deliveries: that of the oldest one, then those with the fewest."""
+    oldest = func.min(deliveries.c.id)
+    query = select(deliveries.c.ref, oldest, func.count()).where(_unhandled(project_id)).group_by(deliveries.c.ref)
+    found = sorted(conn.execute(query.order_by(oldest)), key=lambda row: row[2])
+    first = min(found, key=lambda row: row[1], default=None)
+    return [row[0] for row in sorted(found, key=lambda row: row is not first)]
+
+
+def unhandled_ids(conn: Connection, project_id: int, ref: str, limit: int) -> list[int]:
+    """List the oldest unhandled deliveries of one ref, by row id."""
+    query = select(deliveries.c.id).where(_unhandled(project_id), deliveries.c.ref == ref)
+    return list(conn.execute(query.order_by(deliveries.c.id).limit(limit)).scalars())
+
+
+def _unhandled(project_id: int) -> ColumnElement[bool]:
+    return and_(deliveries.c.handled.is_(False), deliveries.c.project_id == project_id)
+
+
+def unhandled(conn: Connection, ids: Collection[int]) -> list[Delivery]:
+    """Return those of these deliveries that are not handled, oldest first."""
+    query = select(*_COLUMNS).where(deliveries.c.id.in_(ids), deliveries.c.handled.is_(False))
+    return [_delivery(row) for row in conn.execute(query.order_by(deliveries.c.id)).mappings()]
+
+
+def unhandled_among(conn: Connection, ids: Collection[int]) -> set[int]:
+    """Return the row ids of those of these deliveries that are not handled."""
+    query = select(deliveries.c.id).where(deliveries.c.id.in_(ids), deliveries.c.handled.is_(False))
+    return set(conn.execute(query).scalars())
+
+
 def decide(conn: Connection, delivery_id: int, decision: dict[str, Any], now: int) -> bool:
     """Write the decision and the handled mark; False when somebody handled it before, and nothing was changed."""
     query = update(deliveries).where(deliveries.c.id == delivery_id, deliveries.c.handled.is_(False))
     return conn.execute(query.values(decision=decision, handled=True, handled_at=now)).rowcount == 1
+
+
+def decide_all(conn: Connection, decisions: Mapping[int, dict[str, Any]], now: int) -> None:
+    """Write decisions, by row id, and the handled marks; one that was handled before is left as it is."""
+    if decisions:
+        conn.execute(_DECIDE, [{"row": row, "decision": told, "at": now} for row, told in decisions.items()])
 
 
 def explain_wait(conn: Connection, delivery_id: int, sentence: str) -> None:

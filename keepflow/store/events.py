@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,28 @@ def add(
     `actor` is a user name, `agent:<name>`, a forge's sender, or "" for keepflow itself. Readers are told by whoever
     submits the closure (topic `events`).
     """
-    row: dict[str, Any] = {
+    row = _row(now, kind, actor, project_id, run_id, environment_id, deployment_id, agent_id, data)
+    return int(tx.conn.execute(_ADD, _chained(tx, row)).scalar_one())
+
+
+def add_all(tx: Tx, now: int, kind: str, project_id: int, told: Sequence[tuple[str, int, Mapping[str, Any]]]) -> None:
+    """Append events of one kind about runs of one project: each has its actor, its run's row id and its data."""
+    rows = [_row(now, kind, actor, project_id, run_id, None, None, None, data) for actor, run_id, data in told]
+    tx.conn.execute(events.insert(), [_chained(tx, row) for row in rows])
+
+
+def _row(
+    now: int,
+    kind: str,
+    actor: str,
+    project_id: int | None,
+    run_id: int | None,
+    environment_id: int | None,
+    deployment_id: str | None,
+    agent_id: int | None,
+    data: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    return {
         "at": now,
         "kind": kind,
         "actor": actor[:200],
@@ -65,9 +86,11 @@ def add(
         "agent_id": agent_id,
         "data": dict(data or {}),
     }
-    previous = tx.chain or _last_link(tx.conn)
-    tx.chain = link(previous, row)
-    return int(tx.conn.execute(_ADD, {**row, "chain": tx.chain}).scalar_one())
+
+
+def _chained(tx: Tx, row: dict[str, Any]) -> dict[str, Any]:
+    tx.chain = link(tx.chain or _last_link(tx.conn), row)
+    return {**row, "chain": tx.chain}
 
 
 def link(previous: str, row: Mapping[str, Any]) -> str:

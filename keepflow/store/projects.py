@@ -86,7 +86,12 @@ def remove(conn: Connection, project_id: int, now: int) -> None:
     change(conn, project_id, removed_at=now)
 
 
-def next_number(conn: Connection, project_id: int) -> int:
-    """Take the next number of a run; a number that was taken is never given again."""
-    raised = update(projects).where(projects.c.id == project_id).values(next_number=projects.c.next_number + 1)
-    return int(conn.execute(raised.returning(projects.c.next_number)).scalar_one()) - 1
+def next_number(conn: Connection, project_id: int, count: int = 1) -> int:
+    """Take the next number of a run, or the first of several; a number that was taken is never given again."""
+    raised = update(projects).where(projects.c.id == project_id).values(next_number=projects.c.next_number + count)
+    return int(conn.execute(raised.returning(projects.c.next_number)).scalar_one()) - count
+
+
+def coming_number(conn: Connection, project_id: int) -> int:
+    """Return the number that `next_number` gives next."""
+    return int(conn.execute(select(projects.c.next_number).where(projects.c.id == project_id)).scalar_one())

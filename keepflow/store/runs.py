@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select, 
 
 from keepflow.core.events import Event
 from keepflow.core.states import FINAL, LIVE, MOVES, Reason, State
-from keepflow.store.tables import runs
+from keepflow.store.tables import deliveries, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +48,54 @@ def _run(row: RowMapping) -> Run:
 _BY_ID = select(runs).where(runs.c.id == bindparam("id"))
 
 
-def add(
-    conn: Connection,
-    now: int,
-    project_id: int,
-    number: int,
-    flow: str,
-    event: Event,
-    *,
-    state: State,
-    reason: Reason,
-    why: str,
-    plan: dict[str, Any],
-    trust: str,
-    delivery_id: int | None,
-) -> Run:
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that is about to be added."""
+
+    project_id: int
+    number: int
+    flow: str
+    event: Event
+    state: State
+    reason: Reason
+    why: str
+    plan: dict[str, Any]
+    trust: str
+    delivery_id: int | None
+
+
+def add(conn: Connection, now: int, new: NewRun) -> Run:
     """Add a run and return it."""
-    query = runs.insert().values(
-        project_id=project_id,
-        number=number,
-        flow=flow,
-        state=state.value,
-        reason_code=reason.code,
-        reason=reason.sentence,
-        event=event.to_json(),
-        ref=event.ref[:255],
-        sha=event.sha,
-        message=event.message,
-        actor=event.actor[:200],
-        why=why,
-        plan=plan,
-        trust=trust,
-        delivery_id=delivery_id,
-        created_at=now,
-        finished_at=now if state in FINAL else None,
-    )
-    return _run(conn.execute(query.returning(*runs.c)).mappings().one())
+    return _run(conn.execute(runs.insert().returning(*runs.c), _values(new, now)).mappings().one())
+
+
+def add_all(conn: Connection, now: int, news: Sequence[NewRun]) -> list[int]:
+    """Add runs in this order and return their row ids."""
+    query = runs.insert().returning(runs.c.id, sort_by_parameter_order=True)
+    return list(conn.execute(query, [_values(new, now) for new in news]).scalars())
+
+
+def _values(new: NewRun, now: int) -> dict[str, Any]:
+    event = new.event
+    return {
+        "project_id": new.project_id,
+        "number": new.number,
+        "flow": new.flow,
+        "state": new.state.value,
+        "reason_code": new.reason.code,
+        "reason": new.reason.sentence,
+        "event": event.to_json(),
+        "ref": event.ref[:255],
+        "sha": event.sha,
+        "message": event.message,
+        "actor": event.actor[:200],
+        "why": new.why,
+        "plan": new.plan,
+        "trust": new.trust,
+        "delivery_id": new.delivery_id,
+        "created_at": now,
+        "finished_at": now if new.state in FINAL else None,
+    }
 
 
 def by_id(conn: Connection, run_id: int) -> Run:
@@ -147,10 +159,21 @@ def _live(project_id: int, flow: str, ref: str | None = None) -> Select[Any]:
     return query if ref is None else query.where(runs.c.ref == ref)
 
 
-def of_commit(conn: Connection, project_id: int, ref: str, sha: str) -> list[Run]:
-    """List the runs of one commit on one ref, oldest first."""
-    query = select(runs).where(runs.c.project_id == project_id, runs.c.ref == ref, runs.c.sha == sha)
+def last_of_commit(conn: Connection, project_id: int, ref: str, sha: str) -> Run | None:
+    """Return the newest run of one commit on one ref."""
+    row = conn.execute(_of_commit(project_id, ref, sha).order_by(runs.c.id.desc()).limit(1)).mappings().first()
+    return _run(row) if row else None
+
+
+def of_commit_by(conn: Connection, project_id: int, ref: str, sha: str, forge: str) -> list[Run]:
+    """List the runs of one commit on one ref that deliveries of one forge started, oldest first."""
+    query = _of_commit(project_id, ref, sha).join(deliveries, deliveries.c.id == runs.c.delivery_id)
+    query = query.where(deliveries.c.forge == forge)
     return [_run(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+
+
+def _of_commit(project_id: int, ref: str, sha: str) -> Select[Any]:
+    return select(runs).where(runs.c.project_id == project_id, runs.c.ref == ref, runs.c.sha == sha)
 
 
 def move(conn: Connection, run_id: int, state: State, reason: Reason, now: int, **columns: Any) -> bool:
@@ -172,9 +195,10 @@ def bind_agent(conn: Connection, run_id: int, agent_id: int) -> None:
     conn.execute(update(runs).where(runs.c.id == run_id).values(agent_id=agent_id))
 
 
-def point_to_newer(conn: Connection, run_id: int, newer_id: int) -> None:
-    """Remember the run that took the place of this one."""
-    conn.execute(update(runs).where(runs.c.id == run_id).values(superseded_by=newer_id))
+def point_to_newer(conn: Connection, run_ids: Collection[int], newer_id: int) -> None:
+    """Remember the run that took the place of these."""
+    if run_ids:
+        conn.execute(update(runs).where(runs.c.id.in_(run_ids)).values(superseded_by=newer_id))
 
 
 def may_come_from(state: State) -> tuple[State, ...]:

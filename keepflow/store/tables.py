@@ -52,6 +52,11 @@ def _live(name: str, *columns: str) -> Index:
     return Index(name, *columns, sqlite_where=still, postgresql_where=still)
 
 
+def _unhandled(name: str, *columns: str) -> Index:
+    """Index only the deliveries that wait for their decision."""
+    return Index(name, *columns, sqlite_where=text("handled IS 0"), postgresql_where=text("handled IS false"))
+
+
 # One row per name: `fence` (one ever-rising number for attempts), `restore_skips`, and so on. Owner: counters.py
 counters = Table(
     "counters", metadata, Column("name", String(40), primary_key=True), Column("value", BigInteger, nullable=False)
@@ -94,13 +99,15 @@ deliveries = Table(
     Column("headers", JSON, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("event", JSON),  # core.events.Event, None for a final word
+    Column("ref", String(255), nullable=False, default=""),  # of the event
     Column("word", String(40), nullable=False, default=""),  # ping, deleted, no-commit, unknown-event, ignored
     Column("handled", Boolean, nullable=False, default=False),
     Column("decision", JSON),  # {"runs": [{"flow", "run", "why"}], "not": {flow: why}, "sentence": …}
     _at("received_at", nullable=False),
     _at("handled_at"),
     UniqueConstraint("project_id", "delivery"),
-    Index("ix_deliveries_unhandled", "handled", "project_id", "id"),
+    _unhandled("ix_deliveries_unhandled", "project_id", "id"),
+    _unhandled("ix_deliveries_unhandled_ref", "project_id", "ref", "id"),
     Index("ix_deliveries_project", "project_id", "id"),
 )
 

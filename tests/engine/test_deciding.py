@@ -213,17 +213,17 @@ def test_the_decision_its_runs_and_its_mark_are_one_transaction(world: World, mo
     project, repository = world.project()
     sha = world.push(project, repository, {".keepflow.yml": SCRIPT})
     delivery_id = world.deliver(project, world.pushed(sha))
-    real = deliveries.decide
+    real = deliveries.decide_all
 
     def breaks(*_: object) -> bool:
         raise RuntimeError("killed between the run and the mark")
 
-    monkeypatch.setattr(deliveries, "decide", breaks)
+    monkeypatch.setattr(deliveries, "decide_all", breaks)
     with pytest.raises(RuntimeError):
         world.handle(delivery_id)
     assert world.runs() == []
     assert world.find_project("keepwork").next_number == 1
-    monkeypatch.setattr(deliveries, "decide", real)
+    monkeypatch.setattr(deliveries, "decide_all", real)
     world.handle(delivery_id)
     assert [run.number for run in world.runs()] == [1]
     with world.read() as conn:

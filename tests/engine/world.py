@@ -199,7 +199,9 @@ class World:
 
     def handle(self, delivery_id: int) -> Delivery:
         """Handle a delivery now and return it."""
-        deciding.handle(self.master, delivery_id, self.tick())
+        stuck = deciding.handle(self.master, [delivery_id], self.tick())
+        if stuck is not None:
+            raise stuck.error
         return self.delivery(delivery_id)
 
     def send(self, project: Project, event: Event) -> Delivery:

@@ -140,6 +140,7 @@ def upgrade() -> None:
         sa.Column("headers", sa.JSON(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("event", sa.JSON(), nullable=True),
+        sa.Column("ref", sa.String(length=255), nullable=False),
         sa.Column("word", sa.String(length=40), nullable=False),
         sa.Column("handled", sa.Boolean(), nullable=False),
         sa.Column("decision", sa.JSON(), nullable=True),
@@ -151,7 +152,20 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.create_index("ix_deliveries_project", ["project_id", "id"], unique=False)
-        batch_op.create_index("ix_deliveries_unhandled", ["handled", "project_id", "id"], unique=False)
+        batch_op.create_index(
+            "ix_deliveries_unhandled",
+            ["project_id", "id"],
+            unique=False,
+            sqlite_where=sa.text("handled IS 0"),
+            postgresql_where=sa.text("handled IS false"),
+        )
+        batch_op.create_index(
+            "ix_deliveries_unhandled_ref",
+            ["project_id", "ref", "id"],
+            unique=False,
+            sqlite_where=sa.text("handled IS 0"),
+            postgresql_where=sa.text("handled IS false"),
+        )
 
     op.create_table(
         "environments",
