@@ -41,6 +41,7 @@ class Facts:
     person_in_group: bool
     underway: str | None  #: sentence naming a deployment that is not finished
     lock: str | None  #: sentence naming who locked it and why
+    quarantine: str | None  #: sentence saying where and why this digest is under quarantine
 
 
 def guards(facts: Facts) -> tuple[Guard, ...]:
@@ -48,6 +49,7 @@ def guards(facts: Facts) -> tuple[Guard, ...]:
     return (
         _origin(facts),
         _tested_elsewhere(facts),
+        Guard("quarantined", facts.quarantine is None, facts.quarantine or "this digest did not do badly before"),
         _person(facts),
         _agent(facts),
         Guard("underway", facts.underway is None, facts.underway or "no other deployment is under way"),

@@ -18,7 +18,7 @@ from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.core.text import one_line
 from keepflow.crypto import dsse
-from keepflow.engine import evidence, sending
+from keepflow.engine import evidence, quarantining, sending
 from keepflow.engine.context import Master
 from keepflow.store import (
     agents,
@@ -349,6 +349,7 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         placements.set_current(tx.conn, environment.id, deployment.host, deployment.id)
         if _everywhere(tx.conn, deployment):
             evidence.add_test_result(tx, master, deployment, passed=True, person="", note="", now=now)
+    quarantining.judge(tx, environment, deployment, outcome, code, sentence, now)
     if body.serving is not None:
         _observe(tx.conn, environment, deployment, body, now)
     state = job_state_of(outcome)

@@ -16,7 +16,7 @@ from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard, Host
 from keepflow.core.releases import is_digest
 from keepflow.core.states import Phase
-from keepflow.engine import deploying, dispatch, evidence
+from keepflow.engine import deploying, dispatch, evidence, quarantining
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
 from keepflow.errors import NotFound, Refused, UsageError
@@ -288,6 +288,7 @@ def _guards(
             person_has_role=presser.has_role,
             person_in_group=bool(presser.groups & set(environment.approved_by)),
             underway=_underway(environment, holding),
+            quarantine=_quarantine(conn, (environment, source), stored.release.identity),
             lock=f"locked by {environment.locked_by}: {environment.locked_why}" if environment.locked_by else None,
         )
     )
@@ -295,6 +296,11 @@ def _guards(
         return found
     known = evidence.of_release(conn, master, stored)
     return (*found, core_evidence.guard(known.says, person_wanted=bool(environment.verified_by)))
+
+
+def _quarantine(conn: Connection, places: tuple[Environment | None, ...], identity: str) -> str | None:
+    found = (quarantining.sentence(conn, place, identity) for place in places if place is not None)
+    return next(filter(None, found), None)
 
 
 def _host(conn: Connection, name: str) -> Host:

@@ -330,6 +330,23 @@ placements = Table(
     Index("ix_placements_host", "host"),
 )
 
+# A release that did badly in an environment and does not go there again until it is lifted. Owner: quarantines.py
+quarantines = Table(
+    "quarantines",
+    metadata,
+    _id(),
+    Column("environment_id", Id, ForeignKey("environments.id"), nullable=False),
+    Column("identity", String(80), nullable=False),
+    Column("deployment_id", String(40), ForeignKey("deployments.id"), nullable=False),
+    Column("code", String(40), nullable=False),
+    Column("sentence", Text, nullable=False),
+    _at("at", nullable=False),
+    Column("lifted_by", String(200)),
+    Column("lifted_why", Text, nullable=False, default=""),
+    _at("lifted_at"),
+    Index("ix_quarantines_environment", "environment_id", "identity"),
+)
+
 # Owner: agents.py
 agents = Table(
     "agents",

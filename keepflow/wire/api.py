@@ -308,6 +308,32 @@ class Host(Answer):
     failed: Deployment | None
 
 
+class Quarantine(Answer):
+    """A release that did badly in an environment; it does not go there again until somebody lifts that."""
+
+    identity: str
+    deployment: str
+    code: str
+    sentence: str
+    at: Moment
+    lifted_by: str | None
+    lifted_why: str
+    lifted_at: Moment | None
+
+
+class QuarantineQuery(Request):
+    """Whether those that were lifted are wanted, too."""
+
+    lifted: bool = False
+
+
+class Lift(Request):
+    """Let a release (its digest) go to an environment again, and say why."""
+
+    identity: str = Field(max_length=80)
+    why: str = Field(min_length=1, max_length=2000)
+
+
 class Environment(Answer):
     """One place where a release serves, on one host or several.
 
@@ -332,6 +358,7 @@ class Environment(Answer):
     failed: Deployment | None
     locked_by: str | None
     locked_why: str | None
+    quarantined: list[Quarantine]
     candidates: list[Candidate]
     sentence: str
 
@@ -559,6 +586,12 @@ class Environments(Items):
     """All environments of a project, in the order of the board."""
 
     items: list[Environment]
+
+
+class Quarantines(Items):
+    """Releases under quarantine, newest first."""
+
+    items: list[Quarantine]
 
 
 class Agents(Items):

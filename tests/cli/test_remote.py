@@ -159,6 +159,20 @@ def test_waiting_for_a_promote_tells_the_phases_and_reflects_the_outcome(
     assert len(said.out.strip()) == 32, "stdout is the deployment's id"
 
 
+def test_what_failed_there_is_under_quarantine_until_it_is_lifted_with_a_reason(keepflow: Keepflow) -> None:
+    there = ("production", "-P", "keepwork")
+    [one] = keepflow("quarantine", "ls", *there, "-o", "json").json["items"]
+    said = keepflow("promote", "1", "--to", *there, "--yes")
+    assert (said.code, "[quarantined]" in said.err) == (7, True)
+    assert "it never got healthy" in keepflow("quarantine", "ls", *there).out
+    assert keepflow("quarantine", "lift", "production", one["identity"], "-P", "keepwork").code == 2
+    said = keepflow("quarantine", "lift", "production", one["identity"], "-P", "keepwork", "--why", "the disk was full")
+    assert said.code == 0
+    assert keepflow("quarantine", "ls", *there, "-o", "json").json["items"] == []
+    assert "the disk was full" in keepflow("quarantine", "ls", *there, "--all").out
+    assert keepflow("promote", "1", "--to", *there, "--dry-run").code == 0
+
+
 def test_a_wait_that_times_out_is_six_and_the_promote_goes_on(keepflow: Keepflow, told: tuple[str, Story]) -> None:
     _, story = told
     number = promote(story, "3", outcome="") if not _serves(keepflow, "b") else promote(story, "1", outcome="")

@@ -26,6 +26,7 @@ GOOD = Facts(
     person_in_group=True,
     underway=None,
     lock=None,
+    quarantine=None,
 )
 
 
@@ -75,6 +76,7 @@ facts = st.builds(
     person_in_group=st.booleans(),
     underway=st.sampled_from([None, "busy"]),
     lock=st.sampled_from([None, "locked by ann"]),
+    quarantine=st.sampled_from([None, "it died last time"]),
 )
 
 
@@ -89,6 +91,7 @@ def test_a_promote_is_allowed_exactly_when_every_condition_holds(given_facts: Fa
         and all(host.joined and host.connected for host in given_facts.hosts)
         and given_facts.underway is None
         and given_facts.lock is None
+        and given_facts.quarantine is None
     )
     found = guards(given_facts)
     assert (unmet(found) == ()) == wanted

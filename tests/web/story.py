@@ -220,7 +220,14 @@ class Story:
         return Work(self, agent, attempt)
 
     def deploy(
-        self, number: int, outcome: str = "done", *, sentence: str = "", project: str = "keepwork", until: str = ""
+        self,
+        number: int,
+        outcome: str = "done",
+        *,
+        sentence: str = "",
+        code: str = "unhealthy",
+        project: str = "keepwork",
+        until: str = "",
     ) -> None:
         """Let the agent carry out the deployment of a run, or (`until`) only up to a phase."""
         with self.master.database.read() as conn:
@@ -246,7 +253,7 @@ class Story:
             **facts,
             at=self.wait(1.2),
             outcome=outcome,
-            code="" if outcome == "done" else "unhealthy",
+            code="" if outcome == "done" else code,
             sentence=sentence,
             serving=found.identity if outcome == "done" else found.identity_before,
             receipt=receipt if outcome == "done" else {},

@@ -129,7 +129,7 @@ def test_a_failed_try_stays_on_the_card_with_its_reason(story: Story) -> None:
 
 def test_the_confirm_page_shows_the_difference_and_every_rule(still: Flask, settled: Story) -> None:
     page = _text(browser(still, settled, "bo").get(f"{CONFIRM}?source=3").text)
-    assert page.count("met:") == 7
+    assert page.count("met:") == 8
     assert "not met" not in page
     assert "3 commits go live" in page
     assert "No setting changes" in page

@@ -12,6 +12,7 @@ from keepflow.errors import NotFound
 from keepflow.store import deployments, environments, jobs, people, projects, releases, runs
 from keepflow.store.people import User
 from keepflow.store.projects import Project
+from keepflow.web.answers import quarantines
 from keepflow.wire import api
 
 
@@ -107,6 +108,7 @@ def _environment(
         failed=deployment(conn, project, card.failed) if card.failed else None,
         locked_by=place.locked_by,
         locked_why=place.locked_why,
+        quarantined=quarantines.listed(conn, place, lifted=False),
         candidates=[_candidate(found) for found in candidates],
         sentence=_sentence(project, card),
     )

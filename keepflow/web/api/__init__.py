@@ -5,12 +5,18 @@ from __future__ import annotations
 from flask import Blueprint, Response, render_template
 
 from keepflow.web.access import ANYONE, needs
-from keepflow.web.api import delivery, people, runs, server
+from keepflow.web.api import delivery, people, quarantine, runs, server
 from keepflow.web.api.endpoint import Endpoints, flask_view
 from keepflow.web.api.openapi import document
 
 BASE = "/api/v1"
-SUBJECTS: tuple[Endpoints, ...] = (server.endpoints, runs.endpoints, delivery.endpoints, people.endpoints)
+SUBJECTS: tuple[Endpoints, ...] = (
+    server.endpoints,
+    runs.endpoints,
+    delivery.endpoints,
+    quarantine.endpoints,
+    people.endpoints,
+)
 
 
 def blueprint() -> Blueprint:

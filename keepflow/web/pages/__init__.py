@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from keepflow.web.pages import account, agents, board, deliveries, environments, runs
+from keepflow.web.pages import account, agents, board, deliveries, environments, quarantine, runs
 
 BLUEPRINTS = (
     account.blueprint,
     board.blueprint,
     runs.blueprint,
     environments.blueprint,
+    quarantine.blueprint,
     deliveries.blueprint,
     agents.blueprint,
 )

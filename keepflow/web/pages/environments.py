@@ -41,6 +41,7 @@ def _facts() -> dict[str, object]:
         "tab": "environments",
         "project": place,
         "environments": found,
+        "may_promote": answers.presser(conn, caller().user, place).has_role,
         "offers": {name: offer for name, offer in offers.items() if offer is not None},
     }
 

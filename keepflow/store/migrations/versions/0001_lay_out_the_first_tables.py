@@ -443,6 +443,29 @@ def upgrade() -> None:
         batch_op.create_index("ix_deployments_release", ["release_id"], unique=False)
 
     op.create_table(
+        "quarantines",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("identity", sa.String(length=80), nullable=False),
+        sa.Column("deployment_id", sa.String(length=40), nullable=False),
+        sa.Column("code", sa.String(length=40), nullable=False),
+        sa.Column("sentence", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("lifted_by", sa.String(length=200), nullable=True),
+        sa.Column("lifted_why", sa.Text(), nullable=False),
+        sa.Column("lifted_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["deployment_id"], ["deployments.id"], name=op.f("fk_quarantines_deployment_id_deployments")
+        ),
+        sa.ForeignKeyConstraint(
+            ["environment_id"], ["environments.id"], name=op.f("fk_quarantines_environment_id_environments")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_quarantines")),
+    )
+    with op.batch_alter_table("quarantines", schema=None) as batch_op:
+        batch_op.create_index("ix_quarantines_environment", ["environment_id", "identity"], unique=False)
+
+    op.create_table(
         "placements",
         sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("host", sa.String(length=40), nullable=False),
