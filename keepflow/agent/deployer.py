@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keepflow.agent import rollout
+from keepflow.agent import inventory, rolling_back, rollout
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
 from keepflow.agent.gate import Gate
 from keepflow.agent.instances import History, Instance, known_instances
+from keepflow.agent.inventory import Kept
 from keepflow.agent.journal import Journal, Journals
 from keepflow.agent.logs import Log
 from keepflow.agent.networks import Networks
@@ -56,6 +57,7 @@ class Deployer:
     pool: str = "10.213.0.0/16"
     labels: Mapping[str, str] = field(default_factory=dict)  #: more labels for every container and network
     patience: float = 45.0  #: seconds an order waits while a hot container is being stopped, or a person rolls back
+    tells: bool = True  #: False: this process has no voice; ends stay in open journals until one that has finds them
     journals: Journals = field(init=False)
     networks: Networks = field(init=False)
     _patience: dict[str, float] = field(default_factory=dict)  #: when to try unsettled deployments again, by id
@@ -71,21 +73,23 @@ class Deployer:
         Raises Refused (`instance-busy`, `unsettled`, `known-deployment`, `replayed-nonce`), StaleFence, UsageError, and
         DeployFailed when this host has no network for it.
         """
-        self._policy(deployment.service)
-        self.networks.of(deployment.service, deployment.instance)
-        instance = self._instance(deployment.service, deployment.instance).claim(self.patience)
-        try:
-            if self.journals.is_open(deployment.service, deployment.instance):
-                raise Refused(
-                    f"an earlier deployment of {deployment.service}/{deployment.instance} has not settled yet; "
-                    "the agent tries again by itself",
-                    code="unsettled",
-                )
-            journal = self.journals.accept(deployment)
-        except BaseException:
-            instance.release()
-            raise
-        return Accepted(deployment, journal, instance)
+        return self._take_on(deployment.service, deployment.instance, lambda _: deployment)
+
+    def accept_rollback(self, service: str, instance: str, to: str, by: str) -> Accepted:
+        """Take on a rollback that a person on this host asks for, whoever else is awake.
+
+        `to` is the identity to go back to or its beginning, "" = what served before. Raises what `accept` raises, and
+        Refused when there is nothing to go back to.
+        """
+
+        def chosen(here: Instance) -> Deployment:
+            serves = self.serving(service, instance).identity
+            target = rolling_back.choose(here.history(), serves, to)
+            return rolling_back.asked_here(
+                target, service, instance, by, self.journals.highest_fence(service, instance)
+            )
+
+        return self._take_on(service, instance, chosen)
 
     def carry_out(self, accepted: Accepted, secrets: Mapping[str, str] | None = None) -> Outcome:
         """Bring an accepted deployment to its end and tell it; `secrets` are the values of its secrets by name."""
@@ -116,6 +120,9 @@ class Deployer:
                 continue
             journal = self.journals.reopen(deployment)
             if journal is None:
+                instance.release()
+            elif journal.outcome is not None and not self.tells:
+                journal.end()
                 instance.release()
             else:
                 outcomes.append(self._resume(Accepted(deployment, journal, instance)))
@@ -157,6 +164,29 @@ class Deployer:
         """Return what served here, newest first, for a rollback."""
         return self._instance(service, instance).history()
 
+    def inventory(self, service: str, instance: str = "main") -> list[Kept]:
+        """Look what can be gone back to right now: in containers and on the disk, not in memory."""
+        self._policy(service)
+        return inventory.look(service, instance, self.history(service, instance), self.target)
+
+    def _take_on(self, service: str, name: str, wanted: Callable[[Instance], Deployment]) -> Accepted:
+        """Hold the instance, ask only then what is wanted (a deployment that just ended counts), and journal it."""
+        self._policy(service)
+        self.networks.of(service, name)
+        instance = self._instance(service, name).claim(self.patience)
+        try:
+            if self.journals.is_open(service, name):
+                raise Refused(
+                    f"an earlier deployment of {service}/{name} has not settled yet; the agent tries again by itself",
+                    code="unsettled",
+                )
+            deployment = wanted(instance)
+            journal = self.journals.accept(deployment)
+        except BaseException:
+            instance.release()
+            raise
+        return Accepted(deployment, journal, instance)
+
     def _to_the_end(self, scene: Scene, steps: Callable[[Scene], None]) -> Outcome:
         try:
             outcome = _carried_out(scene, steps)
@@ -164,8 +194,7 @@ class Deployer:
             if outcome.outcome != Phase.UNKNOWN:
                 scene.write("outcome", outcome=outcome.to_json())
                 fail("deploy.outcome")
-                self.reporter.finished(scene.deployment, outcome)
-                self.journals.close(scene.journal)
+                self._tell(Accepted(scene.deployment, scene.journal, scene.instance), outcome)
             else:  # it stays open, and is told once, until it settles
                 self._patience[scene.deployment.id] = time.monotonic() + _UNSETTLED_PAUSE
                 if told is None or told["sentence"] != outcome.sentence:
@@ -181,8 +210,7 @@ class Deployer:
         """Bring a journal that another process left to its end; truth is flags and containers, then the journal."""
         ended = accepted.journal.outcome
         if ended is not None:
-            self.reporter.finished(accepted.deployment, ended)
-            self.journals.close(accepted.journal)
+            self._tell(accepted, ended)
             accepted.instance.release()
             return ended
         scene = self._scene(accepted, {})
@@ -193,6 +221,14 @@ class Deployer:
             scene.receipt.digest_before = scene.plan.identity_before
             scene.receipt.image_id = scene.plan.image_id
         return self._to_the_end(scene, _pick_up)
+
+    def _tell(self, accepted: Accepted, outcome: Outcome) -> None:
+        """Tell an end that is in the journal, and close it; without a voice leave both to a process that has one."""
+        self.reporter.finished(accepted.deployment, outcome)
+        if self.tells:
+            self.journals.close(accepted.journal)
+        else:
+            accepted.journal.end()
 
     def _scene(self, accepted: Accepted, secrets: Mapping[str, str]) -> Scene:
         deployment = accepted.deployment

@@ -31,6 +31,8 @@ class Deployment:
     digest: str | None
     container: Container
     expect_current: str | None = None  #: identity that must serve now; None = not checked
+    by: str = ""  #: "host:ann" when a person on this host asked for it; "" = an order of the master
+    asked_at: int = 0  #: of a person on this host: UTC microseconds on the host's own clock
 
     @property
     def identity(self) -> str:

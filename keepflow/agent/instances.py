@@ -74,6 +74,7 @@ class Served:
     digest: str | None
     container: Container
     since: int  #: UTC microseconds
+    action: str = "deploy"  #: how it came to serve: "deploy" or "rollback"
 
     @property
     def identity(self) -> str:
@@ -92,6 +93,7 @@ class Served:
             digest=deployment.digest,
             container=deployment.container,
             since=since,
+            action=deployment.action,
         )
 
     @classmethod

@@ -109,7 +109,8 @@ class Journals:
     def accept(self, deployment: Deployment) -> Journal:
         """Take a deployment on: from here it ends on this host, whatever happens.
 
-        Raises StaleFence for one that is not newer than all accepted before, Refused `known-deployment` or
+        What a person on this host asks for has no number of the master's and shares the last one accepted. Raises
+        StaleFence for an order that is not newer than all accepted before, Refused `known-deployment` or
         `replayed-nonce` for one that was here already, UsageError for an id that cannot be a file name.
         """
         if _ID.fullmatch(deployment.id) is None:
@@ -118,7 +119,7 @@ class Journals:
             self._refuse_known(deployment)
             instance = f"{deployment.service}/{deployment.instance}"
             highest = self._fences().get(instance, 0)
-            if deployment.fence <= highest:
+            if deployment.fence < highest or (deployment.fence == highest and not deployment.by):
                 raise errors.StaleFence(
                     f"order {deployment.id} has fence {deployment.fence}, but {highest} was already accepted for "
                     f"{instance}: a newer order was here first"
@@ -132,8 +133,9 @@ class Journals:
 
     def open_deployments(self) -> list[Deployment]:
         """Return the deployments that have not ended or whose end was not told, oldest fence first."""
-        found = [_look(path) for path in self._open.glob("*.jsonl")]
-        return sorted((one.deployment for one in found if one.records), key=lambda deployment: deployment.fence)
+        found = [one for one in map(_look, self._open.glob("*.jsonl")) if one.records]
+        found.sort(key=lambda one: (one.deployment.fence, one.records[0]["at"]))
+        return [one.deployment for one in found]
 
     def reopen(self, deployment: Deployment) -> Journal | None:
         """Open the journal of a deployment that has not ended; None when it has by now. Hold its instance for this."""
@@ -141,8 +143,9 @@ class Journals:
         return Journal(path, write=True) if path.exists() else None
 
     def is_open(self, service: str, instance: str) -> bool:
-        """Say whether an instance has a deployment that has not ended."""
-        return any(self._open.glob(f"{names.prefix(service, instance)}@*.jsonl"))
+        """Say whether an instance has a deployment that has not ended; one whose end is still to be told has."""
+        found = (_look(path) for path in self._open.glob(f"{names.prefix(service, instance)}@*.jsonl"))
+        return any(one.outcome is None for one in found)
 
     def find(self, deployment_id: str) -> tuple[Deployment, Phase, Outcome | None] | None:
         """Return what is known about a deployment that was accepted here, or None."""

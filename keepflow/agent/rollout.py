@@ -113,11 +113,11 @@ def pull(scene: Scene) -> None:
     wanted = deployment.image_id
     if deployment.origin == "registry":
         wanted = f"{deployment.repository}@{deployment.digest}"
-    facts = scene.target.image(wanted)
+    facts = scene.target.image(wanted) or _kept(scene)
     scene.enter(Phase.PULLING, "on disk already" if facts else wanted)
     if facts is None:
         facts = _fetch(scene)
-    if deployment.origin == "registry" and wanted not in facts.repo_digests:
+    if deployment.origin == "registry" and wanted not in facts.repo_digests and facts != _kept(scene):
         raise DeployFailed(f"the engine has {facts.image_id}, but not as {wanted}", code="digest-mismatch")
     with scene.act("keep", image=facts.image_id):
         tag = names.keep_tag(deployment.service, deployment.instance, deployment.identity)
@@ -249,6 +249,15 @@ def _ready_front(scene: Scene, plan: Plan) -> None:
             "the proxy does not obey the flag directory; see its error log and the rights of that directory",
             code="proxy-blind",
         )
+
+
+def _kept(scene: Scene) -> ImageFacts | None:
+    """Return the image kept here for a rollback, although the engine forgot the digest it once came by."""
+    deployment = scene.deployment
+    if deployment.action != "rollback":
+        return None
+    facts = scene.target.image(names.keep_tag(deployment.service, deployment.instance, deployment.identity))
+    return facts if facts is not None and facts.image_id == deployment.image_id else None
 
 
 def _fetch(scene: Scene) -> ImageFacts:

@@ -20,6 +20,14 @@ STATE = click.option(
     show_default=True,
     help="The agent's own directory.",
 )
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="KEEPFLOW_AGENT_CONFIG",
+    default=Path("/etc/keepflow/agent.yml"),
+    show_default=True,
+    help="What this host allows.",
+)
 
 CONFIG = click.option(
     "--config",

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import click
 
-from keepflow.cli import output
+from keepflow.cli import on_host, output
 from keepflow.cli.agent import agent
 from keepflow.cli.agent_doctor import doctor
 from keepflow.cli.output import as_json, say
 
-__all__ = ["agent"]
+__all__ = ["agent", "on_host"]
 
 agent.add_command(doctor)
 
