@@ -123,6 +123,7 @@ class Serving:
     slot: str | None
     identity: str | None
     container_id: str | None = None
+    image_id: str | None = None
     deployment: str | None = None
     since: int | None = None
     healthy: bool | None = None

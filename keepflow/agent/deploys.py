@@ -22,7 +22,7 @@ from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core.releases import ImageRef
 from keepflow.ports import RegistryLogin, Target
 from keepflow.tools.files import read_private
-from keepflow.wire.messages import Deploy, ServiceState
+from keepflow.wire.messages import Deploy, KeptRelease, ServiceState
 
 log = Log(__name__)
 
@@ -149,6 +149,13 @@ class Deploys:
             since=seen.since,
             healthy=seen.healthy,
             note=seen.note,
+            busy=self._deployer.journals.has_untold(name, service.instance),
+            image_id=seen.image_id,
+            container=seen.container_id,
+            kept=tuple(
+                KeptRelease(identity=one.identity, how=one.how, bytes=one.size, hot_until=one.hot_until)
+                for one in self._deployer.inventory(name, service.instance)
+            ),
         )
 
     def _facts(self) -> Facts:

@@ -147,6 +147,10 @@ class Journals:
         found = (_look(path) for path in self._open.glob(f"{names.prefix(service, instance)}@*.jsonl"))
         return any(one.outcome is None for one in found)
 
+    def has_untold(self, service: str, instance: str) -> bool:
+        """Say whether an instance has a deployment that has not ended, or whose end was not told."""
+        return any(self._open.glob(f"{names.prefix(service, instance)}@*.jsonl"))
+
     def find(self, deployment_id: str) -> tuple[Deployment, Phase, Outcome | None] | None:
         """Return what is known about a deployment that was accepted here, or None."""
         for path in self._all():

@@ -24,6 +24,7 @@ from keepflow.agent.deployment import Deployment, Outcome
 from keepflow.agent.logs import Log
 from keepflow.agent.policy import Accepted, Facts, Refusal, Repeated
 from keepflow.agent.reports import Reports
+from keepflow.core import deploys
 from keepflow.core.states import Phase
 from keepflow.core.text import one_line
 from keepflow.tools.files import write_atomic
@@ -45,7 +46,9 @@ class DeployReports:
         self._adopted: dict[str, int] = json.loads(path.read_bytes()) if path.exists() else {}
 
     def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
-        """Report a phase, or more about it."""
+        """Report a phase, or more about it; what a person here asked for is reported whole, at its end."""
+        if deployment.by:
+            return
         body = messages.DeployPhase(
             fence=self._fence(deployment), deployment=deployment.id, at=self._clock.now(), phase=phase, detail=detail
         )
@@ -54,6 +57,10 @@ class DeployReports:
 
     def finished(self, deployment: Deployment, outcome: Outcome) -> None:
         """Report the end; telling it twice is fine."""
+        if deployment.by:
+            self._reports.append(self._by_hand(deployment, outcome))
+            self._reports.sync()
+            return
         body = messages.DeployFinished(
             fence=self._fence(deployment),
             deployment=deployment.id,
@@ -67,6 +74,30 @@ class DeployReports:
         )
         self._reports.append(body)
         self._reports.sync()
+
+    def _by_hand(self, deployment: Deployment, outcome: Outcome) -> messages.HostRollback:
+        asked_at = deployment.asked_at - int(self._clock.skew * 1_000_000)
+        took = sum(outcome.receipt.get("phases", {}).values())
+        return messages.HostRollback(
+            fence=deployment.fence,
+            deployment=deployment.id,
+            asked_at=max(0, asked_at),
+            at=max(0, asked_at + int(took * 1_000_000)),
+            by=deployment.by,
+            service=deployment.service,
+            instance=deployment.instance,
+            origin="registry" if deployment.digest else "local",
+            repository=deployment.repository,
+            image_id=deployment.image_id,
+            digest=deployment.digest,
+            description=deploys.to_json(deployment.container),
+            outcome=_on_the_wire(outcome.outcome),
+            code=outcome.code,
+            sentence=outcome.sentence,
+            serving=outcome.serving,
+            receipt=outcome.receipt,
+            log_tail=outcome.log_tail,
+        )
 
     def now(self) -> int:
         """Return the master's time."""

@@ -29,6 +29,7 @@ def look(policy: ServicePolicy, history: History, site: Site, target: Target, pr
         slot=state.slot,
         identity=facts.labels.get(names.LABEL_IDENTITY),
         container_id=facts.id,
+        image_id=facts.image_id,
         deployment=remembered.deployment if remembered else facts.labels.get(names.LABEL_DEPLOYMENT),
         since=remembered.since if remembered else None,
         healthy=facts.running and _answers(proxy, site, state.slot, remembered),

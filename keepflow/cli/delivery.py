@@ -143,10 +143,11 @@ def promote(
     body = {"identity": preview["identity"], "note": note, "key": uuid.uuid4().hex}
     deployment = client.post(f"{place}/promotions", body)
     say(f"{name}#{preview['run']} goes to {environment} as run {name}#{deployment['run']}")
-    return _watch(client, name, deployment, wait, timeout, form)
+    return watch(client, name, deployment, wait, timeout, form)
 
 
-def _watch(client: Client, name: str, deployment: dict[str, Any], wait: bool, timeout: float | None, form: str) -> int:
+def watch(client: Client, name: str, deployment: dict[str, Any], wait: bool, timeout: float | None, form: str) -> int:
+    """Print a started deployment; with `wait` follow it and return what its end means as an exit code."""
     label = f"{name}#{deployment['run']}"
     outcome: dict[str, Any] | None = deployment
     if wait:
@@ -175,18 +176,23 @@ def _show(preview: dict[str, Any]) -> None:
     before = output.short(preview["serving"]) or "nothing"
     target = f"{preview['project']}/{preview['environment']}"
     say(f"{target}: {before} → {output.short(preview['identity'])} (run {preview['project']}#{preview['run']})")
-    for title, commits in (("would go live", preview["commits"]), ("would GO AWAY", preview["leaving"])):
-        if commits:
-            say(f"{len(commits)} commit{'s' if len(commits) != 1 else ''} {title}:")
-            for commit in commits:
-                say(f"  {commit['sha'][:7]}  {output.subject(commit['subject'])}  ({output.subject(commit['author'])})")
-    if preview["changes"]:
-        say("settings that change:")
-        for change in preview["changes"]:
-            before = "not set" if change["before"] is None else change["before"]
-            after = "not set" if change["after"] is None else change["after"]
-            say(f"  {change['setting']}: {output.subject(before)} → {output.subject(after)}")
+    say_change(preview["commits"], preview["leaving"], preview["changes"])
     if preview["stop_first"]:
         say("visitors see a maintenance page while it starts")
     for guard in preview["guards"]:
         say(f"  {'✓' if guard['met'] else '✗'} {guard['sentence']}")
+
+
+def say_change(coming: list[dict[str, Any]], leaving: list[dict[str, Any]], changes: list[dict[str, Any]]) -> None:
+    """Tell which commits and settings would change."""
+    for title, commits in (("would go live", coming), ("would GO AWAY", leaving)):
+        if commits:
+            say(f"{len(commits)} commit{'s' if len(commits) != 1 else ''} {title}:")
+            for commit in commits:
+                say(f"  {commit['sha'][:7]}  {output.subject(commit['subject'])}  ({output.subject(commit['author'])})")
+    if changes:
+        say("settings that change:")
+        for change in changes:
+            before = "not set" if change["before"] is None else change["before"]
+            after = "not set" if change["after"] is None else change["after"]
+            say(f"  {change['setting']}: {output.subject(before)} → {output.subject(after)}")

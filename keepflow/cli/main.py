@@ -50,6 +50,7 @@ VERBS: dict[str, dict[str, Verb]] = {
     "Delivery": {
         "environments": Verb("delivery:environments", "Show what serves where."),
         "promote": Verb("delivery:promote", "Promote a tested release."),
+        "rollback": Verb("going_back:rollback", "Go back to a release that served before."),
         "quarantine": Verb("quarantine:quarantine", "See and lift what keeps a release from an environment."),
         "deploys": Verb("delivery:deploys", "List the deployments of an environment."),
     },

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
@@ -42,6 +42,8 @@ from keepflow.wire import messages, orders
 
 #: An order not accepted within this time is void; a fresh one is made when the agent is back.
 ORDER_LIFE = 10 * 60 * 1_000_000
+#: What an agent is asked to do, by the kind of deployment; all others are plain deploys.
+_ACTIONS: dict[str, Literal["deploy", "rollback", "adopt"]] = {"rollback": "rollback", "adopt": "adopt"}
 #: What is kept of an agent's words: characters of a sentence and of a log's end, entries of the list of phases.
 _SENTENCE, _LOG_TAIL, _MOST_PHASES = 2000, 64 * 1024, 500
 
@@ -262,10 +264,10 @@ def _order(
     stored = releases.by_id(conn, deployment.release_id)
     project = projects.by_id(conn, environment.project_id)
     release = stored.release
-    promoted = deployment.kind != "deploy"
+    promoted = deployment.kind in ("promote", "rollback")
     placement = environment.host(deployment.host)
     return orders.DeployOrder(
-        action="rollback" if deployment.kind == "rollback" else "deploy",
+        action=_ACTIONS.get(deployment.kind, "deploy"),
         deployment=deployment.id,
         agent=agent.name,
         agent_key=agent.key_id,

@@ -280,7 +280,7 @@ def _guards(
             release=stored.release,
             release_name=f"{project.name}#{runs.by_id(conn, stored.run_id).number}",
             environment=environment.name,
-            hosts=tuple(_host(conn, name) for name in environment.agents),
+            hosts=tuple(host_of(conn, name) for name in environment.agents),
             promote_from=environment.promote_from,
             done_in_source=source is not None and digest is not None and deployments.was_done(conn, source.id, digest),
             approvers=environment.approved_by,
@@ -303,7 +303,8 @@ def _quarantine(conn: Connection, places: tuple[Environment | None, ...], identi
     return next(filter(None, found), None)
 
 
-def _host(conn: Connection, name: str) -> Host:
+def host_of(conn: Connection, name: str) -> Host:
+    """Return what the rules must know about a host."""
     agent = agents.by_name(conn, name)
     return Host(name, agent is not None and agent.revoked_at is None, agent is not None and agent.connected)
 

@@ -12,7 +12,7 @@ from keepflow.core.progress import NO_REASON
 from keepflow.core.releases import ImageRef, Release
 from keepflow.core.states import Reason, State
 from keepflow.core.text import one_line
-from keepflow.engine import deploying, dispatch, evidence, hosts, lending, sending
+from keepflow.engine import deploying, dispatch, evidence, hosts, lending, rolling_back, sending
 from keepflow.engine.context import Master
 from keepflow.store import agents, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.jobs import Attempt
@@ -31,6 +31,9 @@ def take(tx: Tx, master: Master, agent_id: int, report: messages.Report, now: in
     if not agents.take_report(tx.conn, agent_id, report.number):
         return
     body = report.body
+    if isinstance(body, messages.HostRollback):
+        rolling_back.told_by_host(tx, master, agent_id, body, now)
+        return
     if isinstance(body, messages.DeployAnswer | messages.DeployPhase | messages.DeployFinished):
         deploying.report(tx, master, agent_id, body, now)
         attempt = jobs.attempt_by_fence(tx.conn, body.fence)

@@ -83,6 +83,14 @@ def by_digest(conn: Connection, project_id: int, digest: str) -> StoredRelease |
     return _stored(row) if row else None
 
 
+def by_identity(conn: Connection, project_id: int, identity: str) -> StoredRelease | None:
+    """Return the newest release of a project with this digest or image id, or None."""
+    same = (releases.c.digest == identity) | (releases.c.image_id == identity)
+    query = select(releases).where(releases.c.project_id == project_id, same)
+    row = conn.execute(query.order_by(releases.c.id.desc()).limit(1)).mappings().first()
+    return _stored(row) if row else None
+
+
 def choose(found: list[StoredRelease], hosts: tuple[str, ...]) -> StoredRelease | None:
     """Pick what a run's deploy to these hosts means: its newest registry release, else the newest their agent built."""
     pushed = next((stored for stored in found if stored.release.promotable), None)

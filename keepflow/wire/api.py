@@ -334,6 +334,15 @@ class Lift(Request):
     why: str = Field(min_length=1, max_length=2000)
 
 
+class Readiness(Answer):
+    """What going back would take: `how` is hot, cold, re-pull or impossible; the sentence says why."""
+
+    how: str
+    sentence: str
+    run: int | None
+    identity: str | None
+
+
 class Environment(Answer):
     """One place where a release serves, on one host or several.
 
@@ -360,6 +369,7 @@ class Environment(Answer):
     locked_why: str | None
     quarantined: list[Quarantine]
     candidates: list[Candidate]
+    rollback: Readiness
     sentence: str
 
 
@@ -409,6 +419,40 @@ class Promotion(Request):
     run: int | None = Field(default=None, ge=1, le=2**31 - 1)
     identity: str | None = Field(default=None, max_length=80)
     note: str = Field(default="", max_length=2000)
+    key: str | None = Field(default=None, min_length=8, max_length=40, pattern=r"^[0-9A-Za-z-]+$")
+
+
+class RollbackPreview(Answer):
+    """What a rollback would do, without doing it; without a target there is no way back."""
+
+    project: str
+    environment: str
+    run: int | None
+    identity: str | None
+    sha: str | None
+    serving: str | None
+    allowed: bool
+    guards: list[Guard]
+    ready: Readiness
+    leaving: list[Commit]
+    coming: list[Commit]
+    changes: list[Change]
+
+
+class RollbackQuery(Request):
+    """Where to go back to: a run number or a digest; empty means what served before."""
+
+    source: str = Field(default="", max_length=120)
+
+
+class Rollback(Request):
+    """Go back to a release that served here before; empty `source` means the last one.
+
+    `key` makes asking twice the same as asking once.
+    """
+
+    source: str = Field(default="", max_length=120)
+    reason: str = Field(default="", max_length=2000)
     key: str | None = Field(default=None, min_length=8, max_length=40, pattern=r"^[0-9A-Za-z-]+$")
 
 

@@ -304,8 +304,43 @@ class DeployFinished(Message):
     log_tail: str = ""  #: last lines of a new container that did not make it
 
 
+class HostRollback(Message):
+    """A person on the host rolled back there, without an order; told whenever the agent can.
+
+    One that ended `unknown` is told again, under the same id, when it has settled.
+    """
+
+    type: Literal["host-rollback"] = "host-rollback"
+    fence: Whole  #: of the last order accepted before; it names no attempt
+    deployment: DeploymentId
+    asked_at: Whole
+    at: Whole
+    by: str  #: "host:ann"
+    service: str
+    instance: str
+    origin: Literal["local", "registry"]
+    repository: str
+    image_id: str
+    digest: str | None = None
+    description: dict[str, Any]
+    outcome: Literal["done", "failed", "reverted", "unknown"]
+    code: str = ""
+    sentence: str = ""
+    serving: str | None = None
+    receipt: dict[str, Any] = Field(default_factory=dict)
+    log_tail: str = ""
+
+
 ReportBody = Annotated[
-    JobStarted | JobRefused | StepStarted | StepFinished | JobFinished | DeployAnswer | DeployPhase | DeployFinished,
+    JobStarted
+    | JobRefused
+    | StepStarted
+    | StepFinished
+    | JobFinished
+    | DeployAnswer
+    | DeployPhase
+    | DeployFinished
+    | HostRollback,
     Field(discriminator="type"),
 ]
 
@@ -316,6 +351,23 @@ class Report(Message):
     type: Literal["report"] = "report"
     number: Whole
     body: ReportBody
+
+
+class KeptRelease(Message):
+    """One release that does not serve: `hot` (it runs), `cold` (on the disk), `gone`, or `staged` for a promote."""
+
+    identity: str
+    how: str
+    bytes: Whole = 0
+    hot_until: Whole | None = None
+
+
+class Difference(Message):
+    """One thing on the host that is not as the agent left it."""
+
+    what: str  #: "slot", "container", "image", "release", "visitors"
+    expected: str
+    found: str
 
 
 class ServiceState(Message):
@@ -330,6 +382,11 @@ class ServiceState(Message):
     since: Whole | None = None
     healthy: bool | None = None
     note: str = ""
+    busy: bool = False  #: a deployment is under way here, or its end is still to be told
+    image_id: str | None = None  #: what the engine calls the image of the container that answers
+    container: str | None = None  #: its id
+    differences: tuple[Difference, ...] = ()
+    kept: tuple[KeptRelease, ...] | None = None  #: None = this agent does not tell
 
 
 class Heartbeat(Message):

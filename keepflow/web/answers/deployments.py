@@ -7,11 +7,12 @@ from sqlalchemy import Connection
 from keepflow.core.names import is_name
 from keepflow.core.text import one_line
 from keepflow.engine import people as rules
-from keepflow.engine import promoting
+from keepflow.engine import promoting, rolling_back
 from keepflow.errors import NotFound
 from keepflow.store import deployments, environments, jobs, people, projects, releases, runs
 from keepflow.store.people import User
 from keepflow.store.projects import Project
+from keepflow.tools.git import Commit
 from keepflow.web.answers import quarantines
 from keepflow.wire import api
 
@@ -110,6 +111,7 @@ def _environment(
         locked_why=place.locked_why,
         quarantined=quarantines.listed(conn, place, lifted=False),
         candidates=[_candidate(found) for found in candidates],
+        rollback=_way_back(conn, place),
         sentence=_sentence(project, card),
     )
 
@@ -124,6 +126,13 @@ def _host(conn: Connection, project: Project, host: promoting.Standing) -> api.H
         underway=deployment(conn, project, host.underway) if host.underway else None,
         failed=deployment(conn, project, host.failed) if host.failed else None,
     )
+
+
+def _way_back(conn: Connection, place: environments.Environment) -> api.Readiness:
+    target = rolling_back.before(conn, place)
+    ready = rolling_back.readiness(conn, place, target)
+    run = runs.by_id(conn, releases.by_id(conn, target.release_id).run_id).number if target else None
+    return api.Readiness(how=ready.how, sentence=ready.sentence, run=run, identity=target.identity if target else None)
 
 
 def _serving(host: promoting.Standing) -> api.Serving | None:
@@ -186,6 +195,30 @@ def presser(conn: Connection, user: User, project: Project) -> promoting.Presser
     return promoting.Presser(user.name, rules.may(conn, user, project.id, "promote"), groups)
 
 
+def rollback_preview(found: rolling_back.Preview) -> api.RollbackPreview:
+    """Return what a rollback would do."""
+    run = found.run.number if found.run else None
+    identity = found.target.identity if found.target else None
+    return api.RollbackPreview(
+        project=found.project.name,
+        environment=found.environment.name,
+        run=run,
+        identity=identity,
+        sha=found.stored.sha if found.stored else None,
+        serving=found.current.identity if found.current else None,
+        allowed=found.allowed,
+        guards=[api.Guard(code=guard.code, met=guard.met, sentence=guard.sentence) for guard in found.guards],
+        ready=api.Readiness(how=found.ready.how, sentence=found.ready.sentence, run=run, identity=identity),
+        leaving=[_commit(commit) for commit in found.leaving],
+        coming=[_commit(commit) for commit in found.coming],
+        changes=[api.Change(setting=c.setting, before=c.before, after=c.after) for c in found.changes],
+    )
+
+
+def _commit(commit: Commit) -> api.Commit:
+    return api.Commit(sha=commit.sha, subject=commit.subject, author=commit.author, at=commit.at)
+
+
 def preview(found: promoting.Preview) -> api.Preview:
     """Return what a promote would do."""
     return api.Preview(
@@ -197,8 +230,8 @@ def preview(found: promoting.Preview) -> api.Preview:
         serving=found.current.identity if found.current else None,
         allowed=found.allowed,
         guards=[api.Guard(code=guard.code, met=guard.met, sentence=guard.sentence) for guard in found.guards],
-        commits=[api.Commit(sha=c.sha, subject=c.subject, author=c.author, at=c.at) for c in found.commits],
-        leaving=[api.Commit(sha=c.sha, subject=c.subject, author=c.author, at=c.at) for c in found.leaving],
+        commits=[_commit(commit) for commit in found.commits],
+        leaving=[_commit(commit) for commit in found.leaving],
         changes=[api.Change(setting=c.setting, before=c.before, after=c.after) for c in found.changes],
         stop_first=found.stop_first,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keepflow.web.pages import account, agents, board, deliveries, environments, quarantine, runs
+from keepflow.web.pages import account, agents, board, deliveries, environments, quarantine, rollbacks, runs
 
 BLUEPRINTS = (
     account.blueprint,
@@ -10,6 +10,7 @@ BLUEPRINTS = (
     runs.blueprint,
     environments.blueprint,
     quarantine.blueprint,
+    rollbacks.blueprint,
     deliveries.blueprint,
     agents.blueprint,
 )
