@@ -30,6 +30,9 @@ def environments(project: str | None, form: str) -> None:
     for place in found["items"]:
         if place["drift"]:
             say(f"{place['name']}: drift: {place['drift']}")
+        for host in place["hosts"]:
+            if host["underway"] and host["underway"]["silence"]:
+                say(f"{place['name']}: {host['underway']['silence']}")
     return None
 
 

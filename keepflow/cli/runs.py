@@ -126,6 +126,8 @@ def _show_job(job: dict[str, Any]) -> None:
     if job["deployment"]:
         phases = " → ".join(phase["phase"] for phase in job["deployment"]["phases"]) or job["deployment"]["phase"]
         click.echo(f"      {phases}")
+        if job["deployment"]["silence"]:
+            click.echo(f"      {job['deployment']['silence']}")
 
 
 @click.command()

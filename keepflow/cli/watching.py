@@ -70,20 +70,44 @@ def write(text: str) -> None:
 def follow_deployment(
     client: Client, deployment: str, timeout: float | None, told: Callable[[str], None] = say
 ) -> dict[str, Any] | None:
-    """Tell each phase of a deployment once, and return it when it ended; None after `timeout` seconds."""
+    """Tell each phase of a deployment, and of those of its run to other hosts, once; return the one that decides.
+
+    That is the first that did not end well, else the one asked about; None after `timeout` seconds.
+    """
     ends = None if timeout is None else time.monotonic() + timeout
-    seen, waits = 0, ""
+    asked = client.get(at("deployments", deployment))
+    run = at("projects", asked["project"], "runs", asked["run"])
+    listeners: dict[str, _Listener] = {}
     while True:
-        found = client.get(at("deployments", deployment))
-        for phase in found["phases"][seen:]:
-            detail = f"  {phase['detail']}" if phase["detail"] else ""
-            told(f"  {painted(phase['phase'])}{click.style(detail, dim=True)}")
-        seen = len(found["phases"])
-        if found["phase"] in _OUTCOMES:
-            return found
-        if not seen and found["reason"] and found["reason"] != waits:
-            waits = found["reason"]
-            told(f"  waits: {waits}")
+        found: list[dict[str, Any]] = [job["deployment"] for job in client.get(run)["jobs"] if job["deployment"]]
+        group = [one for one in found if one["environment"] == asked["environment"]]
+        for one in group:
+            prefix = f"{one['host']}  " if len(group) > 1 else ""
+            listeners.setdefault(one["id"], _Listener(prefix, told)).hear(one)
+        if all(one["phase"] in _OUTCOMES for one in group):
+            bad = [one for one in group if one["phase"] != "done" and one["reason_code"] != "stopped-after"]
+            return next(iter(bad), None) or next(one for one in group if one["id"] == deployment)
         if ends is not None and time.monotonic() > ends:
             return None
         time.sleep(0.5)
+
+
+class _Listener:
+    """Tells what is new of one deployment each time it is heard of."""
+
+    def __init__(self, prefix: str, told: Callable[[str], None]) -> None:
+        self._prefix, self._told = prefix, told
+        self._seen, self._waits, self._silent = 0, "", False
+
+    def hear(self, found: dict[str, Any]) -> None:
+        """Tell the phases that came since the last time, or why there is none."""
+        for phase in found["phases"][self._seen :]:
+            detail = f"  {phase['detail']}" if phase["detail"] else ""
+            self._told(f"  {self._prefix}{painted(phase['phase'])}{click.style(detail, dim=True)}")
+        self._seen = len(found["phases"])
+        if not self._seen and found["reason"] and found["reason"] != self._waits:
+            self._waits = found["reason"]
+            self._told(f"  {self._prefix}waits: {self._waits}")
+        if found["silence"] and not self._silent:
+            self._told(f"  {self._prefix}{found['silence']}")
+        self._silent = bool(found["silence"])

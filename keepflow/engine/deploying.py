@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from keepflow.core import deploys
+from keepflow.core import silence as silences
 from keepflow.core.flows import Container
 from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
@@ -141,6 +142,15 @@ def offer_waiting(tx: Tx, master: Master, now: int) -> None:
             jobs.wait(tx.conn, deployment.job_id, reason)
         elif deployment.phase == Phase.QUEUED or _order_died_on_the_way(tx.conn, deployment, now):
             _offer(tx, master, deployment, environment, now)
+
+
+def silence(conn: Connection, deployment: Deployment, now: int) -> str | None:
+    """Say for how long nothing was heard of the agent that has a deployment, and in what phase it was last."""
+    agent = agents.by_id(conn, deployment.agent_id) if deployment.agent_id is not None else None
+    if agent is None:
+        return None
+    quiet = now - max(agent.last_seen_at or 0, *(phase["at"] for phase in deployment.phases[-1:]), 0)
+    return silences.silence(agent.name, deployment.phase, connected=agent.connected, quiet=quiet)
 
 
 def report(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: int) -> None:

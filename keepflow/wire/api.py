@@ -126,7 +126,10 @@ class Phase(Answer):
 
 
 class Deployment(Answer):
-    """One try to make a host of an environment serve a release; `run` is the run that carries it out."""
+    """One try to make a host of an environment serve a release; `run` is the run that carries it out.
+
+    `silence` is a sentence while nothing is heard of the agent that has it.
+    """
 
     id: str
     project: str
@@ -136,6 +139,7 @@ class Deployment(Answer):
     phase: str
     reason_code: str
     reason: str
+    silence: str | None
     requested_by: str
     note: str
     run: int
@@ -150,6 +154,35 @@ class Deployment(Answer):
     requested_at: Moment
     accepted_at: Moment | None
     finished_at: Moment | None
+
+
+class HostReceipt(Answer):
+    """What one host of a run ended with; `receipt` is the agent's own account of the switch."""
+
+    host: str
+    environment: str
+    deployment: str
+    kind: str
+    phase: str
+    reason: str
+    identity: str
+    receipt: dict[str, Any] | None
+
+
+class RunReceipt(Answer):
+    """What all hosts of a run proved together: probes sent and failed at their front doors, the p99 of the worst.
+
+    `maintenance` is the seconds that visitors saw the maintenance page, added up.
+    """
+
+    project: str
+    run: int
+    state: str
+    hosts: list[HostReceipt]
+    sent: int
+    failed: int
+    p99_ms: float | None
+    maintenance: float
 
 
 class DeploymentPage(Answer):

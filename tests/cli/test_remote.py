@@ -25,6 +25,7 @@ LISTS = (
     ("group", "ls"),
     ("role", "ls", "-P", "keepwork"),
     ("token", "ls"),
+    ("receipt", "keepwork#2"),
     ("why", "keepwork#5"),
     ("why", "keepwork/production"),
 )

@@ -228,14 +228,13 @@ class Story:
         code: str = "unhealthy",
         project: str = "keepwork",
         until: str = "",
+        host: str = "",
     ) -> None:
-        """Let the agent carry out the deployment of a run, or (`until`) only up to a phase."""
+        """Let the agent carry out the deployment of a run (to this host), or (`until`) only up to a phase."""
         with self.master.database.read() as conn:
             run = runs.by_number(conn, self.project(project).id, number)
             assert run is not None
-            job = next(job for job in jobs.of_run(conn, run.id) if job.kind == JobKind.DEPLOY)
-            found = deployments.of_job(conn, job.id)
-            assert found is not None
+            found = next(one for one in deployments.of_run(conn, run.id) if host in ("", one.host))
             assert found.fence is not None
             assert found.agent_id is not None
             agent = agents.by_id(conn, found.agent_id).name
@@ -247,7 +246,8 @@ class Story:
                 return
             if outcome == "failed" and phase == "gating":
                 break
-        receipt = {"probes": 412, "failed": 0, "p99_ms": 3.1, "slot": "green", "drained": 18}
+        probes = {"sent": 412, "failed": 0, "p99_ms": 3.1 if host in ("", "prod-1") else 9.5}
+        receipt = {"probes": probes, "slot": "green", "maintenance": 0.0}
         tail = "" if outcome == "done" else "Error: cannot find module 'express'\n    at Module._resolveFilename\n"
         body = messages.DeployFinished(
             **facts,

@@ -64,6 +64,7 @@ VERB_OF = {
     "api.start_run": "run",
     "api.show_run": "see",
     "api.run_log": "see",
+    "api.run_receipt": "see",
     "api.cancel_run": "cancel",
     "api.project_deliveries": "see",
     "api.show_delivery": "see",

@@ -6,14 +6,15 @@ from sqlalchemy import Connection
 
 from keepflow.core.names import is_name
 from keepflow.core.text import one_line
+from keepflow.engine import deploying, promoting, rolling_back
 from keepflow.engine import people as rules
-from keepflow.engine import promoting, rolling_back
 from keepflow.errors import NotFound
 from keepflow.store import deployments, environments, jobs, people, projects, releases, runs
 from keepflow.store.people import User
 from keepflow.store.projects import Project
 from keepflow.tools.git import Commit
 from keepflow.web.answers import quarantines
+from keepflow.web.state import web
 from keepflow.wire import api
 
 
@@ -30,6 +31,7 @@ def deployment(conn: Connection, project: Project, stored: deployments.Deploymen
         phase=stored.phase,
         reason_code=stored.reason_code,
         reason=stored.reason,
+        silence=deploying.silence(conn, stored, web().now()),
         requested_by=stored.requested_by,
         note=stored.note,
         run=carrier.number,
@@ -112,7 +114,7 @@ def _environment(
         quarantined=quarantines.listed(conn, place, lifted=False),
         candidates=[_candidate(found) for found in candidates],
         rollback=_way_back(conn, place),
-        sentence=_sentence(project, card),
+        sentence=_sentence(conn, project, card),
     )
 
 
@@ -161,12 +163,13 @@ def _candidate(found: promoting.Candidate) -> api.Candidate:
     )
 
 
-def _sentence(project: Project, card: promoting.Card) -> str:
+def _sentence(conn: Connection, project: Project, card: promoting.Card) -> str:
     """Say in one sentence why the environment is as it is."""
     name = card.environment.name
     if card.underway is not None:
         doing = card.underway
-        why = f": {doing.reason}" if doing.reason else ""
+        told = deploying.silence(conn, doing, web().now()) or doing.reason
+        why = f": {told}" if told else ""
         return f"{doing.requested_by}'s deployment to {name} is in phase {doing.phase}{why}"
     if card.drift is not None:
         return card.drift

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from keepflow.engine import commands
 from keepflow.errors import NotFound
 from keepflow.store import deliveries, jobs, runs
-from keepflow.web.answers import logs
+from keepflow.web.answers import logs, switches
 from keepflow.web.answers import runs as answers
 from keepflow.web.answers import server as server_answers
 from keepflow.web.api.endpoint import Endpoints
@@ -53,6 +53,15 @@ def show_run(number: int) -> api.RunDetail:
 def run_log(number: int, query: api.LogQuery) -> AnyResponse:
     """Read the log of a run as it is now, as plain text; `/streams/…` follows it."""
     return log_answer(number, query)
+
+
+@endpoints.add("GET", "/projects/<project>/runs/<int:number>/receipt", "see", api.RunReceipt)
+def run_receipt(number: int) -> api.RunReceipt:
+    """Show what the switches of a run proved, host by host and together."""
+    stored = runs.by_number(reading(), current_project().id, number)
+    if stored is None:
+        raise no_run(number)
+    return switches.receipt(reading(), current_project(), stored)
 
 
 def log_answer(number: int, query: api.LogQuery) -> AnyResponse:

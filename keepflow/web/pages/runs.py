@@ -13,7 +13,7 @@ from keepflow.web import state
 from keepflow.web.access import needs
 from keepflow.web.answers import logs, runs
 from keepflow.web.answers import server as answers
-from keepflow.web.api.runs import attempts, cancel, log_answer, no_run
+from keepflow.web.api.runs import attempts, cancel, log_answer, no_run, run_receipt
 from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
@@ -68,6 +68,7 @@ def _facts(number: int) -> dict[str, object]:
         "may": may,
         "failure": _failure(number, found),
         "promotable": _promotable(found),
+        "receipt": run_receipt(number),
     }
 
 
