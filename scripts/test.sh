@@ -7,7 +7,7 @@ if [ "${1:-}" = --help ]; then
 usage: test.sh [PYTEST ARGUMENT...]
 
 Installs missing programs (scripts/install-parts.sh) and the Python environment (scripts/python-env.sh), then runs
-pytest with the arguments given; without any, the whole suite on real parts. A part that cannot be installed is named,
+pytest with the arguments given; without any, the whole suite on real parts, with a worker per processor. A part that cannot be installed is named,
 and its tests are skipped; with CI=true that is a failure.
 TEXT
   exit 0
@@ -22,4 +22,5 @@ if ! "$root/scripts/install-parts.sh" engine registry nginx ssh postgres browser
 fi
 python=$("$root/scripts/python-env.sh")
 cd "$root"
+[ $# -gt 0 ] || set -- --numprocesses auto --dist loadgroup
 exec "$python" -m pytest "$@"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ pytest_plugins = ["tests.real.fixtures"]
 settings.register_profile("keepflow", deadline=None)
 settings.load_profile("keepflow")
 
-_NUMBERS = pytest.StashKey[dict[str, dict[str, Any]]]()
+_MEASURED = "measured"  #: name of the property that carries a test's numbers to the process that prints them
+_NUMBERS: dict[str, dict[str, Any]] = {}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,9 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--numbers", type=Path, metavar="FILE", help="append what tests measured to FILE, one JSON a line")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Begin with no numbers."""
-    config.stash[_NUMBERS] = {}
+@pytest.fixture(scope="session", autouse=True)
+def _passable(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let other accounts pass through the directories of tests: nginx's workers and the accounts of jobs do."""
+    place = tmp_path_factory.getbasetemp()
+    while place != Path(tempfile.gettempdir()) and place != place.parent:
+        place.chmod(0o711)
+        place = place.parent
 
 
 @pytest.fixture(scope="session")
@@ -45,17 +51,25 @@ def numbers(request: pytest.FixtureRequest) -> Callable[..., None]:
     """
 
     def record(**measured: int | list[Any]) -> None:
-        told = request.config.stash[_NUMBERS].setdefault(request.node.nodeid.partition("[")[0], {})
-        for name, value in measured.items():
-            told[name] = told[name] + value if name in told else value
+        request.node.user_properties.append((_MEASURED, measured))
 
     return record
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up what a test measured, wherever it ran."""
+    if report.when != "teardown":
+        return
+    told = _NUMBERS.setdefault(report.nodeid.partition("[")[0], {})
+    for key, measured in report.user_properties:
+        if key == _MEASURED:
+            for name, value in measured.items():
+                told[name] = told[name] + value if name in told else value
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the numbers, one JSON object a line."""
-    told = config.stash[_NUMBERS].items()
-    lines = [json.dumps({"test": test, **measured}, ensure_ascii=False) for test, measured in told]
+    lines = [json.dumps({"test": test, **told}, ensure_ascii=False) for test, told in _NUMBERS.items() if told]
     if lines:
         terminalreporter.section("measured")
         terminalreporter.write("".join(f"{line}\n" for line in lines))
@@ -63,3 +77,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if path and lines:
         with path.open("a") as file:
             file.write("".join(f"{line}\n" for line in lines))
+
+
+#: Rooms whose tests share the one engine, network and accounts of this host, and so stay with one worker.
+_ON_THE_HOST = {"agent", "browser", "cli", "contracts", "faults", "proxies", "real", "steps"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers, give everything that stands on the host itself to one of them."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in _ON_THE_HOST:
+            item.add_marker(pytest.mark.xdist_group("host"))

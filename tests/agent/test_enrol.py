@@ -84,6 +84,7 @@ def test_a_try_that_failed_can_be_repeated(master: FakeMaster, state: State) -> 
         tokens.new("job") + ".sha256:" + "a" * 64,
         "kf_join_" + "a" * 30 + "_aaaaaa.sha256:" + "a" * 64,
     ],
+    ids=["empty", "a word", "no fingerprint", "empty fingerprint", "of another kind", "wrong sum"],
 )
 def test_what_is_no_whole_token_is_told_before_anybody_is_asked(text: str) -> None:
     with pytest.raises(errors.UsageError, match="not a whole join token"):
