@@ -33,6 +33,7 @@ class Deployment:
     expect_current: str | None = None  #: identity that must serve now; None = not checked
     by: str = ""  #: "host:ann" when a person on this host asked for it; "" = an order of the master
     asked_at: int = 0  #: of a person on this host: UTC microseconds on the host's own clock
+    approver: str = ""  #: who asked for it, as the order says
 
     @property
     def identity(self) -> str:
@@ -56,6 +57,7 @@ class Deployment:
             digest=order.image.digest,
             container=deploys.from_json(order.description),
             expect_current=order.expect_current,
+            approver=order.approver,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Deploys:
         self._fences: tuple[int, ...] = ()
         self._recovered = threading.Event()
         self._look = threading.Event()
-        told = DeployReports(state.root / "adopted.json", reports, clock)
+        told = DeployReports(state.root / "adopted.json", reports, clock, identity.agent, state.key())
         front = Front(host_file, state.front_root)
         if file.services:
             front.proxy()  # what is wrong with it is said at the start

@@ -44,6 +44,7 @@ def drain(scene: Scene, slot: str) -> None:
         time.sleep(_POLL)
     scene.receipt.sockets = {
         "at_switch": at_switch,
+        "drained": max(at_switch - left, 0),
         "left": left,
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -51,8 +52,11 @@ def drain(scene: Scene, slot: str) -> None:
 
 def _let_go(scene: Scene) -> None:
     plan, policy = scene.known_plan(), scene.policy
+    still_open = scene.receipt.sockets.get("left", 0)
     if policy.hot > 0 and plan.old_container:
+        scene.receipt.sockets["held"] = still_open
         scene.receipt.kept_hot_until = time.time_ns() // 1000 + int(policy.hot * 1_000_000)
         return
+    scene.receipt.sockets["closed"] = still_open
     with scene.act("stop-old", container=plan.old_container):
         scene.target.stop(plan.old_container or "", plan.old_grace)

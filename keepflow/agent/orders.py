@@ -27,8 +27,11 @@ from keepflow.agent.reports import Reports
 from keepflow.core import deploys
 from keepflow.core.states import Phase
 from keepflow.core.text import one_line
+from keepflow.crypto import dsse
+from keepflow.crypto.keys import PrivateKey
 from keepflow.tools.files import write_atomic
 from keepflow.wire import messages
+from keepflow.wire.deployment_receipt import PAYLOAD_TYPE, DeploymentReceipt
 from keepflow.wire.messages import Deploy
 from keepflow.wire.orders import DeployOrder
 
@@ -40,8 +43,10 @@ _ADOPTED = 200
 class DeployReports:
     """Tells the master how deployments go; fits `deployment.Reporter`: what it was told is on the disk on return."""
 
-    def __init__(self, path: Path, reports: Reports, clock: Clock) -> None:
+    def __init__(self, path: Path, reports: Reports, clock: Clock, agent: str, key: PrivateKey) -> None:
+        """`key` is the agent's own; it signs what `agent` says of the end of a deployment."""
         self._path, self._reports, self._clock = path, reports, clock
+        self._agent, self._key = agent, key
         self._lock = threading.Lock()
         self._adopted: dict[str, int] = json.loads(path.read_bytes()) if path.exists() else {}
 
@@ -70,6 +75,7 @@ class DeployReports:
             sentence=outcome.sentence,
             serving=outcome.serving,
             receipt=outcome.receipt,
+            envelope=self._signed(deployment, outcome),
             log_tail=outcome.log_tail,
         )
         self._reports.append(body)
@@ -121,6 +127,26 @@ class DeployReports:
         with self._lock:
             self._adopted = dict(list({**self._adopted, deployment: fence}.items())[-_ADOPTED:])
             write_atomic(self._path, json.dumps(self._adopted).encode(), 0o600)
+
+    def _signed(self, deployment: Deployment, outcome: Outcome) -> dict[str, Any]:
+        receipt = DeploymentReceipt(
+            agent=self._agent,
+            environment=deployment.environment,
+            service=deployment.service,
+            instance=deployment.instance,
+            deployment=deployment.id,
+            fence=self._fence(deployment),
+            action=deployment.action,
+            approver=deployment.approver or deployment.by,
+            identity=deployment.identity,
+            outcome=_on_the_wire(outcome.outcome),
+            code=outcome.code,
+            sentence=outcome.sentence,
+            serving=outcome.serving,
+            at=self._clock.now(),
+            evidence=outcome.receipt,
+        )
+        return dsse.seal(deploys.canonical(receipt.model_dump(mode="json")), PAYLOAD_TYPE, self._key)
 
     def _fence(self, deployment: Deployment) -> int:
         with self._lock:

@@ -19,7 +19,7 @@ from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.core.text import one_line
 from keepflow.crypto import dsse
-from keepflow.engine import evidence, quarantining, sending
+from keepflow.engine import deployment_receipts, evidence, quarantining, sending
 from keepflow.engine.context import Master
 from keepflow.store import (
     agents,
@@ -344,12 +344,15 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         return
     environment = environments.by_id(tx.conn, deployment.environment_id)
     code, sentence = one_line(body.code, 40), _kept(body.sentence)
+    judged = deployment_receipts.judge(tx.conn, deployment, body)
     phases = [*deployment.phases, {"phase": outcome.value, "at": body.at, "detail": sentence}]
     values: dict[str, Any] = {
         "phases": phases,
         "reason_code": code,
         "reason": sentence,
         "receipt": body.receipt or None,
+        "receipt_envelope": judged.envelope,
+        "receipt_verdict": judged.verdict,
         "log_tail": _kept(body.log_tail[-_LOG_TAIL:], _LOG_TAIL),
         "finished_at": now,
     }

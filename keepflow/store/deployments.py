@@ -41,6 +41,8 @@ class Deployment:
     replaced_id: str | None
     phases: list[dict[str, Any]]
     receipt: dict[str, Any] | None
+    receipt_envelope: dict[str, Any] | None
+    receipt_verdict: str
     log_tail: str
     requested_at: int
     accepted_at: int | None

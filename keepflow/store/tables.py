@@ -307,6 +307,8 @@ deployments = Table(
     Column("replaced_id", String(40), ForeignKey("deployments.id")),  # what the host served until this was done
     Column("phases", JSON, nullable=False, default=list),  # [{"phase", "at", "detail"}] as reported
     Column("receipt", JSON),
+    Column("receipt_envelope", JSON),  # signed by the agent, as received
+    Column("receipt_verdict", String(4), nullable=False, default="none"),  # none | good | bad
     Column("log_tail", Text, nullable=False, default=""),
     _at("requested_at", nullable=False),
     _at("accepted_at"),

@@ -150,6 +150,7 @@ class Deployment(Answer):
     changes: list[Change]
     phases: list[Phase]
     receipt: dict[str, Any] | None
+    receipt_verdict: str
     log_tail: str
     requested_at: Moment
     accepted_at: Moment | None
@@ -183,6 +184,20 @@ class RunReceipt(Answer):
     failed: int
     p99_ms: float | None
     maintenance: float
+
+
+class DeploymentReceipt(Answer):
+    """The signed receipt of a deployment, as its agent sent it.
+
+    `verdict` is what the master found when it came: `good`; `bad` when the agent's key did not sign it, or when it says
+    something else than the agent reported; `none` when none came. `public_key` is the agent's as registered now.
+    """
+
+    deployment: str
+    verdict: str
+    envelope: dict[str, Any] | None
+    agent: str
+    public_key: str
 
 
 class DeploymentPage(Answer):

@@ -301,6 +301,7 @@ class DeployFinished(Message):
     sentence: str = ""
     serving: str | None = None  #: identity that serves now
     receipt: dict[str, Any] = Field(default_factory=dict)
+    envelope: dict[str, Any] | None = None  #: `wire.deployment_receipt`, signed by the agent's key; holds `receipt`
     log_tail: str = ""  #: last lines of a new container that did not make it
 
 

@@ -19,14 +19,17 @@ from keepflow.agent.orders import DeployReports, Orders
 from keepflow.agent.policy import Facts
 from keepflow.agent.reports import Reports
 from keepflow.core.flows import Container, Health
+from keepflow.crypto import dsse, keys
 from keepflow.errors import Unavailable
 from keepflow.proxies.none import NoProxy
 from keepflow.wire import messages
+from keepflow.wire.deployment_receipt import PAYLOAD_TYPE, DeploymentReceipt
 from keepflow.wire.messages import Deploy, DeployAnswer, DeployFinished, DeployPhase
 from tests.agent.fakes import FakeTarget
 from tests.agent.orders import V1, V2, V3, Court
 from tests.real.waiting import wait_until
 
+KEY = keys.generate()
 Body = TypeVar("Body", DeployAnswer, DeployPhase, DeployFinished)
 SICK = Container(port=8099, health=Health(within=0.3, interval=0.02), env={"MODE": "sick"}, stop_timeout=0.5)
 _subnets = itertools.count(0, 16)
@@ -50,7 +53,7 @@ class Host:
 
     def restart(self) -> None:
         self.reports = Reports(self.root / "reports")
-        told = DeployReports(self.root / "adopted.json", self.reports, Clock())
+        told = DeployReports(self.root / "adopted.json", self.reports, Clock(), "prod-1", KEY)
         self.ready = threading.Event()
         self.deployer = Deployer(
             root=self.root / "agent",
@@ -126,6 +129,19 @@ def test_an_order_is_accepted_carried_out_and_told(host: Host) -> None:
     assert [(end.outcome, end.serving) for end in ends] == [("done", V1)]
     assert host.deployer.serving("shop").identity == V1
     assert not host.inbox
+
+
+def test_the_end_is_told_with_a_receipt_that_the_agents_key_signed(host: Host) -> None:
+    message = host.message()
+    host.take(message)
+    (end,) = host.told(DeployFinished, message.deployment)
+    assert end.envelope is not None
+    payload = dsse.open_(end.envelope, PAYLOAD_TYPE, KEY.public)
+    receipt = DeploymentReceipt.model_validate_json(payload, strict=True)
+    assert (receipt.agent, receipt.deployment, receipt.fence) == ("prod-1", message.deployment, end.fence)
+    assert (receipt.outcome, receipt.serving, receipt.evidence) == ("done", end.serving, end.receipt)
+    assert receipt.approver == "ann"
+    assert {"probes", "sockets", "visitors", "phases", "gate", "digest_before"} <= receipt.evidence.keys()
 
 
 def test_the_same_order_again_is_answered_and_runs_once(host: Host) -> None:

@@ -75,6 +75,7 @@ VERB_OF = {
     "api.rollback_preview": "see",
     "api.rollback": "rollback",
     "api.deployment": "enter",
+    "api.deployment_receipt": "enter",
     "api.quarantine": "see",
     "api.lift_quarantine": "promote",
     "api.whoami": "enter",

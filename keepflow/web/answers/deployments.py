@@ -9,7 +9,7 @@ from keepflow.core.text import one_line
 from keepflow.engine import deploying, promoting, rolling_back
 from keepflow.engine import people as rules
 from keepflow.errors import NotFound
-from keepflow.store import deployments, environments, jobs, people, projects, releases, runs
+from keepflow.store import agents, deployments, environments, jobs, people, projects, releases, runs
 from keepflow.store.people import User
 from keepflow.store.projects import Project
 from keepflow.tools.git import Commit
@@ -42,6 +42,7 @@ def deployment(conn: Connection, project: Project, stored: deployments.Deploymen
         changes=[api.Change(**change) for change in stored.changes],
         phases=[api.Phase(**phase) for phase in stored.phases],
         receipt=stored.receipt,
+        receipt_verdict=stored.receipt_verdict,
         log_tail=stored.log_tail,
         requested_at=stored.requested_at,
         accepted_at=stored.accepted_at,
@@ -55,13 +56,33 @@ def deployment_of_job(conn: Connection, project: Project, job_id: int) -> api.De
     return deployment(conn, project, stored) if stored else None
 
 
+def receipt(conn: Connection, user: User, deployment_id: str) -> api.DeploymentReceipt:
+    """Return the signed receipt of a deployment of a project this person may see; raises NotFound."""
+    stored, _ = _seen(conn, user, deployment_id)
+    if stored.finished_at is None or stored.agent_id is None:
+        raise NotFound("this deployment has not ended, so there is no receipt yet", code="no-receipt")
+    agent = agents.by_id(conn, stored.agent_id)
+    return api.DeploymentReceipt(
+        deployment=stored.id,
+        verdict=stored.receipt_verdict,
+        envelope=stored.receipt_envelope,
+        agent=agent.name,
+        public_key=agent.public_key,
+    )
+
+
 def deployment_by_id(conn: Connection, user: User, deployment_id: str) -> api.Deployment:
     """Return a deployment of a project this person may see; raises NotFound."""
+    stored, environment = _seen(conn, user, deployment_id)
+    return deployment(conn, projects.by_id(conn, environment.project_id), stored)
+
+
+def _seen(conn: Connection, user: User, deployment_id: str) -> tuple[deployments.Deployment, environments.Environment]:
     stored = deployments.by_id(conn, deployment_id)
     environment = environments.by_id(conn, stored.environment_id) if stored else None
     if stored is None or environment is None or not rules.may(conn, user, environment.project_id, "see"):
         raise NotFound("there is no such deployment, or none you may see", code="no-deployment")
-    return deployment(conn, projects.by_id(conn, environment.project_id), stored)
+    return stored, environment
 
 
 def page(conn: Connection, project: Project, environment: str, query: api.PageQuery) -> api.DeploymentPage:

@@ -73,6 +73,12 @@ def press(environment: str, source: str, note: str, key: str | None) -> str:
     )
 
 
+@endpoints.add("GET", "/deployments/<deployment>/receipt", "enter", api.DeploymentReceipt)
+def deployment_receipt(deployment: str) -> api.DeploymentReceipt:
+    """Return the receipt of a deployment with its agent's signature, as it came, and whether it was good."""
+    return answers.receipt(reading(), caller().user, deployment)
+
+
 @endpoints.add("GET", "/deployments/<deployment>", "enter", api.Deployment)
 def deployment(deployment: str) -> api.Deployment:
     """Show one deployment with its phases and its receipt."""

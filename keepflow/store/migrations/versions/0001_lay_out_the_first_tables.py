@@ -420,6 +420,8 @@ def upgrade() -> None:
         sa.Column("replaced_id", sa.String(length=40), nullable=True),
         sa.Column("phases", sa.JSON(), nullable=False),
         sa.Column("receipt", sa.JSON(), nullable=True),
+        sa.Column("receipt_envelope", sa.JSON(), nullable=True),
+        sa.Column("receipt_verdict", sa.String(length=4), nullable=False),
         sa.Column("log_tail", sa.Text(), nullable=False),
         sa.Column("requested_at", sa.BigInteger(), nullable=False),
         sa.Column("accepted_at", sa.BigInteger(), nullable=True),
