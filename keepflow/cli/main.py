@@ -54,6 +54,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "quarantine": Verb("quarantine:quarantine", "See and lift what keeps a release from an environment."),
         "receipt": Verb("switches:receipt", "Show what the switches of a run proved."),
         "deploys": Verb("delivery:deploys", "List the deployments of an environment."),
+        "verify": Verb("verify:verify", "Check the evidence of a release, offline."),
     },
     "People": {
         "project": Verb("server:project", "List projects."),

@@ -25,6 +25,7 @@ BUILD_TYPE = "urn:keepflow:build:flow-run:v1"
 #: What a person or a push could decide about a build; any other parameter would be one that nobody here judged.
 _PARAMETERS = frozenset({"repository", "ref", "flow", "inputs"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = 253_402_300_799_999_999  #: the last microsecond of the year 9999, which calendars still know
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ def read_test_result(statement: Mapping[str, Any], subject: Subject) -> Result:
         raise _bad("unreadable", "predicate.keepflow_by", "names neither a person nor a run")
     who = _text(by, next(iter(by)), "predicate.keepflow_by")
     at = predicate.get("keepflow_at")
-    if not isinstance(at, int) or isinstance(at, bool) or at < 0:
+    if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at <= LATEST:
         raise _bad("unreadable", "predicate.keepflow_at", "is not a time")
     configuration = predicate.get("configuration")
     first = configuration[0] if isinstance(configuration, list) and len(configuration) == 1 else None
@@ -198,6 +199,14 @@ def predicate_type(statement: Mapping[str, Any]) -> str:
     """Return what kind of statement this is, "" when it does not say."""
     kind = statement.get("predicateType")
     return kind if isinstance(kind, str) else ""
+
+
+def subject_name(statement: Mapping[str, Any]) -> str:
+    """Return the repository a statement is about, "" when it does not say."""
+    subjects = statement.get("subject")
+    first = subjects[0] if isinstance(subjects, list) and subjects else None
+    name = first.get("name") if isinstance(first, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _statement(subject: Subject, kind: str, predicate: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,47 @@ def open_(envelope: Mapping[str, Any], payload_type: str, *trusted: PublicKey) -
     raise errors.BadSignature("no trusted key signed this envelope")
 
 
+def open_to_the_last_byte(envelope: Mapping[str, Any], payload_type: str, known: Mapping[str, PublicKey]) -> bytes:
+    """Return the payload of an envelope in which nothing is unsigned, unknown or spelt in a second way.
+
+    `known` are keys by their id; every signature must name one of them and fit. Raises BadReceipt with the field.
+    """
+    if set(envelope) != {"payloadType", "payload", "signatures"}:
+        raise errors.BadReceipt("the envelope has other fields than it should", field="envelope")
+    if envelope["payloadType"] != payload_type:
+        raise errors.BadReceipt(f"payloadType is not {payload_type}", field="payloadType")
+    payload = _spelt_once(envelope["payload"], "payload")
+    message = _pre_authentication(payload_type, payload)
+    signatures = envelope["signatures"]
+    if not isinstance(signatures, list) or not 0 < len(signatures) <= _MOST_SIGNATURES:
+        raise errors.BadReceipt("signatures: there is none", field="signatures")
+    for index, entry in enumerate(signatures):
+        where = f"signatures.{index}"
+        if not isinstance(entry, dict) or set(entry) != {"keyid", "sig"}:
+            raise errors.BadReceipt(f"{where} has other fields than it should", field=where)
+        key = known.get(entry["keyid"]) if isinstance(entry["keyid"], str) else None
+        if key is None:
+            raise errors.BadReceipt(f"{where}.keyid names no key that is known here", field=f"{where}.keyid")
+        if not _fits(key, _spelt_once(entry["sig"], f"{where}.sig"), message):
+            raise errors.BadReceipt(
+                f"{where}.sig: key {key.key_id} did not sign this payload",
+                code="receipt-signature",
+                field=f"{where}.sig",
+            )
+    return payload
+
+
+def _spelt_once(text: object, where: str) -> bytes:
+    """Decode base64 of which there is no other spelling."""
+    try:
+        data = _decode(text)
+    except errors.BadSignature:
+        data = b""
+    if not data or base64.b64encode(data).decode() != text:
+        raise errors.BadReceipt(f"{where} is not base64 as it should be", field=where)
+    return data
+
+
 def _pre_authentication(payload_type: str, payload: bytes) -> bytes:
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

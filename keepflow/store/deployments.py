@@ -125,6 +125,18 @@ def done(conn: Connection, environment_id: int, limit: int) -> list[Deployment]:
     return [_deployment(row) for row in rows]
 
 
+def ordered(conn: Connection, project_id: int, digest: str, limit: int) -> list[dict[str, Any]]:
+    """List the envelopes of the newest orders that agents accepted for a registry digest, oldest first."""
+    query = (
+        select(deployments.c.order)
+        .join(releases, releases.c.id == deployments.c.release_id)
+        .where(releases.c.project_id == project_id, releases.c.digest == digest, deployments.c.accepted_at.is_not(None))
+        .order_by(deployments.c.accepted_at.desc())
+    )
+    found: list[dict[str, Any]] = list(conn.execute(query.limit(limit)).scalars())
+    return found[::-1]
+
+
 def was_done(conn: Connection, environment_id: int, digest: str) -> bool:
     """Say whether an environment ever finished a deployment of this registry digest, on every host it went to."""
     query = (

@@ -7,7 +7,7 @@ keys; a key never changes its meaning and never goes away within `/api/v1`.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -453,6 +453,19 @@ class Preview(Answer):
     leaving: list[Commit]
     changes: list[Change]
     stop_first: bool
+
+
+class Evidence(Answer):
+    """What is proven about a digest: the envelopes as they were signed, and the keys that signed them.
+
+    There is nothing in it that no signature covers, and one way to write it down, so that one changed byte is found.
+    """
+
+    version: Literal[1] = 1
+    digest: str
+    keys: list[str]
+    receipts: list[dict[str, Any]]  #: DSSE envelopes of in-toto statements, oldest first
+    orders: list[dict[str, Any]]  #: DSSE envelopes of the orders by which the digest was deployed, oldest first
 
 
 class PreviewQuery(Request):

@@ -131,6 +131,7 @@ def test_what_does_not_fit_in_a_provenance_is_named(path: str, value: Any, code:
         ("predicate.keepflow_by.person", 7, "unreadable"),
         ("predicate.keepflow_at", True, "unreadable"),
         ("predicate.keepflow_at", -1, "unreadable"),
+        ("predicate.keepflow_at", 2**60, "unreadable"),
         ("predicate.configuration", [], "unreadable"),
         ("predicate.keepflow_note", None, "unreadable"),
         ("subject.0.digest", {"sha256": "f" * 64}, "subject"),

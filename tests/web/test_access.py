@@ -78,6 +78,7 @@ VERB_OF = {
     "api.deployment_receipt": "enter",
     "api.quarantine": "see",
     "api.lift_quarantine": "promote",
+    "api.receipts": "see",
     "api.whoami": "enter",
     "api.users": "administer",
     "api.add_user": "administer",
@@ -107,7 +108,14 @@ ALLOWED = {
     "admin-token": set(access.VERBS),
     "dead-token": set(),
 }
-VALUES = {"project": "keepwork", "number": 1, "environment": "production", "delivery": 1, "deployment": "x" * 32}
+VALUES = {
+    "project": "keepwork",
+    "number": 1,
+    "environment": "production",
+    "delivery": 1,
+    "deployment": "x" * 32,
+    "digest": "sha256:x",
+}
 VALUES |= {"name": "ann", "token": "1"}
 PASSED = 299
 

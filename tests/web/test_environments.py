@@ -246,3 +246,21 @@ def test_a_key_of_another_promote_is_not_taken_for_this_one(story: Story) -> Non
     answer = client.post(CONFIRM, headers=OURS, data=form)
     assert (answer.status_code, "idempotency key" in answer.text) == (409, True)
     assert _count(story) == 2
+
+
+def test_the_confirm_page_shows_what_proves_the_release_and_gives_it_out(still: Flask, settled: Story) -> None:
+    response = browser(still, settled, "bo").get(f"{CONFIRM}?source=3")
+    page = _text(response.text)
+    assert "seen serving by keepwork#3" in page
+    assert "built by keepwork#3" in page
+    address = f"/api/v1/projects/keepwork/releases/{pushed('b').digest}/receipts"
+    assert f'href="{address}"' in response.text
+    evidence = browser(still, settled, "bo").get(address)
+    assert (evidence.status_code, len(evidence.json["receipts"])) == (200, 2)
+    assert f'href="{address}"' in browser(still, settled, "bo").get("/projects/keepwork/runs/3").text
+
+
+def test_a_digest_nobody_pushed_has_no_evidence(still: Flask, settled: Story) -> None:
+    for digest in ("sha256:" + "9" * 64, "latest", "sha256:x"):
+        answer = browser(still, settled, "bo").get(f"/api/v1/projects/keepwork/releases/{digest}/receipts")
+        assert (answer.status_code, answer.json["code"]) == (404, "no-release")

@@ -11,6 +11,7 @@ from keepflow import errors
 from keepflow.engine import promoting
 from keepflow.web.access import needs
 from keepflow.web.answers import deployments as answers
+from keepflow.web.answers import evidence
 from keepflow.web.api.delivery import press
 from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
@@ -101,12 +102,14 @@ def promote(project: str, environment: str) -> AnyResponse:
 
 
 def _confirm(environment: str, source: str, note: str, key: str, wrong: str, status: int) -> Response:
+    preview = _preview(environment, source)
     page = render_template(
         "promote.html",
         section="projects",
         tab="environments",
         project=current_project(),
-        preview=_preview(environment, source),
+        preview=preview,
+        receipts=evidence.lines(reading(), current_project(), preview.identity),
         environment=answers.by_name(reading(), current_project(), environment),
         source=source,
         note=note,
