@@ -9,11 +9,13 @@ import click
 
 from keepflow.cli import on_host, output
 from keepflow.cli.agent import agent
+from keepflow.cli.agent_bootstrap import bootstrap
 from keepflow.cli.agent_doctor import doctor
 from keepflow.cli.output import as_json, say
 
 __all__ = ["agent", "on_host"]
 
+agent.add_command(bootstrap)
 agent.add_command(doctor)
 
 

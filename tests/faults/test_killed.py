@@ -103,6 +103,9 @@ ELSEWHERE = {
     "store.before-commit": "tests/store/test_crash.py",
     "store.after-commit": "tests/store/test_crash.py",
     "link.turn": "tests/agent/test_supervision.py",
+    "bootstrap.uploaded": "tests/real/test_bootstrap.py",
+    "bootstrap.installed": "tests/real/test_bootstrap.py",
+    "bootstrap.joined": "tests/real/test_bootstrap.py",
 }
 #: Where a process that takes a deployment up can be killed in its turn.
 SECOND = (

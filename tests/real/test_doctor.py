@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +175,23 @@ def test_a_site_that_the_running_nginx_does_not_answer_with_is_told(place: Path)
 def _nginx_processes() -> set[str]:
     listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     return {line.strip() for line in listed.splitlines() if "nginx: master" in line}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is left of root only root can try")
+def test_what_the_unit_leaves_of_root_is_enough_for_an_own_nginx(place: Path) -> None:
+    need("setpriv")
+    unit = (Path(__file__).parent.parent.parent / "agents" / "keepflow-agent.service").read_text()
+    (left,) = re.findall(r"^CapabilityBoundingSet=(.+)$", unit, re.MULTILINE)
+    bounding = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in left.split())])
+    config = own(place).config
+    doctor = (sys.executable, "-m", "keepflow.cli.main", "agent", "doctor", "--json", "--config", str(config))
+    done = subprocess.run(
+        ["setpriv", "--no-new-privs", "--bounding-set", bounding, *doctor, "--state", str(place / "lib" / "agent")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    found = {finding["subject"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert "obeys both flags" in found["nginx"]["sentence"], found["nginx"]
+    assert found["ports"]["state"] == "ok", found["ports"]

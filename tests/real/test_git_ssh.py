@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,8 @@ import pytest
 
 from keepflow import errors
 from keepflow.tools.git import Mirror, Remote, init_bare, ls_remote
-from tests.real.parts import find, need
-from tests.real.waiting import free_port, wait_until
+from tests.real.parts import need
+from tests.real.sshd import new_key, sshd
 from tests.tools.repositories import bare, commit
 
 pytestmark = pytest.mark.real
@@ -36,37 +34,18 @@ class SshHost:
         )
 
 
-def new_key(path: Path) -> str:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
-    return path.with_suffix(".pub").read_text().strip()
-
-
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshHost]:
-    """Run sshd; started by root it wants /run/sshd, which its package makes only when systemd starts it."""
-    need("sshd", "ssh", "ssh-keygen")
+    """Run sshd, and write files that know its key, another one, or none."""
+    need("ssh")
     place = tmp_path_factory.mktemp("ssh")
-    port = free_port()
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    public = new_key(place / "host")
-    (place / "authorized").write_text(new_key(place / "client") + "\n")
-    new_key(place / "stranger")
-    (place / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
-    (place / "changed_hosts").write_text(f"[127.0.0.1]:{port} {new_key(place / 'other')}\n")
-    (place / "empty_hosts").write_text("")
-    (place / "sshd.conf").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nPermitRootLogin yes\n"
-    )
-    with (place / "log").open("wb") as log:
-        daemon = subprocess.Popen([str(find("sshd")), "-D", "-e", "-f", str(place / "sshd.conf")], stderr=log)
-    try:
-        wait_until(lambda: b"Server listening" in (place / "log").read_bytes(), 10, "sshd listening")
-        yield SshHost(place, port, bare(place / "repo.git"))
-    finally:
-        daemon.terminate()
-        daemon.wait(timeout=10)
+    with sshd(place) as server:
+        new_key(place / "stranger")
+        name = f"[127.0.0.1]:{server.port}"
+        (place / "known_hosts").write_text(f"{name} {server.host_key}\n")
+        (place / "changed_hosts").write_text(f"{name} {new_key(place / 'other')}\n")
+        (place / "empty_hosts").write_text("")
+        yield SshHost(place, server.port, bare(place / "repo.git"))
 
 
 @pytest.fixture
