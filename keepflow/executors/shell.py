@@ -17,10 +17,12 @@ from typing import BinaryIO
 from keepflow import errors
 from keepflow.executors import _processes
 from keepflow.ports import Command
+from keepflow.tools.forking import Child, forker
 
 #: Name in the environment by which all processes of one attempt are found again, also those that left the group.
 MARK = "KEEPFLOW_MARK"
 
+_UMASK = 0o022
 _STRAY_GRACE = 0.5  #: seconds that a process has which hid from the end of its job
 #: Marks of the jobs that run as another account → that account, and the uptime when their first command was started.
 _living: dict[str, tuple[int, float]] = {}
@@ -68,35 +70,46 @@ class Shell:
             _living.setdefault(f"{MARK}={mark}", (self._account.uid, _processes.uptime()))
         descriptor = os.open(result, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            process = self._spawn(command, output, descriptor)
+            process = self._spawn(command, output, descriptor, result)
         except (OSError, ValueError) as error:
             raise errors.Unavailable(f"{command.argv[0]} could not be started: {error}", code="start-failed") from error
         finally:
             os.close(descriptor)
         return Process(process, mark)
 
-    def _spawn(self, command: Command, output: BinaryIO, result: int) -> subprocess.Popen[bytes]:
-        account = self._account
+    def _spawn(
+        self, command: Command, output: BinaryIO, descriptor: int, result: Path
+    ) -> subprocess.Popen[bytes] | Child:
+        argv, account = ("/bin/sh", "-c", _SHIM, "keepflow", *command.argv), self._account
+        if account is not None:
+            return forker.start(
+                argv,
+                cwd=command.cwd,
+                env=command.env,
+                uid=account.uid,
+                gid=account.gid,
+                groups=account.groups,
+                umask=_UMASK,
+                files=(descriptor, output.fileno(), output.fileno()),
+                last_resort=lambda: read_result(result),
+            )
         return subprocess.Popen(
-            ("/bin/sh", "-c", _SHIM, "keepflow", *command.argv),
+            argv,
             cwd=command.cwd,
             env=dict(command.env),
-            stdin=result,
+            stdin=descriptor,
             stdout=output,
             stderr=output,
             bufsize=0,
             start_new_session=True,
-            umask=0o022,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=list(account.groups) if account else None,
+            umask=_UMASK,
         )
 
 
 class Process:
     """A command that was started. It ends with `kill` or by itself, never because the agent goes away."""
 
-    def __init__(self, process: subprocess.Popen[bytes], mark: str | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Child, mark: str | None) -> None:
         self._process = process
         self._mark = f"{MARK}={mark}" if mark else None
         self.pid = process.pid

@@ -6,17 +6,22 @@ is ended, first with SIGTERM so that git and docker can take their lock files aw
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import shlex
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
+from typing import Self, TypeAlias
 
 from keepflow import errors
+from keepflow.tools.forking import forker
 
 MIB = 1024 * 1024
 Account = tuple[int, int]  #: user id and group id
@@ -109,10 +114,12 @@ def _timed_out(argv: tuple[str, ...], timeout: float, tail: str) -> errors.Comma
 
 def _start(
     argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], feeds: bool, account: Account | None
-) -> subprocess.Popen[bytes]:
+) -> _Program:
     if cwd is not None and not cwd.is_dir():
         raise errors.CommandFailed(f"{shlex.join(argv)}: the directory {cwd} does not exist", argv=argv)
     try:
+        if account is not None:
+            return _OfAccount(argv, cwd, env, feeds, account)
         return subprocess.Popen(
             argv,
             cwd=cwd,
@@ -122,9 +129,6 @@ def _start(
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            user=account[0] if account else None,
-            group=account[1] if account else None,
-            extra_groups=() if account else None,
         )
     except FileNotFoundError:
         raise errors.ProgramMissing(f"the program {argv[0]} is not installed, or not on PATH") from None
@@ -134,10 +138,56 @@ def _start(
         raise errors.CommandFailed(f"{argv[0]} could not be started: {error}", argv=argv) from None
 
 
+class _OfAccount:
+    """A program that runs as another account; what `subprocess.Popen` offers of it as far as it is needed here."""
+
+    def __init__(
+        self, argv: tuple[str, ...], cwd: Path | None, env: Mapping[str, str], feeds: bool, account: Account
+    ) -> None:
+        program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
+        if program is None:
+            raise FileNotFoundError(argv[0])
+        self.stdin: FileIO | None = None
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            source = theirs.enter_context(FileIO(os.devnull))
+            if feeds:
+                source, self.stdin = _pipe(theirs, ours, reads=True)
+            out, self.stdout = _pipe(theirs, ours, reads=False)
+            err, self.stderr = _pipe(theirs, ours, reads=False)
+            files = (source.fileno(), out.fileno(), err.fileno())
+            where, (uid, gid) = cwd or Path.cwd(), account
+            self._child = forker.start((program, *argv[1:]), cwd=where, env=env, uid=uid, gid=gid, files=files)
+            self._ours = ours.pop_all()
+        self.pid, self.wait, self.has_ended = self._child.pid, self._child.wait, self._child.has_ended
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, once that was waited for."""
+        return self._child.returncode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        self.wait()
+
+
+_Program: TypeAlias = subprocess.Popen[bytes] | _OfAccount
+
+
+def _pipe(theirs: contextlib.ExitStack, ours: contextlib.ExitStack, *, reads: bool) -> tuple[FileIO, FileIO]:
+    """Return the program's end of a pipe, from which it reads or to which it writes, and ours."""
+    reading, writing = os.pipe()
+    ends = FileIO(reading, "rb"), FileIO(writing, "wb")
+    far, near = ends if reads else reversed(ends)
+    return theirs.enter_context(far), ours.enter_context(near)
+
+
 class _Pipes:
     """Feeds stdin and collects stdout and stderr until the program has ended."""
 
-    def __init__(self, process: subprocess.Popen[bytes], name: str, data: bytes, limit: int) -> None:
+    def __init__(self, process: _Program, name: str, data: bytes, limit: int) -> None:
         self._process = process
         self._name = name
         self._data = memoryview(data)
@@ -211,14 +261,16 @@ def _time_left(deadline: float) -> float:
     return left
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+def _has_ended(process: _Program) -> bool:
     """Look without reaping: while the leader is a zombie, its group number cannot be given to a stranger."""
+    if isinstance(process, _OfAccount):
+        return process.has_ended()
     if process.returncode is not None:
         return True
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _end_group(process: _Program) -> None:
     """End a program and everything it started in its group."""
     if process.returncode is not None:
         return
