@@ -188,6 +188,9 @@ class Target(Protocol):
     def inspect(self, name: str) -> ContainerFacts | None:
         """Return the facts of the container with exactly this name, running or not."""
 
+    def at(self, network: str, address: str) -> ContainerFacts | None:
+        """Return the running container that has an address in a network, whoever made it, or None."""
+
     def tail(self, container_id: str, lines: int) -> str:
         """Return the last lines of the container's own output."""
 

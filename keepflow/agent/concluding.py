@@ -35,7 +35,7 @@ def conclude(scene: Scene) -> Outcome:
 
 def _remember(scene: Scene) -> None:
     plan, receipt = scene.known_plan(), scene.receipt
-    served = Served.of(scene.deployment, plan.image_id, time.time_ns() // 1000)
+    served = Served.of(scene.deployment, plan.image_id, time.time_ns() // 1000, plan.container)
     history = scene.instance.history().after(served, plan.new, scene.policy.keep)
     if receipt.kept_hot_until is not None:
         history = replace(

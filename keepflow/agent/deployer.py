@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keepflow.agent import inventory, rolling_back, rollout
+from keepflow.agent import adopting, inventory, rolling_back, rollout
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
 from keepflow.agent.gate import Gate
@@ -31,6 +31,11 @@ from keepflow.ports import Proxy, Site, Target, Traffic
 from keepflow.tools.failpoints import fail
 
 _UNSETTLED_PAUSE = 60.0  #: seconds between two tries to settle a deployment whose outcome is unknown
+
+#: Goes from an accepted order until visitors get the release, or to an outcome when nothing is left to conclude.
+Steps = Callable[[Scene], Outcome | None]
+#: What is done for an order, by its action; all others are rollouts.
+_STEPS: dict[str, Steps] = {"adopt": adopting.adopt}
 
 log = Log(__name__)
 
@@ -93,7 +98,8 @@ class Deployer:
 
     def carry_out(self, accepted: Accepted, secrets: Mapping[str, str] | None = None) -> Outcome:
         """Bring an accepted deployment to its end and tell it; `secrets` are the values of its secrets by name."""
-        return self._to_the_end(self._scene(accepted, secrets or {}), rollout.forward)
+        steps = _STEPS.get(accepted.deployment.action, rollout.forward)
+        return self._to_the_end(self._scene(accepted, secrets or {}), steps)
 
     def deploy(self, deployment: Deployment, secrets: Mapping[str, str] | None = None) -> Outcome:
         """Accept and carry out."""
@@ -187,7 +193,7 @@ class Deployer:
             raise
         return Accepted(deployment, journal, instance)
 
-    def _to_the_end(self, scene: Scene, steps: Callable[[Scene], None]) -> Outcome:
+    def _to_the_end(self, scene: Scene, steps: Steps) -> Outcome:
         try:
             outcome = _carried_out(scene, steps)
             told = scene.journal.last("unknown")
@@ -297,17 +303,17 @@ class Deployer:
         return self.policies[service]
 
 
-def _carried_out(scene: Scene, steps: Callable[[Scene], None]) -> Outcome:
+def _carried_out(scene: Scene, steps: Steps) -> Outcome:
     """Take the steps, or put everything back; whatever happens, an outcome with a receipt comes out."""
     try:
-        steps(scene)
+        ended = steps(scene)
     except KeepflowError as error:
         outcome = put_back(scene, error.code, error.message, getattr(error, "log_tail", ""))
     except Exception as error:
         log.broke("a deployment met a bug", error, deployment=scene.deployment.id)
         outcome = put_back(scene, "internal-error", f"a bug in keepflow: {type(error).__name__}: {error}")
     else:
-        outcome = conclude(scene)
+        outcome = ended or conclude(scene)
     scene.end_phase()
     scene.stop_probing()
     return replace(outcome, receipt=scene.receipt.to_json())

@@ -24,7 +24,7 @@ class Deployment:
     environment: str
     service: str
     instance: str
-    action: str  #: "deploy" or "rollback"
+    action: str  #: "deploy", "rollback" or "adopt"
     origin: str  #: "registry" or "local"
     repository: str
     image_id: str
@@ -116,6 +116,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing on this host that is not as the last deployment left it."""
+
+    what: str  #: "flags", "visitors", "slot", "container" or "image"
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """What one instance serves now. `since` in UTC microseconds; `healthy` is None when nothing is there to ask."""
 
@@ -131,6 +140,8 @@ class Serving:
     healthy: bool | None = None
     restarts: int = 0
     note: str = ""
+    ours: bool | None = None  #: whether a deployment made the container that answers
+    differences: tuple[Difference, ...] = ()
 
 
 class Reporter(Protocol):

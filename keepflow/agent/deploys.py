@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 from keepflow import errors
 from keepflow.agent.clock import Clock
@@ -22,7 +23,7 @@ from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core.releases import ImageRef
 from keepflow.ports import RegistryLogin, Target
 from keepflow.tools.files import read_private
-from keepflow.wire.messages import Deploy, KeptRelease, ServiceState
+from keepflow.wire.messages import Deploy, Difference, KeptRelease, ServiceState
 
 log = Log(__name__)
 
@@ -133,6 +134,7 @@ class Deploys:
         self._services = tuple(self._state(name, service) for name, service in self._host_file.now().services.items())
 
     def _state(self, name: str, service: Service) -> ServiceState:
+        busy = self._deployer.journals.has_untold(name, service.instance)
         try:
             seen = self._deployer.serving(name, service.instance)
         except errors.KeepflowError as error:
@@ -149,9 +151,11 @@ class Deploys:
             since=seen.since,
             healthy=seen.healthy,
             note=seen.note,
-            busy=self._deployer.journals.has_untold(name, service.instance),
+            busy=busy,
             image_id=seen.image_id,
             container=seen.container_id,
+            ours=seen.ours,
+            differences=() if busy else tuple(Difference(**asdict(one)) for one in seen.differences),
             kept=tuple(
                 KeptRelease(identity=one.identity, how=one.how, bytes=one.size, hot_until=one.hot_until)
                 for one in self._deployer.inventory(name, service.instance)

@@ -74,7 +74,8 @@ class Served:
     digest: str | None
     container: Container
     since: int  #: UTC microseconds
-    action: str = "deploy"  #: how it came to serve: "deploy" or "rollback"
+    action: str = "deploy"  #: how it came to serve: "deploy", "rollback" or "adopt"
+    container_id: str = ""  #: of the engine
 
     @property
     def identity(self) -> str:
@@ -82,7 +83,7 @@ class Served:
         return self.digest or self.image_id
 
     @classmethod
-    def of(cls, deployment: Deployment, image_id: str, since: int) -> Served:
+    def of(cls, deployment: Deployment, image_id: str, since: int, container_id: str) -> Served:
         """Remember a deployment that serves; `image_id` is what this engine calls the image."""
         return cls(
             deployment=deployment.id,
@@ -94,6 +95,7 @@ class Served:
             container=deployment.container,
             since=since,
             action=deployment.action,
+            container_id=container_id,
         )
 
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from keepflow.agent import drift
 from keepflow.agent.deployment import ServicePolicy, Serving
+from keepflow.agent.drift import answering, is_ours
 from keepflow.agent.instances import History, Served
 from keepflow.core import names
 from keepflow.errors import DeployFailed
@@ -16,11 +18,22 @@ def look(policy: ServicePolicy, history: History, site: Site, target: Target, pr
     state = proxy.state(site)
     if state is None or state.slot is None:
         note = "nothing was deployed yet" if state else "the flag directory is not readable"
-        return Serving(site.service, site.instance, policy.environment, None, None, note=note)
-    facts = target.inspect(names.container(site.service, site.instance, state.slot))
+        lost = drift.differences(history, state, None)
+        return Serving(site.service, site.instance, policy.environment, None, None, note=note, differences=lost)
+    facts = answering(site, state.slot, target)
+    differences = drift.differences(history, state, facts)
     if facts is None:
         note = "the container of the serving slot is gone"
-        return Serving(site.service, site.instance, policy.environment, state.slot, None, healthy=False, note=note)
+        return Serving(
+            site.service,
+            site.instance,
+            policy.environment,
+            state.slot,
+            None,
+            healthy=False,
+            note=note,
+            differences=differences,
+        )
     remembered = history.current if history.slot == state.slot else None
     return Serving(
         service=site.service,
@@ -35,6 +48,8 @@ def look(policy: ServicePolicy, history: History, site: Site, target: Target, pr
         healthy=facts.running and _answers(proxy, site, state.slot, remembered),
         restarts=facts.restarts,
         note="visitors see the maintenance page" if state.maintenance else "",
+        ours=is_ours(facts, site),
+        differences=differences,
     )
 
 

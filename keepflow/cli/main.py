@@ -52,6 +52,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "promote": Verb("delivery:promote", "Promote a tested release."),
         "rollback": Verb("going_back:rollback", "Go back to a release that served before."),
         "quarantine": Verb("quarantine:quarantine", "See and lift what keeps a release from an environment."),
+        "drift": Verb("drift:drift", "Say how what serves differs from what was deployed."),
         "receipt": Verb("switches:receipt", "Show what the switches of a run proved."),
         "deploys": Verb("delivery:deploys", "List the deployments of an environment."),
         "verify": Verb("verify:verify", "Check the evidence of a release, offline."),

@@ -42,8 +42,12 @@ class Readiness:
 
 def guards(facts: Facts) -> tuple[Guard, ...]:
     """Check every rule, so that a page can show them all at once."""
+    return (_target(facts), *may_act(facts))
+
+
+def may_act(facts: Facts) -> tuple[Guard, ...]:
+    """Check what holds for everything a person does to an environment by hand, wherever it leads."""
     return (
-        _target(facts),
         _person(facts),
         _agents(facts),
         Guard("underway", facts.underway is None, facts.underway or "no other deployment is under way"),
@@ -101,8 +105,8 @@ def _person(facts: Facts) -> Guard:
     if not facts.person_has_role:
         return Guard("role", False, f"{facts.person} needs the role release-manager on this project")
     if facts.approvers and not facts.person_in_group:
-        return Guard("approved-by", False, f"only members of {', '.join(facts.approvers)} may roll back here")
-    return Guard("approved-by", True, f"{facts.person} may roll back here")
+        return Guard("approved-by", False, f"only members of {', '.join(facts.approvers)} may do that here")
+    return Guard("approved-by", True, f"{facts.person} may do that here")
 
 
 def _agents(facts: Facts) -> Guard:

@@ -138,7 +138,7 @@ def wanted(deployment: Deployment, environment: Environment) -> orders.Evidence:
     """Return how much the receipts of a deployment's order must show."""
     if environment.promote_from is None:
         return "none"
-    return "passed" if deployment.kind == "rollback" else "tested"
+    return "passed" if deployment.kind in ("rollback", "restore", "adopt") else "tested"
 
 
 def _chosen(found: list[StoredReceipt], stored: StoredRelease) -> tuple[StoredReceipt, ...]:

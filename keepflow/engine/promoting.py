@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection
 
-from keepflow.core import deploys, promoting
+from keepflow.core import deploys, drift, promoting
 from keepflow.core import evidence as core_evidence
 from keepflow.core.deploys import Change
 from keepflow.core.events import Event, EventKind
@@ -360,16 +359,7 @@ def _standing(conn: Connection, placement: Placement, holding: list[Deployment])
         current,
         stored,
         runs.by_id(conn, stored.run_id) if stored else None,
-        drift(placement.observed, current),
+        drift.sentence(drift.differences(placement.observed, current.identity if current else None)),
         next((found for found in holding if found.host == placement.host), None),
         last[0] if ended_badly else None,
     )
-
-
-def drift(observed: dict[str, Any] | None, current: Deployment | None) -> str | None:
-    """Say how what serves differs from what was deployed last; None when it fits or nothing was seen yet."""
-    if observed is None or current is None or observed.get("identity") == current.identity:
-        return None
-    if observed.get("identity") is None:
-        return f"nothing serves; {current.identity} was deployed"
-    return f"{observed['identity']} serves; {current.identity} was deployed"

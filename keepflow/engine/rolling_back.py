@@ -204,25 +204,30 @@ def _is_older(one: Deployment, current: Deployment) -> bool:
 def _guards(
     conn: Connection, environment: Environment, target: Deployment | None, source: str, presser: Presser
 ) -> tuple[Guard, ...]:
+    return rollbacks.guards(facts_of(conn, environment, target, source, presser))
+
+
+def facts_of(
+    conn: Connection, environment: Environment, target: Deployment | None, source: str, presser: Presser
+) -> rollbacks.Facts:
+    """Return everything the rules look at; `source` is how a person named the target, "" = they did not."""
     current = _current(conn, environment)
     holding = deployments.holding(conn, environment.id)
     underway = f"a deployment to {environment.name} by {holding[0].requested_by} is not finished" if holding else None
-    return rollbacks.guards(
-        rollbacks.Facts(
-            environment=environment.name,
-            hosts=tuple(host_of(conn, name) for name in environment.agents),
-            person=presser.name,
-            person_has_role=presser.has_role,
-            approvers=environment.approved_by,
-            person_in_group=bool(presser.groups & set(environment.approved_by)),
-            named=bool(source),
-            target=target.identity if target else source or None,
-            was_done=target is not None,
-            serving=current.identity if current else None,
-            serving_is_rollback=current is not None and current.kind == "rollback",
-            underway=underway,
-            lock=f"locked by {environment.locked_by}: {environment.locked_why}" if environment.locked_by else None,
-        )
+    return rollbacks.Facts(
+        environment=environment.name,
+        hosts=tuple(host_of(conn, name) for name in environment.agents),
+        person=presser.name,
+        person_has_role=presser.has_role,
+        approvers=environment.approved_by,
+        person_in_group=bool(presser.groups & set(environment.approved_by)),
+        named=bool(source),
+        target=target.identity if target else source or None,
+        was_done=target is not None,
+        serving=current.identity if current else None,
+        serving_is_rollback=current is not None and current.kind == "rollback",
+        underway=underway,
+        lock=f"locked by {environment.locked_by}: {environment.locked_why}" if environment.locked_by else None,
     )
 
 

@@ -212,6 +212,13 @@ class Docker:
             return None
         return facts(found)
 
+    def at(self, network: str, address: str) -> ContainerFacts | None:
+        """Return the running container that has an address in a network, whoever made it, or None."""
+        holders = ((self._network(network) or {}).get("Containers") or {}).items()
+        held = (key for key, endpoint in holders if endpoint["IPv4Address"].split("/")[0] == address)
+        found = next(held, None)
+        return self.inspect(found) if found else None
+
     def tail(self, container_id: str, lines: int) -> str:
         """Return the last lines of the container's own output, at most 64 KiB; "" when it is gone."""
         kept = b""

@@ -366,7 +366,7 @@ class KeptRelease(Message):
 class Difference(Message):
     """One thing on the host that is not as the agent left it."""
 
-    what: str  #: "slot", "container", "image", "release", "visitors"
+    what: str  #: "flags", "visitors", "slot", "container", "image"
     expected: str
     found: str
 
@@ -386,6 +386,7 @@ class ServiceState(Message):
     busy: bool = False  #: a deployment is under way here, or its end is still to be told
     image_id: str | None = None  #: what the engine calls the image of the container that answers
     container: str | None = None  #: its id
+    ours: bool | None = None  #: whether a deployment made it
     differences: tuple[Difference, ...] = ()
     kept: tuple[KeptRelease, ...] | None = None  #: None = this agent does not tell
 

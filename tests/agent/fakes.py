@@ -154,6 +154,12 @@ class FakeTarget:
         found = self.containers.get(name) or self._find(name)
         return found.facts if found else None
 
+    def at(self, network: str, address: str) -> ContainerFacts | None:
+        """Look who has an address."""
+        self.ping()
+        running = (one.facts for one in self.containers.values() if one.facts.running)
+        return next((facts for facts in running if facts.address == address), None)
+
     def tail(self, container_id: str, lines: int) -> str:
         """Return what it said."""
         return self.words or f"last words of {container_id}"

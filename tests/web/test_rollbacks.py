@@ -254,3 +254,81 @@ def test_odd_durations_in_a_receipt_break_nothing(twice: Story, manager: Caller)
 def test_an_app_without_the_scope_may_not_roll_back(twice: Story, app: Flask) -> None:
     caller = Caller(app, _token(twice, "bo", ["run"]))
     assert roll_back(caller)[1]["code"] == "scope"
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+
+MOVED = (messages.Difference(what="slot", expected="green", found="blue"),)
+
+
+def mend(caller: Caller, way: str, **body: Any) -> tuple[int, Any]:
+    return caller.ask("POST", f"{PATH}/drift", {"way": way, **body})
+
+
+def test_drift_is_told_with_what_was_expected_and_what_was_found(twice: Story, manager: Caller) -> None:
+    beat(twice, identity=OLD, ours=True, differences=MOVED)
+    found = manager.get(f"{PATH}/drift")
+    assert [(one["what"], one["expected"], one["found"]) for one in found["hosts"][0]["differences"]] == [
+        ("release", NEW, OLD),
+        ("slot", "green", "blue"),
+    ]
+    page = _text(_board(twice))
+    assert f"{OLD} serves; {NEW} was deployed; slot: blue instead of green" in page
+    assert "Restore what was deployed" in page
+    assert "Adopt what serves" in page
+
+
+def test_a_host_between_two_states_does_not_drift(twice: Story, manager: Caller) -> None:
+    beat(twice, identity=OLD, busy=True)
+    assert manager.get(f"{PATH}/drift")["drifts"] is False
+
+
+def test_adopting_expects_what_serves_from_then_on(twice: Story, manager: Caller) -> None:
+    beat(twice, identity=OLD, ours=True, differences=MOVED)
+    status, started = mend(manager, "adopt", reason="the new one lost orders")
+    assert (status, started["kind"], started["identity"]) == (202, "adopt", OLD)
+    assert order_for(twice, started["id"]).action == "adopt"
+    twice.deploy(started["run"])
+    beat(twice, identity=OLD, ours=True)
+    production = manager.get(PATH.rpartition("/")[0])["items"][2]
+    assert (production["serving"]["identity"], production["drift"]) == (OLD, None)
+
+
+def test_restoring_deploys_what_was_expected_whatever_serves(twice: Story, manager: Caller) -> None:
+    beat(twice, identity=None, ours=False, image_id="sha256:" + "9" * 64)
+    assert (
+        "a container not made by keepflow, of image sha256:9"
+        in manager.get(PATH.rpartition("/")[0])["items"][2]["drift"]
+    )
+    status, started = mend(manager, "restore", key="restore-today")
+    assert (status, started["kind"], started["identity"], started["id"]) == (202, "restore", NEW, "restore-today")
+    order = order_for(twice, started["id"])
+    assert (order.action, order.expect_current) == ("deploy", None)
+    assert mend(manager, "restore", key="restore-today")[1]["id"] == "restore-today"
+
+
+@pytest.mark.parametrize(
+    ("facts", "way", "code"),
+    [
+        ({"identity": NEW}, "adopt", "no-drift"),
+        ({"identity": NEW}, "restore", "no-drift"),
+        ({"identity": None, "ours": False}, "adopt", "not-ours"),
+        ({"identity": "sha256:" + "9" * 64, "ours": True}, "adopt", "never-served"),
+    ],
+)
+def test_drift_that_cannot_be_mended_so_is_refused_in_words(
+    twice: Story, manager: Caller, facts: dict[str, Any], way: str, code: str
+) -> None:
+    beat(twice, **facts)
+    status, problem = mend(manager, way)
+    assert (status, problem["code"]) == (409, code)
+
+
+def test_the_button_of_a_drifting_environment_restores(twice: Story) -> None:
+    beat(twice, identity=OLD, ours=True)
+    client = browser(web_app(twice), twice, "bo")
+    page = client.get("/projects/keepwork/environments").text
+    fields = {"csrf_token": _hidden(page, "csrf_token"), "way": "restore"}
+    answer = client.post(f"{PATH}/drift", headers=OURS, data=fields)
+    assert (answer.status_code, answer.location) == (303, "/projects/keepwork/runs/8")
+    assert client.post(f"{PATH}/drift", headers=OURS, data={**fields, "way": "x"}).status_code == 400

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keepflow.web.pages import account, agents, board, deliveries, environments, quarantine, rollbacks, runs
+from keepflow.web.pages import account, agents, board, deliveries, drift, environments, quarantine, rollbacks, runs
 
 BLUEPRINTS = (
     account.blueprint,
@@ -11,6 +11,7 @@ BLUEPRINTS = (
     environments.blueprint,
     quarantine.blueprint,
     rollbacks.blueprint,
+    drift.blueprint,
     deliveries.blueprint,
     agents.blueprint,
 )

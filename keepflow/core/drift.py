@@ -1,0 +1,47 @@
+"""Drift: what serves on a host is not what was deployed there. It is told, never silently mended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as it was deployed."""
+
+    what: str  #: "release", "flags", "visitors", "slot", "container" or "image"
+    expected: str
+    found: str
+
+
+def differences(observed: Mapping[str, Any] | None, identity: str | None) -> tuple[Difference, ...]:
+    """Compare what a host said last with the identity deployed there; () when it fits, or nothing can be said yet.
+
+    A host with a deployment under way is between two states and says nothing here.
+    """
+    if observed is None or identity is None or observed.get("busy"):
+        return ()
+    told = tuple(Difference(one["what"], one["expected"], one["found"]) for one in observed.get("differences") or ())
+    found = observed.get("identity")
+    if found == identity:
+        return told
+    return (Difference("release", identity, found or _unnamed(observed)), *told)
+
+
+def sentence(found: Sequence[Difference]) -> str | None:
+    """Say in one sentence what differs; None when nothing does."""
+    return "; ".join(_told(one) for one in found) or None
+
+
+def _told(one: Difference) -> str:
+    if one.what == "release":
+        serves = "nothing serves" if one.found == "nothing" else f"{one.found} serves"
+        return f"{serves}; {one.expected} was deployed"
+    return f"{one.what}: {one.found} instead of {one.expected}"
+
+
+def _unnamed(observed: Mapping[str, Any]) -> str:
+    image = observed.get("image_id")
+    return f"a container not made by keepflow, of image {str(image)[:19]}," if image else "nothing"
