@@ -121,7 +121,9 @@ def pulled(host: Host, tmp_path: Path) -> Iterator[dict[str, Deployment]]:
     )
     made: dict[str, Deployment] = {}
     try:
-        wait_until(lambda: get("127.0.0.1", port, "/v2/", {}, timeout=2).status == 200, 10, "the registry")
+        wait_until(
+            lambda: get("127.0.0.1", port, "/v2/", {"Host": address}, timeout=2).status == 200, 10, "the registry"
+        )
         for version in ("v1", "v2"):
             name = f"{address}/shop:{version}"
             host.engine.docker("tag", image_tag(version), name)
