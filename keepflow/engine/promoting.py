@@ -148,7 +148,8 @@ def candidates(conn: Connection, environment: Environment, limit: int = 10) -> l
     source = environments.by_name(conn, environment.project_id, environment.promote_from or "")
     if source is None:
         return []
-    serving = {found.identity for found in currents(conn, environment)}
+    current = currents(conn, environment)
+    serving = {found.identity for found in current} if len(current) == len(environment.hosts) else set()
     seen: dict[str, Candidate] = {}
     for deployment in deployments.done(conn, source.id, limit * 2):
         stored = releases.by_id(conn, deployment.release_id)

@@ -165,6 +165,7 @@ class HostReceipt(Answer):
     deployment: str
     kind: str
     phase: str
+    code: str
     reason: str
     identity: str
     receipt: dict[str, Any] | None

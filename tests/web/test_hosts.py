@@ -50,6 +50,7 @@ def test_hosts_that_serve_different_versions_are_said_to_be_mixed(story: Story) 
         ("prod-2", True, False),
     ]
     assert "prod-1 serves keepwork#1" in found["sentence"]
+    assert not any(candidate["serves"] for candidate in found["candidates"]), "not on every host"
     page = browser(app, story, "bo").get(BOARD).text
     assert "mixed versions" in page
     assert "prod-2 serves nothing that was deployed" in _text(page)
@@ -80,6 +81,8 @@ def test_a_second_host_that_fails_is_shown_with_the_first_going_back(story: Stor
     number = promote(story, "3", outcome="")
     story.deploy(number, host="prod-1")
     story.deploy(number, "failed", host="prod-2", sentence="GET / answered 500 for 60 s")
+    failed = _text(browser(app, story, "bo").get(f"/projects/keepwork/runs/{number}").text)
+    assert "GET / answered 500 for 60 s" in failed
     page = _text(browser(app, story, "bo").get(f"/projects/keepwork/runs/{number + 1}").text)
     assert f"keepwork#{number} failed on prod-2; prod-1 goes back to what served before" in page
     story.deploy(number + 1)

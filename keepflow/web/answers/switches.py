@@ -26,6 +26,7 @@ def receipt(conn: Connection, project: Project, run: Run) -> api.RunReceipt:
                 deployment=one.id,
                 kind=one.kind,
                 phase=one.phase,
+                code=one.reason_code,
                 reason=one.reason,
                 identity=one.identity,
                 receipt=one.receipt,

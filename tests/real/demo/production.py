@@ -18,8 +18,9 @@ AGENT = "prod-1"
 class Production(Running):
     """The host and its agent."""
 
-    def __init__(self, host: SecondHost, keepflow: Keepflow, master: Master, log: Path) -> None:
-        super().__init__("the production agent", log)
+    def __init__(self, host: SecondHost, keepflow: Keepflow, master: Master, log: Path, name: str = AGENT) -> None:
+        super().__init__(f"the agent {name}", log)
+        self.name = name
         self.host = host
         self.door = Door(f"http://{host.address}", PRODUCTION_NAME)
         self._keepflow = keepflow
@@ -29,15 +30,15 @@ class Production(Running):
         """Join the master with a one-time token, handed over in a file as an admin would."""
         token = self.host.path("/etc/keepflow") / f"join-{secrets.token_hex(4)}.token"
         token.touch(0o600)
-        token.write_text(self._keepflow("agent", "token", AGENT))
+        token.write_text(self._keepflow("agent", "token", self.name))
         argv = ("agent", "join", self._master.url, "--insecure-http", "--token-file", f"/etc/keepflow/{token.name}")
         done = self.host.run(str(self._keepflow.program), *argv, env=self._keepflow.env)
         token.unlink()
         if done.returncode:
-            raise RuntimeError(f"the production agent could not join:\n{done.stderr}")
+            raise RuntimeError(f"the agent {self.name} could not join:\n{done.stderr}")
 
     def start(self, failpoints: str = "") -> None:
         """Start the agent and wait until the master has it; `failpoints` arms KEEPFLOW_FAILPOINTS."""
         armed = {"KEEPFLOW_FAILPOINTS": failpoints} if failpoints else {}
         self.process = self._keepflow.start("agent", "run", log=self.log, env=armed, prefix=self.host.prefix)
-        self.wait_ready(lambda: self._master.online(AGENT), 20)
+        self.wait_ready(lambda: self._master.online(self.name), 20)
