@@ -71,6 +71,7 @@ command -v "$python" >/dev/null || fail "$python is missing: apt-get install pyt
 umask 022
 mkdir -p "$opt/venvs" "$units"
 [ -d "$etc" ] || mkdir -p "$etc"
+chmod 755 "$opt" "$opt/venvs" # the account that jobs run as starts programs from there
 if command -v flock >/dev/null; then # two of these at once: the second finds it done
   exec 9<"$opt"
   flock 9

@@ -32,13 +32,13 @@ programs() {
     engine) echo "dockerd:docker.io docker:docker.io docker-init:tini iptables:iptables" ;;
     registry) echo "docker-registry|registry:docker-registry" ;;
     nginx) echo "nginx:nginx-light" ;;
-    ssh) echo "sshd:openssh-server" ;;
+    ssh) echo "sshd:openssh-server sudo:sudo" ;;
     postgres) echo "initdb:postgresql" ;;
     browser) echo "chromium|google-chrome:chromium" ;;
     lint) echo "shellcheck:shellcheck" ;;
     tools)
-      echo "git:git curl:curl ip:iproute2 ss:iproute2 iptables:iptables flock:util-linux nsenter:util-linux"
-      echo "busybox:busybox-static venv:python3-venv"
+      echo "git:git curl:curl ip:iproute2 ss:iproute2 iptables:iptables flock:util-linux nsenter:util-linux setpriv:util-linux"
+      echo "busybox:busybox-static venv:python3-venv systemd-analyze:systemd"
       ;;
     bench) echo "wrk:wrk" ;;
     *) return 1 ;;

@@ -115,8 +115,8 @@ class Daemon:
         linked = threading.Thread(target=self._link.run, name="link", daemon=True)
         linked.start()
         log.info("the agent is ready", agent=self._host.agent, master=self._host.master, state=str(self._state.root))
-        self._supervisor.ready(f"agent {self._host.agent} of {self._host.master}")
         self._standing().write(self._state)
+        self._supervisor.ready(f"agent {self._host.agent} of {self._host.master}")
         self._watch()
         return self._leave(linked)
 

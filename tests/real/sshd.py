@@ -54,8 +54,8 @@ def sshd(place: Path, port: int | None = None, *settings: str) -> Iterator[Sshd]
     (place / "authorized").write_text((place / "client.pub").read_text())
     more = "".join(f"{line}\n" for line in settings)
     (place / "sshd.conf").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized\n"
-        f"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nPermitRootLogin yes\n{more}"
+        f"{more}ListenAddress 127.0.0.1:{port}\nHostKey {place}/host\nAuthorizedKeysFile {place}/authorized\n"
+        f"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nPermitRootLogin yes\n"
     )
     with (place / "log").open("wb") as log:
         daemon = subprocess.Popen([str(find("sshd")), "-D", "-e", "-f", str(place / "sshd.conf")], stderr=log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from keepflow.cli.bootstrap.known_hosts import KnownHosts
 from keepflow.cli.bootstrap.wheel import own_wheel
 from keepflow.tools.failpoints import VARIABLE
 from tests.fakes import FakeMaster, serve_master
-from tests.real.parts import need_root
+from tests.real.parts import need, need_root
 from tests.real.sshd import Sshd, new_key, sshd
 from tests.real.waiting import wait_until
 from tests.real.wheelhouse import fill
@@ -27,6 +28,7 @@ from tests.real.wheelhouse import fill
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 USER = "root"
+PASSWORD = "correct horse battery"
 HOSTILE = 'x\';touch ${HOME}/`id`;"$(id)" \\ \n*~!#&|<>'
 
 
@@ -157,6 +159,52 @@ def test_a_key_with_a_passphrase_is_opened_and_a_wrong_one_told(server: Sshd, tm
     with pytest.raises(errors.UsageError, match="no private key that can be used") as caught:
         sign_in(server, Login(key, lambda: "wrong"), known)
     assert "wrong" not in caught.value.message
+
+
+@pytest.fixture
+def account() -> Iterator[str]:
+    """An account of this machine, with a password, for the time of a test."""
+    need("sudo", "useradd", "chpasswd")
+    name = f"kft-{secrets.token_hex(4)}"
+    rule = Path("/etc/sudoers.d") / name
+    subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", name], check=True)
+    subprocess.run(["chpasswd"], input=f"{name}:{PASSWORD}\n", text=True, check=True)
+    yield name
+    rule.unlink(missing_ok=True)
+    subprocess.run(["userdel", "--remove", "--force", name], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "password", "root"),
+    [
+        ("ALL=(ALL) NOPASSWD: ALL", "", True),
+        ("ALL=(ALL) ALL", PASSWORD, True),
+        ("ALL=(ALL) ALL", "wrong", False),
+        ("ALL=(ALL) ALL", "", False),
+        ("", PASSWORD, False),
+    ],
+)
+def test_root_is_reached_by_sudo_or_not_at_all(
+    account: str, rule: str, password: str, root: bool, tmp_path: Path
+) -> None:
+    (Path("/etc/sudoers.d") / account).write_text(f"{account} {rule}\n" if rule else "")
+    login = Login(password=PASSWORD)
+    known = KnownHosts(tmp_path / "known_hosts")
+    with (
+        sshd(tmp_path, None, "PasswordAuthentication yes") as running,
+        connected(Address(account, "127.0.0.1", running.port), login, known, lambda *_: True) as made,
+    ):
+        if not root:
+            with pytest.raises(errors.AuthError, match="not root there") as caught:
+                Host.of(made, password)
+            assert "wrong" not in caught.value.message
+            return
+        host = Host.of(made, password)
+        for _ in range(2):  # sudo remembers who was asked; what it is told must not become the program's input then
+            assert host.run(("cat",), input=b"input\n").stdout == b"input\n"
+        assert host.run(("id", "-u")).text == "0\n"
+        assert host.lay(tmp_path / "laid", HOSTILE.encode(), 0o600)
+        assert (tmp_path / "laid").read_text() == HOSTILE
 
 
 # --- the whole course -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ Say = Callable[[str, str], None]
 
 _SHIPPED = ("install.sh", "keepflow-agent.service", "agent.example.yml")
 _INSTALL_SECONDS = 900.0
+_LINK_SECONDS = 20.0
 _PYTHON = "import sys; print('%d.%d' % sys.version_info[:2]); import ensurepip, venv"
 _OLDEST_PYTHON = (3, 11)
 _SERVICE = "keepflow-agent"
@@ -213,8 +215,20 @@ def _start(host: Host, wanted: Wanted, changed: bool, say: Say) -> str:
     commands = service_commands(enabled=enabled, active=active, changed=changed)
     for argv in commands:
         host.run(argv, timeout=120)
+    if commands:
+        _await_link(host, wanted.layout)
     say("service", " and ".join(argv[1] for argv in commands) if commands else "already so, enabled and active")
     return ""
+
+
+def _await_link(host: Host, layout: Layout) -> None:
+    """Give an agent that was just started a moment to be linked, so that the doctor does not look too early."""
+    deadline = time.monotonic() + _LINK_SECONDS
+    while time.monotonic() < deadline:
+        told = host.read(layout.state / "link.json") or b"{}"
+        if json.loads(told).get("linked"):
+            return
+        time.sleep(0.5)
 
 
 def service_commands(*, enabled: bool, active: bool, changed: bool) -> list[tuple[str, ...]]:

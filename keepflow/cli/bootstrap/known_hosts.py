@@ -35,5 +35,6 @@ class KnownHosts:
         """Keep a key for a host that has none."""
         line = HostKeyEntry([name], key).to_line() or ""
         before = self.path.read_text() if self.path.exists() else ""
+        before += "" if before.endswith("\n") or not before else "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, (before + line).encode(), 0o600)
