@@ -9,9 +9,10 @@ MOST_SKEW = 60.0  #: seconds between the clocks of master and host that somebody
 
 
 class Clock:
-    """UTC microseconds. Until the master was heard, this host's own clock is all there is."""
+    """UTC microseconds. Until the master was heard, this host's own clock is all there is; then `measured` is set."""
 
     def __init__(self) -> None:
+        self.measured = threading.Event()
         self._lock = threading.Lock()
         self._offset = time.time_ns() // 1000 - _counter()
         self._width: int | None = None
@@ -34,6 +35,7 @@ class Clock:
                 self._width = width
             else:
                 self._width += 1000  # an old answer is worth a little less at every beat: quartz drifts
+        self.measured.set()
 
     @staticmethod
     def mark() -> int:

@@ -71,6 +71,7 @@ class Deploys:
             reports=told,
             facts=self._facts,
             ready=self._recovered,
+            measured=clock.measured,
             changed=self._look.set,
         )
 

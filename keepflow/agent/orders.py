@@ -153,13 +153,20 @@ class DeployReports:
             return max(deployment.fence, self._adopted.get(deployment.id, 0))
 
 
+def _stands(phase: Phase, outcome: Outcome | None) -> str:
+    return outcome.outcome.value if outcome is not None else phase.value
+
+
 def _on_the_wire(phase: Phase) -> Any:
     """Return an outcome as the wire spells it; anything that is none is unknown, never green."""
     return phase.value if phase in (Phase.DONE, Phase.FAILED, Phase.REVERTED) else "unknown"
 
 
 class Orders:
-    """The inbox. `facts` looks at the host when a turn comes; no turn comes before `ready`; `changed` hears of ends."""
+    """The inbox. `facts` looks at the host when a turn comes; `changed` hears of ends.
+
+    No turn comes before `ready`, nor before `measured`: an order's age is told by the master's clock.
+    """
 
     def __init__(
         self,
@@ -170,11 +177,12 @@ class Orders:
         reports: DeployReports,
         facts: Callable[[], Facts],
         ready: threading.Event,
+        measured: threading.Event,
         changed: Callable[[], object] = lambda: None,
     ) -> None:
         self._root, self._refused_log = root, refused_log
         self._deployer, self._reports = deployer, reports
-        self._facts, self._ready, self._changed = facts, ready, changed
+        self._facts, self._ready, self._measured, self._changed = facts, ready, measured, changed
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._turns: dict[str, queue.SimpleQueue[Path]] = {}
@@ -217,6 +225,7 @@ class Orders:
     def _serve(self, key: str, turns: queue.SimpleQueue[Path]) -> None:
         """Carry out the orders of one instance, one after the other; the thread ends when none is left."""
         self._ready.wait()
+        self._measured.wait()
         while True:
             path = turns.get()
             try:
@@ -267,7 +276,7 @@ class Orders:
         deployment, phase, outcome = found
         if order.fence > deployment.fence:
             self._reports.adopt(deployment.id, order.fence)
-        self._reports.answer(message, accepted=True, sentence=f"accepted before, now {phase}")
+        self._reports.answer(message, accepted=True, sentence=f"accepted before, now {_stands(phase, outcome)}")
         if outcome is not None:
             self._reports.finished(deployment, outcome)
 

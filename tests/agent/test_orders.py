@@ -54,7 +54,8 @@ class Host:
     def restart(self) -> None:
         self.reports = Reports(self.root / "reports")
         told = DeployReports(self.root / "adopted.json", self.reports, Clock(), "prod-1", KEY)
-        self.ready = threading.Event()
+        self.ready, self.measured = threading.Event(), threading.Event()
+        self.measured.set()
         self.deployer = Deployer(
             root=self.root / "agent",
             agent="prod-1",
@@ -71,6 +72,7 @@ class Host:
             reports=told,
             facts=self.facts,
             ready=self.ready,
+            measured=self.measured,
         )
 
     def facts(self) -> Facts:
@@ -279,3 +281,40 @@ def test_reports_are_on_the_disk_when_the_deployer_goes_on(host: Host) -> None:
     again = Reports(host.root / "reports")
     assert len(again.after(0, 1000)) == len(host.reports.after(0, 1000))
     wait_until(lambda: not host.inbox, 5, "an empty inbox")
+
+
+def test_an_order_left_from_before_waits_until_the_masters_hour_is_known(host: Host) -> None:
+    host.restart()
+    host.measured.clear()
+    message = host.message()
+    host.orders.take(message)
+    host.recover()
+    assert not host.orders.wait_idle(0.3)
+    assert not host.told(DeployAnswer, message.deployment)
+    host.measured.set()
+    assert host.orders.wait_idle(20)
+    assert [answer.accepted for answer in host.told(DeployAnswer, message.deployment)] == [True]
+
+
+def test_deploy_f03_asked_again_after_a_lost_answer_it_tells_how_it_stands_and_runs_nothing_twice(host: Host) -> None:
+    message = host.message()
+    host.take(message)
+    before = [container.id for container in host.target.mine({})]
+    told = len(host.told(DeployPhase, message.deployment))
+    host.restart()  # what was answered is lost on the way, and the agent is another process by now
+    host.recover()
+    host.take(message)
+    answers = host.told(DeployAnswer, message.deployment)
+    assert [(answer.accepted, answer.fence) for answer in answers] == [(True, message.fence)] * 2
+    assert answers[1].sentence == "accepted before, now done"
+    assert [end.outcome for end in host.told(DeployFinished, message.deployment)] == ["done", "done"]
+    assert len(host.told(DeployPhase, message.deployment)) == told
+    assert [container.id for container in host.target.mine({})] == before
+
+
+def test_deploy_f03_asked_again_long_after_the_order_was_void_it_still_tells_how_it_stands(host: Host) -> None:
+    message = host.message()
+    host.take(message)
+    host.court.now += 3600 * 1_000_000
+    host.take(message)
+    assert [answer.accepted for answer in host.told(DeployAnswer, message.deployment)] == [True, True]

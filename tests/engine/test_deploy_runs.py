@@ -8,7 +8,7 @@ import pytest
 
 from keepflow.core.flows import JobKind
 from keepflow.core.states import Phase, State
-from keepflow.engine import commands
+from keepflow.engine import commands, deploying, enrol
 from keepflow.store import deployments, jobs
 from keepflow.store.deployments import Deployment
 from keepflow.store.projects import Project
@@ -172,7 +172,6 @@ def test_cancelling_a_sent_deploy_is_too_late_and_says_so(world: World, place: t
 def test_f03_an_agent_that_vanishes_in_mid_deploy_leaves_the_deployment_alone(
     world: World, place: tuple[Project, Path]
 ) -> None:
-    from keepflow.engine import enrol
     from keepflow.engine.schedule import LOST_AFTER, SILENT_AFTER
 
     agent = world.agent(**BOTH)
@@ -188,3 +187,87 @@ def test_f03_an_agent_that_vanishes_in_mid_deploy_leaves_the_deployment_alone(
         assert [held.fence for held in jobs.holdings(conn)] == [deploy.fence]
     _finish(agent, deploy)
     assert world.run().state is State.SUCCEEDED
+
+
+# --- faults between master and agent ----------------------------------------------------------------------------------
+
+
+def test_deploy_f01_an_order_that_was_not_fetched_stays_and_dies_by_its_date(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    [order] = agent.orders()
+    agent.finish(order, images=(BUILT,))
+    first = _deployment(world)
+    assert first.phase is Phase.OFFERED
+    agent.leave()
+    world.call(enrol.all_disconnected)  # as a master does that has just started
+    world.tick(deploying.ORDER_LIFE)
+    agent.connect(**BOTH)
+    [deploy] = agent.orders()
+    assert deploy.deployment == first.id
+    assert deploy.fence > (first.fence or 0), "the order that nobody took is void; a fresh one has a number of its own"
+    _accept(agent, deploy)
+    _finish(agent, deploy)
+    assert world.run().state is State.SUCCEEDED
+
+
+def test_deploy_f02_what_the_agent_did_without_its_master_is_written_down_when_it_is_back(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    agent.leave()
+    world.call(enrol.all_disconnected)
+    world.tick(3600 * 1_000_000)
+    agent.connect(running=(deploy.fence,), **BOTH)
+    _accept(agent, deploy)
+    for at, phase in enumerate(("preflight", "pulling", "starting"), 5):
+        agent.report(messages.DeployPhase(fence=deploy.fence, deployment=deploy.deployment, at=at, phase=phase))
+    _finish(agent, deploy)
+    assert (world.run().state, _deployment(world).phase) == (State.SUCCEEDED, Phase.DONE)
+    told = [entry["phase"] for entry in _deployment(world).phases]
+    assert told == ["offered", "accepted", "preflight", "pulling", "starting", "done"]
+
+
+def test_deploy_f03_an_answer_that_comes_twice_counts_once(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    _accept(agent, deploy)
+    _finish(agent, deploy)
+    _accept(agent, deploy)
+    _finish(agent, deploy)
+    assert [entry["phase"] for entry in _deployment(world).phases] == ["offered", "accepted", "done"]
+    assert agent.orders() == []
+
+
+@pytest.mark.parametrize("when", ["before the order", "after the order", "after acceptance", "after the end"])
+def test_deploy_f04_a_cancel_says_what_really_became_of_it(
+    world: World, place: tuple[Project, Path], when: str
+) -> None:
+    agent = world.agent(**(BOTH if when != "before the order" else {}))
+    push(world, *place, TEXT)
+    [order] = agent.orders()
+    agent.finish(order, images=(BUILT,))
+    if when != "before the order":
+        [deploy] = agent.orders()
+        if when != "after the order":
+            _accept(agent, deploy)
+        if when == "after the end":
+            _finish(agent, deploy)
+    run = world.run()
+    answer = world.call(lambda tx: commands.cancel_run(tx, world.master, run.id, "bo", world.tick()))
+    expected = {"before the order": "cancelled", "after the end": "ended"}.get(when, "too-late")
+    assert answer.word == expected
+    ended = {"cancelled": State.CANCELLED, "ended": State.SUCCEEDED}
+    assert world.run().state in (ended.get(expected), State.WAITING, State.RUNNING)
+    if expected == "too-late":
+        assert "Roll back?" in answer.sentence
+        if when == "after the order":
+            _accept(agent, deploy)
+        _finish(agent, deploy)
+        assert (world.run().state, _deployment(world).phase) == (State.SUCCEEDED, Phase.DONE)
