@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of tests that repeat something: how often, and where to write down what was measured."""
     group = parser.getgroup("keepflow")
     group.addoption("--long", action="store_true", help="fault tests in their long form: many more repetitions")
+    group.addoption("--rounds", type=int, default=20, metavar="N", help="with --long: how often each kill is repeated")
     group.addoption("--numbers", type=Path, metavar="FILE", help="append what tests measured to FILE, one JSON a line")
 
 
@@ -37,9 +38,9 @@ def _passable(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long form was asked for; a test of that form says how long it may take by a timeout of its own."""
-    return bool(request.config.getoption("--long"))
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How often a kill is repeated: once in the short form."""
+    return int(request.config.getoption("--rounds")) if request.config.getoption("--long") else 1
 
 
 @pytest.fixture
@@ -84,7 +85,11 @@ _ON_THE_HOST = {"agent", "browser", "cli", "contracts", "faults", "proxies", "re
 
 @pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers, give everything that stands on the host itself to one of them."""
+    """Leave cases of the long form out of the short one; give what stands on the host itself to one worker."""
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
     if not config.pluginmanager.hasplugin("xdist"):
         return
     here = Path(__file__).parent

@@ -1,6 +1,7 @@
 """The end of a good deployment: the old container retired, what serves remembered, images nobody needs let go.
 
-The new release serves already, so nothing that goes wrong here undoes it; it becomes a note on the receipt.
+The new release serves already, so nothing that goes wrong here undoes it. What only waits for an engine that is down or
+for room on the disk is done later; anything else becomes a note on the receipt.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ from keepflow.agent.logs import Log
 from keepflow.agent.scene import Scene
 from keepflow.core import names
 from keepflow.core.states import Phase
-from keepflow.errors import KeepflowError
+from keepflow.errors import KeepflowError, Unavailable
 
 log = Log(__name__)
 
 
 def conclude(scene: Scene) -> Outcome:
-    """Retire the old, remember the new, and return `done`."""
+    """Retire the old, remember the new, and return `done`, or `unknown` when that must be tried again."""
+    identity = scene.deployment.identity
     for step in (draining.retire_old, Scene.remove_aside, _remember, _drop_unneeded):
         try:
             step(scene)
+        except Unavailable as error:
+            sentence = f"{identity[:19]} serves, but the old one is not put away yet: {error.message}"
+            return Outcome(Phase.UNKNOWN, error.code, sentence, identity)
         except Exception as error:
             if not isinstance(error, KeepflowError):
                 log.broke("a good deployment met a bug after the switch", error, deployment=scene.deployment.id)
             scene.receipt.notes.append(f"after the switch: {error}")
-    identity = scene.deployment.identity
     return Outcome(Phase.DONE, "", f"{identity[:19]} serves in the {scene.known_plan().new} slot", identity)
 
 

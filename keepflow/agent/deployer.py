@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,11 +27,12 @@ from keepflow.agent.scene import Plan, Receipt, Scene
 from keepflow.agent.serving import look
 from keepflow.core import names
 from keepflow.core.states import Phase
-from keepflow.errors import DeployFailed, KeepflowError, Refused, Unavailable, UsageError
+from keepflow.errors import DeployFailed, KeepflowError, OutOfSpace, Refused, Unavailable, UsageError
 from keepflow.ports import Proxy, Site, Target, Traffic
 from keepflow.tools.failpoints import fail
 
 _UNSETTLED_PAUSE = 60.0  #: seconds between two tries to settle a deployment whose outcome is unknown
+_FRONT_SECONDS = 5.0  #: after which a front that says nothing counts as dead
 
 #: Goes from an accepted order until visitors get the release, or to an outcome when nothing is left to conclude.
 Steps = Callable[[Scene], Outcome | None]
@@ -65,6 +67,7 @@ class Deployer:
     tells: bool = True  #: False: this process has no voice; ends stay in open journals until one that has finds them
     journals: Journals = field(init=False)
     networks: Networks = field(init=False)
+    _untold: dict[str, Outcome] = field(default_factory=dict)  #: ends that a full disk does not take, by id
     _patience: dict[str, float] = field(default_factory=dict)  #: when to try unsettled deployments again, by id
 
     def __post_init__(self) -> None:
@@ -142,7 +145,7 @@ class Deployer:
         trouble = []
         for instance in self._known():
             try:
-                self._stand_up(instance)
+                trouble += self._stand_up(instance)
             except KeepflowError as error:
                 trouble.append(f"{instance.service}/{instance.instance}: {error.message}")
         return trouble
@@ -196,28 +199,52 @@ class Deployer:
     def _to_the_end(self, scene: Scene, steps: Steps) -> Outcome:
         try:
             outcome = _carried_out(scene, steps)
-            told = scene.journal.last("unknown")
-            if outcome.outcome != Phase.UNKNOWN:
-                scene.write("outcome", outcome=outcome.to_json())
-                fail("deploy.outcome")
-                self._tell(Accepted(scene.deployment, scene.journal, scene.instance), outcome)
-            else:  # it stays open, and is told once, until it settles
-                self._patience[scene.deployment.id] = time.monotonic() + _UNSETTLED_PAUSE
-                if told is None or told["sentence"] != outcome.sentence:
-                    scene.write("unknown", sentence=outcome.sentence)
-                    self.reporter.finished(scene.deployment, outcome)
-                scene.journal.end()
+            if outcome.outcome == Phase.UNKNOWN:
+                self._leave_open(scene, outcome)
+            else:
+                self._end(scene.deployment, scene.journal, outcome)
         finally:
             scene.stop_probing()
             scene.instance.release()
         return outcome
 
+    def _leave_open(self, scene: Scene, outcome: Outcome) -> None:
+        """Keep a deployment for later; what is known of it is told once, until it settles."""
+        self._patience[scene.deployment.id] = time.monotonic() + _UNSETTLED_PAUSE
+        told = scene.journal.last("unknown")
+        if told is None or told["sentence"] != outcome.sentence:
+            with suppress(OutOfSpace):
+                scene.write("unknown", sentence=outcome.sentence)
+                self.reporter.finished(scene.deployment, outcome)
+        scene.journal.end()
+
+    def _end(self, deployment: Deployment, journal: Journal, outcome: Outcome) -> None:
+        """Write an end down, tell it and close its journal; on a full disk, or without a voice, that is for later."""
+        try:
+            if journal.outcome is None:
+                journal.append("outcome", outcome=outcome.to_json())
+            fail("deploy.outcome")
+            self.reporter.finished(deployment, outcome)
+            fail("deploy.told")
+        except OutOfSpace as error:
+            log.warning("the end of a deployment cannot be told yet", deployment=deployment.id, reason=error.message)
+            self._untold[deployment.id] = outcome
+            journal.end()
+            return
+        self._untold.pop(deployment.id, None)
+        if self.tells:
+            self.journals.close(journal)
+        else:
+            journal.end()
+
     def _resume(self, accepted: Accepted) -> Outcome:
         """Bring a journal that another process left to its end; truth is flags and containers, then the journal."""
-        ended = accepted.journal.outcome
+        ended = accepted.journal.outcome or self._untold.get(accepted.deployment.id)
         if ended is not None:
-            self._tell(accepted, ended)
-            accepted.instance.release()
+            try:
+                self._end(accepted.deployment, accepted.journal, ended)
+            finally:
+                accepted.instance.release()
             return ended
         scene = self._scene(accepted, {})
         scene.receipt.recovered = True
@@ -227,14 +254,6 @@ class Deployer:
             scene.receipt.digest_before = scene.plan.identity_before
             scene.receipt.image_id = scene.plan.image_id
         return self._to_the_end(scene, _pick_up)
-
-    def _tell(self, accepted: Accepted, outcome: Outcome) -> None:
-        """Tell an end that is in the journal, and close it; without a voice leave both to a process that has one."""
-        self.reporter.finished(accepted.deployment, outcome)
-        if self.tells:
-            self.journals.close(accepted.journal)
-        else:
-            accepted.journal.end()
 
     def _scene(self, accepted: Accepted, secrets: Mapping[str, str]) -> Scene:
         deployment = accepted.deployment
@@ -255,20 +274,33 @@ class Deployer:
             receipt=Receipt(deployment.container.strategy.value),
         )
 
-    def _stand_up(self, instance: Instance) -> None:
-        """Have one front stand, unless a deployment is at it; flags that vanished name what served last again."""
+    def _stand_up(self, instance: Instance) -> list[str]:
+        """Have one front stand; flags that vanished name what served last again, which is worth a word."""
         try:
             instance.claim()
         except Refused:
-            return
+            self._revive(instance)
+            return []
         try:
             site = self._site(instance)
             self.proxy.ensure(site)
             history = instance.history()
-            if self.proxy.state(site) is None and history.slot:
-                self.proxy.switch(site, Traffic(history.slot))
+            if self.proxy.state(site) is not None or not history.slot:
+                return []
+            self.proxy.switch(site, Traffic(history.slot))
+            return [f"{instance.service}/{instance.instance}: the flags were gone; {history.slot} serves again"]
         finally:
             instance.release()
+
+    def _revive(self, instance: Instance) -> None:
+        """Start a front that has died under a deployment, which may take long and relies on a front that stands."""
+        site = self._site(instance)
+        if self.proxy.state(site) is None:
+            return  # its first deployment is just making it
+        try:
+            self.proxy.probe(site, "/", _FRONT_SECONDS)
+        except DeployFailed:
+            self.proxy.ensure(site)
 
     def _stop_retired(self, instance: Instance) -> None:
         history = instance.history()

@@ -151,4 +151,4 @@ class Reporter(Protocol):
         """A deployment entered a phase, or says more about the one it is in."""
 
     def finished(self, deployment: Deployment, outcome: Outcome) -> None:
-        """A deployment ended; may be told again after a crash, as the same deployment."""
+        """A deployment ended; may be told again after a crash, as the same deployment. Raises OutOfSpace."""

@@ -29,6 +29,7 @@ from keepflow.core.states import Phase
 from keepflow.core.text import one_line
 from keepflow.crypto import dsse
 from keepflow.crypto.keys import PrivateKey
+from keepflow.tools.failpoints import fail
 from keepflow.tools.files import write_atomic
 from keepflow.wire import messages
 from keepflow.wire.deployment_receipt import PAYLOAD_TYPE, DeploymentReceipt
@@ -61,7 +62,7 @@ class DeployReports:
         self._reports.sync()
 
     def finished(self, deployment: Deployment, outcome: Outcome) -> None:
-        """Report the end; telling it twice is fine."""
+        """Report the end; telling it twice is fine. Raises OutOfSpace when the report is not on the disk."""
         if deployment.by:
             self._reports.append(self._by_hand(deployment, outcome))
             self._reports.sync()
@@ -79,7 +80,8 @@ class DeployReports:
             log_tail=outcome.log_tail,
         )
         self._reports.append(body)
-        self._reports.sync()
+        if not self._reports.sync():
+            raise errors.OutOfSpace("the end of a deployment cannot be put on the disk; free some space")
 
     def _by_hand(self, deployment: Deployment, outcome: Outcome) -> messages.HostRollback:
         asked_at = deployment.asked_at - int(self._clock.skew * 1_000_000)
@@ -193,6 +195,7 @@ class Orders:
         path = self._root / f"{hashlib.sha256(data).hexdigest()[:32]}.json"
         if not path.exists():
             write_atomic(path, data, 0o600)
+            fail("order.kept")
             self._queue(path, message)
 
     def recover(self) -> None:
@@ -261,7 +264,9 @@ class Orders:
             self._refuse(message, Refusal(error.code, error.message))
             path.unlink()
             return
+        fail("order.accepted")
         self._reports.answer(message, accepted=True)
+        fail("order.answered")
         path.unlink()
         log.info("an order was accepted", deployment=deployment.id, service=deployment.service, fence=deployment.fence)
         self._changed()

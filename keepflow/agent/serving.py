@@ -35,6 +35,8 @@ def look(policy: ServicePolicy, history: History, site: Site, target: Target, pr
             differences=differences,
         )
     remembered = history.current if history.slot == state.slot else None
+    answers = facts.running and _answers(proxy, site, state.slot, remembered)
+    obeyed = not answers or proxy.sees_flags(site)
     return Serving(
         service=site.service,
         instance=site.instance,
@@ -45,12 +47,25 @@ def look(policy: ServicePolicy, history: History, site: Site, target: Target, pr
         image_id=facts.image_id,
         deployment=remembered.deployment if remembered else facts.labels.get(names.LABEL_DEPLOYMENT),
         since=remembered.since if remembered else None,
-        healthy=facts.running and _answers(proxy, site, state.slot, remembered),
+        healthy=answers and obeyed,
         restarts=facts.restarts,
-        note="visitors see the maintenance page" if state.maintenance else "",
+        note=_note(paused=state.maintenance, running=facts.running, answers=answers, obeyed=obeyed),
         ours=is_ours(facts, site),
         differences=differences,
     )
+
+
+def _note(*, paused: bool, running: bool, answers: bool, obeyed: bool) -> str:
+    """Say what is wrong with what visitors get, "" when nothing is."""
+    if paused:
+        return "visitors see the maintenance page"
+    if not running:
+        return "the container of the serving slot does not run"
+    if not answers:
+        return "the front door does not answer from the serving slot"
+    if not obeyed:
+        return "the proxy cannot read the flag directory, so whichever container is alive answers; see its rights"
+    return ""
 
 
 def _answers(proxy: Proxy, site: Site, slot: str, served: Served | None) -> bool:

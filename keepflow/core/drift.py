@@ -26,7 +26,7 @@ def differences(observed: Mapping[str, Any] | None, identity: str | None) -> tup
     told = tuple(Difference(one["what"], one["expected"], one["found"]) for one in observed.get("differences") or ())
     found = observed.get("identity")
     if found == identity:
-        return told
+        return told or _ailing(observed)
     return (Difference("release", identity, found or _unnamed(observed)), *told)
 
 
@@ -40,6 +40,13 @@ def _told(one: Difference) -> str:
         serves = "nothing serves" if one.found == "nothing" else f"{one.found} serves"
         return f"{serves}; {one.expected} was deployed"
     return f"{one.what}: {one.found} instead of {one.expected}"
+
+
+def _ailing(observed: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """Return what visitors get from the right release when it does not answer them as it should."""
+    if observed.get("healthy") is not False:
+        return ()
+    return (Difference("visitors", "answers of the release", str(observed.get("note") or "none")),)
 
 
 def _unnamed(observed: Mapping[str, Any]) -> str:

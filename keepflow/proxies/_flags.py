@@ -10,6 +10,7 @@ Every level is 0755, whatever the umask: nginx's workers must be able to look, a
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -45,7 +46,7 @@ class Flags:
             return None
 
     def put(self, words: Iterable[str]) -> None:
-        """Put a state in force, durably.
+        """Put a state in force, durably; on a full disk a kept one of the same words, so that going back works there.
 
         Raises ValueError for words that are no state, and OSError with the old state in force.
         """
@@ -56,8 +57,7 @@ class Flags:
             directory.chmod(0o755)
             sync_directory(directory.parent)
         number = self._last_number() + 1
-        name = f"{number:04d}-{'-'.join(chosen)}"
-        self._write_state(name, chosen)
+        name = self._laid_down(f"{number:04d}", "-".join(chosen), chosen)
         if moves:
             fail("flags.before-rename")
         link = self.place / f".cur-{name}"
@@ -83,6 +83,17 @@ class Flags:
         found = ((_STATE_NAME.fullmatch(path.name), path) for path in self._states.iterdir())
         return sorted((int(match[1]), path) for match, path in found if match)
 
+    def _laid_down(self, number: str, words: str, chosen: Iterable[str]) -> str:
+        """Write a state and return its name; without room for it, return that of the newest kept one of these words."""
+        try:
+            self._write_state(f"{number}-{words}", chosen)
+        except OSError as error:
+            kept = [path.name for _, path in self._numbered() if path.name.partition("-")[2] == words]
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not kept:
+                raise
+            return kept[-1]
+        return f"{number}-{words}"
+
     def _write_state(self, name: str, words: Iterable[str]) -> None:
         unfinished = self._states / f".{name}"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -97,8 +108,9 @@ class Flags:
         sync_directory(self._states)
 
     def _prune(self, newest: int) -> None:
+        current = self.current.readlink().name
         for number, path in self._numbered():
-            if number <= newest - _KEPT_STATES:
+            if number <= newest - _KEPT_STATES and path.name != current:
                 shutil.rmtree(path, ignore_errors=True)
 
 

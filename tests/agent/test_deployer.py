@@ -450,8 +450,18 @@ def test_flags_that_vanished_come_back_as_they_were(host: Host, tmp_path: Path) 
     deployer.deploy(order(V1))
     (tmp_path / "sw" / "kf-shop-main" / "cur").unlink()
     assert "not readable" in deployer.serving("shop").note
-    deployer.tend()
+    assert deployer.tend() == ["shop/main: the flags were gone; blue serves again"]
     assert host.state() == Traffic("blue")
+    assert deployer.tend() == []
+
+
+def test_a_container_that_ended_is_said_to_be_the_reason(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    assert (deployer.serving("shop").healthy, deployer.serving("shop").note) == (True, "")
+    host.target.crash("kf-shop-main-blue")
+    seen = deployer.serving("shop")
+    assert (seen.identity, seen.healthy, seen.note) == (V1, False, "the container of the serving slot does not run")
 
 
 # --- asking twice, asking late ----------------------------------------------------------------------------------------

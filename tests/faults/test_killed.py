@@ -27,7 +27,6 @@ from tests.real.waiting import wait_until
 pytestmark = pytest.mark.real
 
 KILLED = -9
-LONG = 20  #: rounds of each case
 QUICK = Health(within=8.0, successes=1, timeout=2.0)
 PAGE = ("GET", "status 503"), ("POST", "status 503")  #: the maintenance page
 IN_THE_DYING = (("POST", "status 502"),)  #: a POST that was inside a container when it died: nobody may send it again
@@ -74,7 +73,7 @@ CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
         ),
         Phase.DONE: (
             "flags.after-rename", "switch.after", "deploy.proving", "deploy.watching", "deploy.draining",
-            *_around("drop-net", "stop-old"), "deploy.outcome",
+            *_around("drop-net", "stop-old"), "deploy.outcome", "deploy.told",
         ),
     },
     "stop-first": {
@@ -106,6 +105,9 @@ ELSEWHERE = {
     "bootstrap.uploaded": "tests/real/test_bootstrap.py",
     "bootstrap.installed": "tests/real/test_bootstrap.py",
     "bootstrap.joined": "tests/real/test_bootstrap.py",
+    "order.kept": "tests/faults/test_chain.py",
+    "order.accepted": "tests/faults/test_chain.py",
+    "order.answered": "tests/faults/test_chain.py",
 }
 #: Where a process that takes a deployment up can be killed in its turn.
 SECOND = (
@@ -185,27 +187,24 @@ def place(engine: Engine, releases: dict[str, str], tmp_path_factory: pytest.Tem
         host.clean()
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test of each case, of the long form's when that was asked for."""
-    if metafunc.function is not test_f24_killed_anywhere_one_release_serves_and_the_word_is_right:
-        return
-    chosen = (CASES, MORE) if metafunc.config.getoption("--long") else (CASES,)
-    told = [
-        pytest.param(story, end, point, id=f"{story}, {point}: {end.value}")
-        for cases in chosen for story, ends in cases.items() for end, group in ends.items() for point in group
+def every(cases: dict[str, dict[Phase, tuple[str, ...]]], *marks: pytest.MarkDecorator) -> list[Any]:
+    """Return the parameters of all these cases."""
+    return [
+        pytest.param(story, end, point, id=f"{story}, {point}: {end.value}", marks=marks)
+        for story, ends in cases.items() for end, group in ends.items() for point in group
     ]  # fmt: skip
-    metafunc.parametrize(("story", "end", "point"), told)
 
 
+@pytest.mark.parametrize(("story", "end", "point"), [*every(CASES), *every(MORE, pytest.mark.long)])
 @pytest.mark.timeout(1800)
 def test_f24_killed_anywhere_one_release_serves_and_the_word_is_right(
-    place: Place, long: bool, numbers: Callable[..., None], story: str, end: Phase, point: str
+    place: Place, rounds: int, numbers: Callable[..., None], story: str, end: Phase, point: str
 ) -> None:
     told = STORIES[story]
     lots = random.Random(f"{story} {point}")  # noqa: S311 - draws where to kill, guards nothing
     place.counts.clear()
     requests, declared = 0, 0
-    for number in range(LONG if long else 1):
+    for number in range(rounds):
         outcome, seen = place.kill_one(told, point, lots.choice(SECOND) if number else "")
         failed = [one for one in seen if one.error]
         requests, declared = requests + len(seen), declared + len(failed)
@@ -220,9 +219,11 @@ def test_f24_killed_anywhere_one_release_serves_and_the_word_is_right(
     ("story", "end", "point", "second"),
     [
         ("overlap", Phase.FAILED, "start.after", "remove-new.after"),
-        ("overlap", Phase.DONE, "switch.after", "stop-old.before"),
+        pytest.param("overlap", Phase.DONE, "switch.after", "stop-old.before", marks=pytest.mark.long),
         ("stop-first", Phase.REVERTED, "stop-first.after", "start-old.after"),
-        ("dies when visitors come", Phase.REVERTED, "switch.after", "switch-back.after"),
+        pytest.param(
+            "dies when visitors come", Phase.REVERTED, "switch.after", "switch-back.after", marks=pytest.mark.long
+        ),
     ],
 )
 def test_f24_killed_again_while_taking_it_up(place: Place, story: str, end: Phase, point: str, second: str) -> None:

@@ -533,6 +533,19 @@ def test_a_broken_tree_of_the_host_is_named_before_anything_is_changed(
     assert [path.name for path in broken.parent.iterdir()] == ["broken.conf"]
 
 
+def test_f26_a_file_of_somebody_else_that_breaks_the_tree_later_hinders_no_switch(
+    host_nginx: HostNginxProcess, slots: Slots
+) -> None:
+    proxy, site = host_proxy(host_nginx), site_of(slots)
+    proxy.ensure(site)
+    proxy.switch(site, Traffic("blue"))
+    (host_nginx.main.parent / "conf.d" / "broken.conf").write_text("server { no_such_directive; }\n")
+    proxy.ensure(site)
+    proxy.switch(site, Traffic("green"))
+    assert proxy.probe(site, "/", 2).slot == "green"
+    assert proxy.sees_flags(site)
+
+
 def test_a_host_that_does_not_include_the_folder_is_told_so(host_nginx: HostNginxProcess, slots: Slots) -> None:
     elsewhere = host_nginx.place / "elsewhere"
     elsewhere.mkdir()

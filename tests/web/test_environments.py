@@ -103,6 +103,20 @@ def test_drift_is_shown_red_and_in_words(story: Story) -> None:
     assert f"sha256:{'9' * 64} serves; {pushed('a').digest} was deployed" in _text(page)
 
 
+def test_the_right_release_that_does_not_serve_is_an_alarm_with_the_hosts_own_words(story: Story) -> None:
+    from keepflow.store import environments as stored
+    from keepflow.store import placements
+
+    place = story.project()
+    with story.master.database.read() as conn:
+        production = stored.by_name(conn, place.id, "production")
+    assert production is not None
+    seen = {**(production.hosts[0].observed or {}), "healthy": False, "note": "the container does not run"}
+    story.write(lambda tx: placements.observe(tx.conn, production.id, "prod-1", seen))
+    page = _text(browser(web_app(story), story, "bo").get(BOARD).text)
+    assert "visitors: the container does not run instead of answers of the release" in page
+
+
 def test_a_deployment_under_way_shows_its_phase_and_whose_it_is(story: Story) -> None:
     number = promote(story, "3", by="cy", outcome="")
     story.deploy(number, until="gating")
