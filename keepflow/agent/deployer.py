@@ -37,6 +37,7 @@ _FRONT_SECONDS = 5.0  #: after which a front that says nothing counts as dead
 #: Goes from an accepted order until visitors get the release, or to an outcome when nothing is left to conclude.
 Steps = Callable[[Scene], Outcome | None]
 #: What is done for an order, by its action; all others are rollouts.
+#: What is not a rollout, by action; taken again from its beginning after a crash, for it touches nothing.
 _STEPS: dict[str, Steps] = {"adopt": adopting.adopt}
 
 log = Log(__name__)
@@ -253,7 +254,7 @@ class Deployer:
         if scene.plan:
             scene.receipt.digest_before = scene.plan.identity_before
             scene.receipt.image_id = scene.plan.image_id
-        return self._to_the_end(scene, _pick_up)
+        return self._to_the_end(scene, _STEPS.get(accepted.deployment.action, _pick_up))
 
     def _scene(self, accepted: Accepted, secrets: Mapping[str, str]) -> Scene:
         deployment = accepted.deployment

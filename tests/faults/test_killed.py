@@ -45,6 +45,7 @@ class Story:
     policy: dict[str, Any] = field(default_factory=dict)
     declared: tuple[tuple[str, str], ...] = ()
     crowded: bool = False  #: the idle slot still runs the release before
+    adopts: bool = False  #: somebody sent visitors back by hand, and that is to be what serves
 
 
 STORIES = {
@@ -54,6 +55,7 @@ STORIES = {
     "ends": Story({"env": {"MODE": "exit"}}),
     "stop-first that ends": Story({"strategy": Strategy.STOP_FIRST, "env": {"MODE": "exit"}}, declared=PAGE),
     "into a slot that is still hot": Story(crowded=True),
+    "adopted": Story(adopts=True),
     "with another port": Story({"port": 9000, "env": {"PORT": "9000"}}, declared=RELOADED),
 }
 
@@ -84,6 +86,7 @@ CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
     "ends": {Phase.FAILED: _around("stop-counting")},
     "stop-first that ends": {Phase.REVERTED: _around("start-old")},
     "into a slot that is still hot": {Phase.FAILED: _around("clear")},
+    "adopted": {Phase.DONE: _around("adopt")},
     "with another port": {Phase.FAILED: _around("reload")},
 }  # fmt: skip
 #: More of the same; in the long form only, for every failpoint is hit without them.
@@ -139,16 +142,32 @@ class Place:
         if story.crowded:
             assert host.deployer(hot=1.0).deploy(host.order(self.next(), health=QUICK)).outcome == Phase.DONE
             self.serving = self.next()
+        by_hand = self.back_by_hand() if story.adopts else None
         self.visitors.seen()
-        lost = host.order(self.next(), **{"health": QUICK, **story.container})
+        lost = by_hand or host.order(self.next(), **{"health": QUICK, **story.container})
         assert host.die(point, lost, **story.policy) == KILLED, f"{point} was not reached"
         if second:
             self.counts["second kills"] += host.die(second, None, **story.policy) == KILLED
         outcome = self.recovered(lost, story)
-        if outcome == Phase.DONE:
+        if outcome == Phase.DONE and not story.adopts:
             self.serving = self.next()
         self.counts["kills"] += 1
         return outcome, self.visitors.seen()
+
+    def back_by_hand(self) -> Deployment:
+        """Deploy two releases and send visitors back to the first, as a person does; return the order to adopt that."""
+        host = self.host
+        for _ in range(2):
+            assert host.deployer(hot=60.0).deploy(host.order(self.next(), health=QUICK)).outcome == Phase.DONE
+            before, self.serving = self.serving, self.next()
+        (current,) = (host.root / "sw").glob("*/cur")
+        slot = "green" if (current / "blue").exists() else "blue"
+        state = max(path for path in (current.parent / "states").iterdir() if path.name.endswith(f"-{slot}"))
+        (current.parent / "by-hand").symlink_to(Path("states") / state.name)
+        (current.parent / "by-hand").replace(current)
+        self.serving = before
+        host.engine.docker("stop", f"kf-{host.service}-main-{'blue' if slot == 'green' else 'green'}")
+        return host.order(before, action="adopt", health=QUICK)
 
     def recovered(self, lost: Deployment, story: Story) -> Phase:
         """Start the agent again and return how the deployment ended; it is told once and taken up once."""
