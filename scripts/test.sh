@@ -22,5 +22,5 @@ if ! "$root/scripts/install-parts.sh" engine registry nginx ssh postgres browser
 fi
 python=$("$root/scripts/python-env.sh")
 cd "$root"
-[ $# -gt 0 ] || set -- --numprocesses auto --dist loadgroup
+[ $# -gt 0 ] || set -- --numprocesses auto
 exec "$python" -m pytest "$@"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.real.fixtures"]
 
@@ -79,20 +80,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             file.write("".join(f"{line}\n" for line in lines))
 
 
-#: Rooms whose tests share the one engine, network and accounts of this host, and so stay with one worker.
-_ON_THE_HOST = {"agent", "browser", "cli", "contracts", "faults", "proxies", "real", "steps"}
-
-
-@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave cases of the long form out of the short one; give what stands on the host itself to one worker."""
+    """Leave cases of the long form out of the short one."""
     if not config.getoption("--long"):
         left_out = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.relative_to(here).parts[0] in _ON_THE_HOST:
-            item.add_marker(pytest.mark.xdist_group("host"))
+
+
+#: Rooms whose tests share the one engine, network and accounts of this host, and so stay with one worker.
+_ON_THE_HOST = ("agent", "browser", "cli", "contracts", "faults", "proxies", "real", "steps")
+
+
+class _HostApart(LoadScopeScheduling):
+    """Deals out the tests to several workers by file; everything that stands on the host itself is one piece."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "host" if file.split("/")[1] in _ON_THE_HOST else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _HostApart:
+    """Choose who deals out the tests when there are several workers."""
+    return _HostApart(config, log)
