@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -115,6 +115,9 @@ def deploys(environment: str, project: str | None, limit: int, form: str) -> Non
 @click.option("--timeout", type=float, metavar="SECONDS", help="With -w: stop waiting after this (exit code 6).")
 @click.option("--yes", is_flag=True, help="Do not ask for the environment's name.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change and which rules are met.")
+@click.option("--rollback", is_flag=True, help="Say that going back to something older than what serves is meant.")
+@click.option("--break-glass", is_flag=True, help="Override the rules that may be; needs --reason and is told to all.")
+@click.option("--reason", metavar="TEXT", help="With --break-glass: why the rules cannot be kept.")
 @as_json
 def promote(
     source: str | None,
@@ -126,27 +129,47 @@ def promote(
     timeout: float | None,
     yes: bool,
     dry_run: bool,
+    rollback: bool,
+    break_glass: bool,
+    reason: str | None,
     form: str,
 ) -> int:
     """Promote a tested release (a run or a digest): show the difference, ask, then let the agent carry it out."""
+    if break_glass != (reason is not None):
+        raise click.UsageError("--break-glass and --reason TEXT belong together")
     client = connect()
     name, what = _source(client, source, run, project)
     place = at("projects", name, "environments", environment)
-    preview = client.get(f"{place}/preview", source=what)
+    preview = client.get(f"{place}/preview", source=what, rollback=rollback)
     _show(preview)
+    passes = preview["allowed"] or (break_glass and preview["breakable"])
     if dry_run:
         if form == "json":
             output.print_json(preview)
-        return 0 if preview["allowed"] else errors.Refused.exit_code
-    if not preview["allowed"]:
-        unmet = [guard for guard in preview["guards"] if not guard["met"]]
-        raise errors.Refused("; ".join(guard["sentence"] for guard in unmet), code=unmet[0]["code"])
+        return 0 if passes else errors.Refused.exit_code
+    if not passes:
+        _refuse(preview, break_glass)
     if not yes:
-        output.ask_typed(f"Type {environment} to promote", environment, "--yes")
-    body = {"identity": preview["identity"], "note": note, "key": uuid.uuid4().hex}
+        word = "roll back" if preview["direction"] == "back" else "promote"
+        output.ask_typed(f"Type {environment} to {word}", environment, "--yes")
+    body = {
+        "identity": preview["identity"],
+        "note": note,
+        "key": uuid.uuid4().hex,
+        "rollback": rollback,
+        "break_glass": reason,
+        "serving": preview["serving"] or "",
+    }
     deployment = client.post(f"{place}/promotions", body)
     say(f"{name}#{preview['run']} goes to {environment} as run {name}#{deployment['run']}")
     return watch(client, name, deployment, wait, timeout, form)
+
+
+def _refuse(preview: dict[str, Any], break_glass: bool) -> NoReturn:
+    """Raise with every rule that stands in the way; with the glass broken, only those it cannot override."""
+    unmet = [guard for guard in preview["guards"] if not guard["met"]]
+    stands = [guard for guard in unmet if not (break_glass and guard["overridable"])]
+    raise errors.Refused("; ".join(guard["sentence"] for guard in stands), code=stands[0]["code"])
 
 
 def watch(client: Client, name: str, deployment: dict[str, Any], wait: bool, timeout: float | None, form: str) -> int:
@@ -175,6 +198,13 @@ def _source(client: Client, source: str | None, run: str | None, project: str | 
     return name, str(number)
 
 
+def show_guards(preview: dict[str, Any]) -> None:
+    """Print every rule, whether it is met, and whether it may be overridden."""
+    for guard in preview["guards"]:
+        may = "  (may be overridden with --break-glass)" if guard["overridable"] and not guard["met"] else ""
+        say(f"  {'✓' if guard['met'] else '✗'} {guard['sentence']}{may}")
+
+
 def _show(preview: dict[str, Any]) -> None:
     before = output.short(preview["serving"]) or "nothing"
     target = f"{preview['project']}/{preview['environment']}"
@@ -182,8 +212,7 @@ def _show(preview: dict[str, Any]) -> None:
     say_change(preview["commits"], preview["leaving"], preview["changes"])
     if preview["stop_first"]:
         say("visitors see a maintenance page while it starts")
-    for guard in preview["guards"]:
-        say(f"  {'✓' if guard['met'] else '✗'} {guard['sentence']}")
+    show_guards(preview)
 
 
 def say_change(coming: list[dict[str, Any]], leaving: list[dict[str, Any]], changes: list[dict[str, Any]]) -> None:

@@ -173,6 +173,19 @@ def run(flow: str, project: str | None, ref: str, inputs: tuple[str, ...], wait:
     return ended(f"{name}#{started['run']}", state)
 
 
+def _waiting(client: Client, project: str, place: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say what waits at an environment's gate, and every rule of its newest candidate."""
+    told = [("gate", place["gate"]["sentence"])] if place["gate"] else []
+    newest = next((one for one in place["candidates"][:1] if not one["serves"]), None)
+    if newest is None:
+        return told
+    preview = client.get(at("projects", project, "environments", place["name"], "preview"), source=newest["identity"])
+    told.append(("candidate", f"{project}#{preview['run']} {'may be promoted' if preview['allowed'] else 'waits'}"))
+    return told + [
+        (guard["code"], f"{'met' if guard['met'] else 'NOT met'}: {guard['sentence']}") for guard in preview["guards"]
+    ]
+
+
 def ended(name: str, state: str | None) -> int:
     """Say how a watched thing ended and return the exit code."""
     if state is None:
@@ -230,6 +243,7 @@ def why(what: str, project: str | None, form: str) -> None:
             known = ", ".join(one["name"] for one in every) or "none"
             raise errors.NotFound(f"{name} has no environment {environment[:40]!r}; there are: {known}")
         told = [("environment", f"{name}/{environment}"), ("because", found["sentence"])]
+        told += _waiting(client, name, found)
     if form == "json":
         return output.print_json(dict(told))
     output.facts(told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keepflow.config.server_file import Environment, Project, Registry, RegistryUser, ServerFile
+from keepflow.core import rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.errors import UsageError
 from keepflow.wire.desired import Desired, DesiredEnvironment, DesiredLogin, DesiredProject, DesiredRegistry
@@ -23,15 +24,8 @@ def desired(server: ServerFile) -> Desired:
 
 
 def _only_what_is_kept(server: ServerFile) -> None:
-    """Refuse rules this version cannot enforce: a rule that is written down but not kept is worse than none."""
+    """Refuse what this version cannot keep: a setting that is written down but not kept is worse than none."""
     for name, environment in server.environments.items():
-        for rule in ("verified_by", "max_age", "four_eyes"):
-            if getattr(environment, rule):
-                raise UsageError(
-                    f"environments.{name}.{rule}: this version does not enforce {rule} yet; leave it out, or wait for "
-                    "the version that does",
-                    code="not-yet",
-                )
         if environment.instance != "main":
             sentence = f"environments.{name}.instance: this version knows the instance `main` only"
             raise UsageError(sentence, code="not-yet")
@@ -90,5 +84,7 @@ def _environment(environment: Environment) -> DesiredEnvironment:
         branches=environment.branches or (),
         overrides=overrides_to_json(environment.overrides),
         promote_from=environment.promote_from,
+        verified_by=environment.verified_by,
         approved_by=environment.approved_by,
+        rules=rules.to_json(environment.rules),
     )

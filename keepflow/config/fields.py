@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, LiteralString
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -182,6 +183,14 @@ def _is_ipv6(text: str) -> bool:
         return False
 
 
+def _is_time_zone(text: str) -> bool:
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
 def _beside_the_file(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str) or not value or "\0" in value:
         raise bad("bad-path", "must be the path of a file")
@@ -205,6 +214,9 @@ Line = Annotated[
     str,
     Field(min_length=1, max_length=200),
     _rule("bad-text", lambda text: text.isprintable(), "must be one line of printable text"),
+]
+TimeZone = Annotated[
+    str, _rule("bad-time-zone", _is_time_zone, "must be a time zone this machine knows, like Europe/Berlin or UTC")
 ]
 Flag = Annotated[bool, Strict()]
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]

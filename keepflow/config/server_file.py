@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from keepflow.config.fields import (
     Duration,
@@ -26,6 +26,7 @@ from keepflow.config.fields import (
     RegistryAddress,
     RelativePath,
     Texts,
+    TimeZone,
     Url,
     bad,
 )
@@ -33,6 +34,8 @@ from keepflow.config.validation import check, finish
 from keepflow.config.yaml_loader import Document, load
 from keepflow.core.deploys import Overrides
 from keepflow.core.flows import Strategy
+from keepflow.core.freeze import Window, problem
+from keepflow.core.rules import LAPSE_AFTER, Rules
 from keepflow.core.text import did_you_mean
 from keepflow.errors import Problem
 
@@ -82,6 +85,26 @@ class Project(Model):
     images: Annotated[tuple[ImageName, ...], OneOrMany()] = ()  #: repositories its runs may release
 
 
+class Freeze(Model):
+    """A time in which nothing is promoted: weekly (`Fri 16:00` to `Mon 08:00`) or dated (`2026-12-24`)."""
+
+    start: Line = Field(alias="from")
+    end: Line = Field(alias="to")
+    tz: TimeZone
+    why: Line | None = None
+
+    @model_validator(mode="after")
+    def _is_a_window(self) -> Freeze:
+        if sentence := problem(self.start, self.end):
+            raise bad("bad-freeze", sentence)
+        return self
+
+    @property
+    def window(self) -> Window:
+        """The window as the rules know it."""
+        return Window(self.start, self.end, self.tz, self.why or "")
+
+
 class Environment(Model):
     """Where one release serves, what reaches it, and the only settings it may change."""
 
@@ -100,7 +123,15 @@ class Environment(Model):
     max_age: Duration | None = None  #: seconds a deployment in `promote_from` counts as tested
     verified_by: Names = ()
     approved_by: Names = ()
-    four_eyes: Flag = False
+    four_eyes: Flag = False  #: who approves is not who verified
+    freeze: Annotated[tuple[Freeze, ...], Field(max_length=100)] = ()
+    lapse_after: Duration = LAPSE_AFTER  #: seconds an open gate waits for a person
+
+    @property
+    def rules(self) -> Rules:
+        """What a promote to it must keep beside the lists of groups and branches."""
+        windows = tuple(freeze.window for freeze in self.freeze)
+        return Rules(self.four_eyes, self.max_age, windows, self.lapse_after)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -203,14 +234,18 @@ def _reach_problems(server: ServerFile, document: Document, key: str, environmen
         if not environment.branches:
             sentence = f"environments.{key}: nothing reaches it; write branches or promote_from"
             yield document.problem(path, "unreachable", sentence)
-        for setting in ("verified_by", "approved_by", "four_eyes", "max_age"):
-            if getattr(environment, setting):
+        for setting in ("verified_by", "approved_by", "four_eyes", "max_age", "freeze", "lapse_after"):
+            if setting in environment.model_fields_set:
                 sentence = f"environments.{key}: {setting} means nothing without promote_from"
                 yield document.problem((*path, setting), "needs-promote-from", sentence, key=True)
         return
-    if environment.branches:
-        sentence = f"environments.{key}: a branch would pass by promote_from; write one of the two"
-        yield document.problem((*path, "branches"), "conflict", sentence, key=True)
+    if environment.four_eyes and not environment.verified_by:
+        sentence = f"environments.{key}: four_eyes needs verified_by: it keeps who verified from approving"
+        yield document.problem((*path, "four_eyes"), "needs-verified-by", sentence, key=True)
+    for setting in ("max_age", "lapse_after"):
+        if setting in environment.model_fields_set and not getattr(environment, setting):
+            sentence = f"environments.{key}: {setting} of no time at all lets nothing through"
+            yield document.problem((*path, setting), "out-of-range", sentence)
     project = key.partition("/")[0]
     siblings = {name.partition("/")[2] for name in server.environments if name.partition("/")[0] == project}
     if source not in siblings:

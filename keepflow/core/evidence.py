@@ -21,7 +21,10 @@ class Evidence:
 
 
 def guard(found: Evidence, *, person_wanted: bool) -> Guard:
-    """Say whether a release may be promoted on this evidence; `person_wanted` when a run's word is not enough."""
+    """Say whether a release may be promoted on this evidence; `person_wanted` when a run's word is not enough.
+
+    Breaking the glass overrides what people said or did not say, never a receipt that is missing or does not fit.
+    """
     if found.fault is not None:
         return Guard(CODE, False, found.fault)
     if found.build is None:
@@ -30,8 +33,10 @@ def guard(found: Evidence, *, person_wanted: bool) -> Guard:
         return Guard(CODE, False, "no receipt says that this digest passed a test")
     if not found.counts.passed:
         who, why = found.counts.person or "a run", f": {one_line(found.counts.note)}" if found.counts.note else ""
-        return Guard(CODE, False, f"{who} rejected this digest in {found.counts.environment}{why}")
+        sentence = f"{who} rejected this digest in {found.counts.environment}{why}"
+        return Guard(CODE, False, sentence, overridable=True)
     if person_wanted and not found.counts.person:
-        return Guard(CODE, False, f"a run saw this digest serve in {found.counts.environment}, but no person tested it")
+        sentence = f"a run saw this digest serve in {found.counts.environment}, but no person tested it"
+        return Guard(CODE, False, sentence, overridable=True)
     tested = f"tested by {found.counts.person}" if found.counts.person else "seen serving"
     return Guard(CODE, True, f"signed receipts say how this digest was built, and that it was {tested}")

@@ -10,7 +10,7 @@ class Role(StrEnum):
     """What a person is in one project; each role can do all that the one before it can."""
 
     VIEWER = "viewer"  #: sees runs, logs, environments
-    DEVELOPER = "developer"  #: starts and cancels runs
+    DEVELOPER = "developer"  #: starts and cancels runs, follows up what others deployed outside the rules
     TESTER = "tester"  #: marks a release tested
     RELEASE_MANAGER = "release-manager"  #: promotes, rolls back, locks
     ADMIN = "admin"  #: gives roles
@@ -23,6 +23,7 @@ PROJECT_VERBS: dict[str, Role] = {
     "see": Role.VIEWER,
     "run": Role.DEVELOPER,
     "cancel": Role.DEVELOPER,
+    "acknowledge": Role.DEVELOPER,
     "tested": Role.TESTER,
     "promote": Role.RELEASE_MANAGER,
     "rollback": Role.RELEASE_MANAGER,
@@ -39,7 +40,7 @@ SCOPES: dict[str, frozenset[str]] = {
     "read": frozenset(),
     "run": frozenset({"run", "cancel"}),
     "test": frozenset({"tested"}),
-    "promote": frozenset({"promote", "rollback", "lock"}),
+    "promote": frozenset({"promote", "rollback", "lock", "acknowledge"}),
     "admin": frozenset(PROJECT_VERBS) | SERVER_VERBS,
 }
 _EVERY_SCOPE = frozenset({"see", "enter"})

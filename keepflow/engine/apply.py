@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
+from keepflow.core import freeze, rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.crypto.vault import Vault
 from keepflow.engine.context import Master
@@ -98,6 +100,19 @@ def _check(master: Master, desired: Desired) -> None:
     for key in desired.environments:
         if key.partition("/")[0] not in desired.projects:
             raise UsageError(f"environments.{key}: the file names no such project", code="unknown-project")
+        _check_rules(key, desired.environments[key])
+
+
+def _check_rules(key: str, environment: DesiredEnvironment) -> None:
+    try:
+        windows = rules.from_json(environment.rules).freeze
+        wrong = next((sentence for window in windows if (sentence := freeze.problem(window.start, window.end))), None)
+        for window in windows:
+            ZoneInfo(window.tz)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        wrong = f"{type(error).__name__}: {error}"
+    if wrong is not None:
+        raise UsageError(f"environments.{key}: rules this master cannot keep: {wrong}", code="bad-rules")
 
 
 def _section(desired: Desired, kind: str) -> dict[str, dict[str, Any]]:
@@ -215,5 +230,7 @@ def _stored_environment(environment: Environment) -> DesiredEnvironment:
         branches=environment.branches,
         overrides=overrides_to_json(environment.overrides),
         promote_from=environment.promote_from,
+        verified_by=environment.verified_by,
         approved_by=environment.approved_by,
+        rules=rules.to_json(environment.rules),
     )

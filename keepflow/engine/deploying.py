@@ -19,7 +19,7 @@ from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.core.text import one_line
 from keepflow.crypto import dsse
-from keepflow.engine import deployment_receipts, evidence, quarantining, sending
+from keepflow.engine import breakglass, deployment_receipts, evidence, gates, locking, quarantining, sending
 from keepflow.engine.context import Master
 from keepflow.store import (
     agents,
@@ -33,6 +33,8 @@ from keepflow.store import (
     releases,
     runs,
 )
+from keepflow.store import breakglass as broken
+from keepflow.store.breakglass import BrokenGlass
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
 from keepflow.store.jobs import Job
@@ -223,6 +225,8 @@ def _waits(conn: Connection, deployment: Deployment, environment: Environment) -
             sentence = f"{environment.name} is locked: the outcome of {name} is not known yet ({first.reason})"
             return Reason("outcome-unknown", sentence)
         return Reason("deploy-under-way", f"waits for {name}, which is deploying to {environment.name}")
+    if _held_by_lock(conn, deployment, environment):
+        return Reason("locked", locking.sentence(environment) or "")
     host = deployment.host
     agent = agents.by_name(conn, host)
     if agent is None or agent.revoked_at is not None:
@@ -232,6 +236,19 @@ def _waits(conn: Connection, deployment: Deployment, environment: Environment) -
     if "deploy" not in agent.capabilities:
         return Reason("agent-cannot", f"agent {host} does not have the capability deploy")
     return None
+
+
+def _held_by_lock(conn: Connection, deployment: Deployment, environment: Environment) -> bool:
+    """Say whether a lock keeps an order back.
+
+    Who promoted after the lock has answered for it at the press; what has begun on one host goes on to the others.
+    """
+    if environment.locked_at is None or deployment.phase is not Phase.QUEUED:
+        return False
+    if deployment.kind != "deploy" and deployment.requested_at >= environment.locked_at:
+        return False
+    group = deployments.of_run(conn, jobs.by_id(conn, deployment.job_id).run_id)
+    return all(found.phase is Phase.QUEUED for found in group if found.environment_id == environment.id)
 
 
 def _order_died_on_the_way(conn: Connection, deployment: Deployment, now: int) -> bool:
@@ -275,6 +292,7 @@ def _order(
     project = projects.by_id(conn, environment.project_id)
     release = stored.release
     promoted = deployment.kind in ("promote", "rollback")
+    broken_glass = _broken_glass(conn, deployment)
     placement = environment.host(deployment.host)
     return orders.DeployOrder(
         action=_ACTIONS.get(deployment.kind, "deploy"),
@@ -292,14 +310,19 @@ def _order(
         description=deployment.description,
         description_hash=deployment.description_hash,
         receipts=tuple(receipt.envelope for receipt in evidence.of_release(conn, master, stored).receipts),
-        evidence=evidence.wanted(deployment, environment),
+        evidence=evidence.wanted(deployment, environment, outside_rules=broken_glass is not None),
         fence=fence,
         expect_current=placement.identity if promoted and placement else None,
         issued_at=now,
         expires_at=now + ORDER_LIFE,
         nonce=secrets.token_hex(16),
-        approver=deployment.requested_by,
+        approver=breakglass.approver(deployment.requested_by, broken_glass),
     )
+
+
+def _broken_glass(conn: Connection, deployment: Deployment) -> BrokenGlass | None:
+    group = deployments.of_run(conn, jobs.by_id(conn, deployment.job_id).run_id)
+    return broken.of_deployments(conn, [found.id for found in group])
 
 
 def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployAnswer, now: int) -> None:
@@ -364,6 +387,7 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         placements.set_current(tx.conn, environment.id, deployment.host, deployment.id)
         if _everywhere(tx.conn, deployment):
             evidence.add_test_result(tx, master, deployment, passed=True, person="", note="", now=now)
+            gates.offer(tx, environment, releases.by_id(tx.conn, deployment.release_id), now)
     quarantining.judge(tx, environment, deployment, outcome, code, sentence, now)
     if body.serving is not None:
         _observe(tx.conn, environment, deployment, body, now)

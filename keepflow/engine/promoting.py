@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
 from keepflow.core import deploys, drift, promoting
 from keepflow.core import evidence as core_evidence
 from keepflow.core.deploys import Change
+from keepflow.core.direction import Ancestry, Direction, Point, direction
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import JobKind, Plan, PlannedJob
+from keepflow.core.freeze import frozen
 from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard, Host
 from keepflow.core.releases import is_digest
 from keepflow.core.states import Phase
-from keepflow.engine import deploying, dispatch, evidence, quarantining
+from keepflow.engine import breakglass, deploying, dispatch, evidence, gates, locking, quarantining
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
 from keepflow.errors import NotFound, Refused, UsageError
-from keepflow.store import agents, deployments, environments, jobs, projects, releases, runs
+from keepflow.store import agents, deployments, environments, jobs, marks, people, projects, releases, runs
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
 from keepflow.store.placements import Placement
@@ -32,6 +36,7 @@ from keepflow.tools.git import Commit
 #: Name of the flow that carries out promotes; no flow file can define it.
 FLOW = "promote"
 COMMITS_SHOWN = 100
+_SECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,26 @@ class Presser:
     name: str
     has_role: bool
     groups: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What somebody says with the press: a note, the word rollback, a reason to break the glass, and what they saw."""
+
+    note: str = ""
+    rollback: bool = False
+    break_glass: str | None = None
+    serving: str | None = None  #: identity that served when they looked; None = not said
+    key: str | None = None  #: makes a repeated press the same press: 8 to 40 letters, digits or dashes
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How a release lies to what served when somebody looked; git is asked before the transaction, not in it."""
+
+    serving: str | None  #: commit
+    release: str  #: commit
+    ancestry: Ancestry
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +153,17 @@ class Preview:
     leaving: list[Commit]
     changes: list[Change]
     stop_first: bool
+    direction: Direction
 
     @property
     def allowed(self) -> bool:
         """Whether every guard is met."""
         return not promoting.unmet(self.guards)
+
+    @property
+    def breakable(self) -> bool:
+        """Whether something stands in the way and all of it may be overridden by breaking the glass."""
+        return promoting.may_break(self.guards)
 
 
 def board(conn: Connection, project: Project) -> Board:
@@ -148,7 +179,7 @@ def candidates(conn: Connection, environment: Environment, limit: int = 10) -> l
     source = environments.by_name(conn, environment.project_id, environment.promote_from or "")
     if source is None:
         return []
-    current = currents(conn, environment)
+    current = deployments.currents(conn, environment.hosts)
     serving = {found.identity for found in current} if len(current) == len(environment.hosts) else set()
     seen: dict[str, Candidate] = {}
     for deployment in deployments.done(conn, source.id, limit * 2):
@@ -161,8 +192,8 @@ def candidates(conn: Connection, environment: Environment, limit: int = 10) -> l
     return list(seen.values())[:limit]
 
 
-def preview(master: Master, project: str, to: str, source: str, presser: Presser) -> Preview:
-    """Say what a promote would do, without doing it.
+def look(master: Master, project: str, to: str, source: str) -> Seen:
+    """Ask git how a release lies to what serves; not for the writer thread.
 
     `source` is a run number or a digest. Raises NotFound for a project, environment or release that is not there.
     """
@@ -170,9 +201,26 @@ def preview(master: Master, project: str, to: str, source: str, presser: Presser
         found = _project(conn, project)
         environment = _environment(conn, found, to)
         stored = find_release(conn, found, source)
-        guards = _guards(conn, master, found, environment, stored, presser)
-        current = max(currents(conn, environment), key=lambda found: found.requested_at, default=None)
+        serving = _serving(conn, environment)
+    return _seen(master, found, serving, stored)
+
+
+def preview(
+    master: Master, project: str, to: str, source: str, presser: Presser, now: int, *, rollback: bool = False
+) -> Preview:
+    """Say what a promote would do, without doing it.
+
+    `source` is a run number or a digest; `rollback`: the word would be said. Raises NotFound for a project, environment
+    or release that is not there.
+    """
+    with master.database.read() as conn:
+        found = _project(conn, project)
+        environment = _environment(conn, found, to)
+        stored = find_release(conn, found, source)
+        current = deployments.newest_current(conn, environment.hosts)
         serving = releases.by_id(conn, current.release_id) if current else None
+        way = _direction(conn, environment, stored, _seen(master, found, serving, stored))
+        guards = _guards(conn, master, found, environment, stored, presser, way, Said(rollback=rollback), now)
         run = runs.by_id(conn, stored.run_id)
     description = deploys.resolve(stored.container, environment.overrides)
     before = deploys.from_json(current.description) if current else None
@@ -189,43 +237,43 @@ def preview(master: Master, project: str, to: str, source: str, presser: Presser
         master.mirrors.commits(found, stored.sha, base, COMMITS_SHOWN) if base else [],
         deploys.changes(before, description),
         description.strategy.value == "stop-first",
+        way,
     )
 
 
 def promote(
-    tx: Tx,
-    master: Master,
-    *,
-    project: str,
-    to: str,
-    source: str,
-    presser: Presser,
-    note: str,
-    key: str | None,
-    now: int,
+    tx: Tx, master: Master, *, project: str, to: str, source: str, presser: Presser, said: Said, seen: Seen, now: int
 ) -> str:
-    """Start the promote of a release and return its deployment id.
+    """Start the promote of a release and return its deployment id; `seen` is of `look`, a moment ago.
 
-    `key` makes a repeated press the same press: 8 to 40 letters, digits or dashes. Raises NotFound, UsageError, or
-    Refused with the code of the first guard that is not met.
+    Raises NotFound, UsageError, or Refused with the code of the first guard that is not met, or `moved` when something
+    else serves than when somebody looked.
     """
     found = _project(tx.conn, project)
     environment = _environment(tx.conn, found, to)
     stored = find_release(tx.conn, found, source)
-    if key is not None:
-        known = _known(tx.conn, key, environment, stored)
+    if said.key is not None:
+        known = _known(tx.conn, said.key, environment, stored)
         if known is not None:
             return known
-    missing = promoting.unmet(_guards(tx.conn, master, found, environment, stored, presser))
-    if missing:
-        raise Refused("; ".join(guard.sentence for guard in missing), code=missing[0].code)
-    built = runs.by_id(tx.conn, stored.run_id)
-    run_id = _run(tx, master, found, environment, built, presser, now)
+    _still_so(tx.conn, environment, stored, said, seen)
+    way = _direction(tx.conn, environment, stored, seen)
+    overridden = promoting.admit(
+        _guards(tx.conn, master, found, environment, stored, presser, way, said, now), said.break_glass
+    )
+    back = way is Direction.BACK
+    run_id = _run(tx, master, found, environment, stored, presser, back=back, now=now)
     each = dict.fromkeys(environment.agents, deploying.Wanted(stored))
     group = jobs.of_run(tx.conn, run_id)
+    kind = "rollback" if back else "promote"
     deployment = deploying.add(
-        tx, environment, group, each, kind="promote", by=presser.name, now=now, note=note, key=key
+        tx, environment, group, each, kind=kind, by=presser.name, now=now, note=said.note, key=said.key
     )
+    if overridden:
+        breakglass.record(
+            tx, environment, deployment, overridden, by=presser.name, reason=said.break_glass or "", now=now
+        )
+    gates.promoted(tx, environment, stored.release.identity, presser.name, now)
     dispatch.advance(tx, master, run_id, now)
     return deployment
 
@@ -264,6 +312,36 @@ def _environment(conn: Connection, project: Project, name: str) -> Environment:
     return environment
 
 
+def _serving(conn: Connection, environment: Environment) -> StoredRelease | None:
+    current = deployments.newest_current(conn, environment.hosts)
+    return releases.by_id(conn, current.release_id) if current else None
+
+
+def _seen(master: Master, project: Project, serving: StoredRelease | None, release: StoredRelease) -> Seen:
+    if serving is None or serving.sha == release.sha:
+        return Seen(serving.sha if serving else None, release.sha, Ancestry(False, False))
+    older = master.mirrors.is_ancestor(project, release.sha, serving.sha)
+    newer = master.mirrors.is_ancestor(project, serving.sha, release.sha)
+    return Seen(serving.sha, release.sha, Ancestry(in_serving=older, has_serving=newer))
+
+
+def _direction(conn: Connection, environment: Environment, release: StoredRelease, seen: Seen) -> Direction:
+    serving = _serving(conn, environment)
+    return direction(_point(conn, serving) if serving else None, _point(conn, release), seen.ancestry)
+
+
+def _point(conn: Connection, release: StoredRelease) -> Point:
+    return Point(release.sha, runs.by_id(conn, release.run_id).number)
+
+
+def _still_so(conn: Connection, environment: Environment, release: StoredRelease, said: Said, seen: Seen) -> None:
+    """Refuse a press that was meant for another moment: what serves, or what would, is not what was looked at."""
+    serving = _serving(conn, environment)
+    moved = seen.serving != (serving.sha if serving else None) or seen.release != release.sha
+    if moved or (said.serving is not None and said.serving != (serving.release.identity if serving else "")):
+        raise Refused(f"what {environment.name} serves has changed since you looked; look again", code="moved")
+
+
 def _guards(
     conn: Connection,
     master: Master,
@@ -271,25 +349,43 @@ def _guards(
     environment: Environment,
     stored: StoredRelease,
     presser: Presser,
+    way: Direction,
+    said: Said,
+    now: int,
 ) -> tuple[Guard, ...]:
     source = environments.by_name(conn, project.id, environment.promote_from or "")
     digest = stored.release.digest
+    tested = deployments.newest_done(conn, source.id, digest) if source and digest else None
     holding = deployments.holding(conn, environment.id)
+    built = runs.by_id(conn, stored.run_id)
     found = promoting.guards(
         promoting.Facts(
             release=stored.release,
-            release_name=f"{project.name}#{runs.by_id(conn, stored.run_id).number}",
+            release_name=f"{project.name}#{built.number}",
             environment=environment.name,
             hosts=tuple(host_of(conn, name) for name in environment.agents),
             promote_from=environment.promote_from,
-            done_in_source=source is not None and digest is not None and deployments.was_done(conn, source.id, digest),
+            done_in_source=tested is not None,
             approvers=environment.approved_by,
             person=presser.name,
             person_has_role=presser.has_role,
             person_in_group=bool(presser.groups & set(environment.approved_by)),
             underway=_underway(environment, holding),
             quarantine=_quarantine(conn, (environment, source), stored.release.identity),
-            lock=f"locked by {environment.locked_by}: {environment.locked_why}" if environment.locked_by else None,
+            lock=locking.sentence(environment),
+            lock_is_own=environment.locked_by == presser.name,
+            ref=built.ref,
+            branches=environment.branches,
+            marks=marks.of_identity(conn, source.id, stored.release.identity) if source else (),
+            verified_by=environment.verified_by,
+            verifiers=people.members(conn, environment.verified_by),
+            four_eyes=environment.rules.four_eyes,
+            max_age=environment.rules.max_age,
+            age=(now - (tested.finished_at or tested.requested_at)) / _SECOND if tested else None,
+            freeze=_freeze(environment, now),
+            gate=gates.closed(conn, environment, stored),
+            direction=way,
+            rollback=said.rollback,
         )
     )
     if not stored.release.promotable:
@@ -307,6 +403,15 @@ def host_of(conn: Connection, name: str) -> Host:
     """Return what the rules must know about a host."""
     agent = agents.by_name(conn, name)
     return Host(name, agent is not None and agent.revoked_at is None, agent is not None and agent.connected)
+
+
+def _freeze(environment: Environment, now: int) -> str | None:
+    found = frozen(environment.rules.freeze, datetime.fromtimestamp(now / _SECOND, UTC), ZoneInfo)
+    if found is None:
+        return None
+    window, until = found.window, found.until.astimezone(ZoneInfo(found.window.tz))
+    why = f": {window.why}" if window.why else ""
+    return f"{environment.name} is frozen until {until:%a %Y-%m-%d %H:%M} {window.tz}{why}"
 
 
 def _underway(environment: Environment, holding: list[Deployment]) -> str | None:
@@ -328,19 +433,27 @@ def _known(conn: Connection, key: str, environment: Environment, stored: StoredR
 
 
 def _run(
-    tx: Tx, master: Master, project: Project, environment: Environment, built: Run, presser: Presser, now: int
+    tx: Tx,
+    master: Master,
+    project: Project,
+    environment: Environment,
+    stored: StoredRelease,
+    presser: Presser,
+    *,
+    back: bool,
+    now: int,
 ) -> int:
+    built = runs.by_id(tx.conn, stored.run_id)
     event = Event(kind=EventKind.MANUAL, ref=built.ref, sha=built.sha, message=built.message, actor=presser.name)
     job = PlannedJob(key=f"deploy-{environment.name}", kind=JobKind.DEPLOY, target=environment.name)
-    why = f"{presser.name} promoted {project.name}#{built.number} to {environment.name}"
+    name = f"{project.name}#{built.number}"
+    why = (
+        f"{presser.name} rolled {environment.name} back to {name}"
+        if back
+        else f"{presser.name} promoted {name} to {environment.name}"
+    )
     plan = Plan(flow=FLOW, jobs=(job,), concurrency=dispatch.PARALLEL)
     return engine_runs.add(tx, master, project, event, plan, trust=built.trust, why=why, now=now)
-
-
-def currents(conn: Connection, environment: Environment) -> list[Deployment]:
-    """List the deployments that made the hosts of an environment serve what they serve, in the order of its hosts."""
-    found = (deployments.by_id(conn, host.current_id) for host in environment.hosts if host.current_id)
-    return [deployment for deployment in found if deployment is not None]
 
 
 def _card(conn: Connection, environment: Environment) -> Card:

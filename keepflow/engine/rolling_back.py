@@ -16,10 +16,10 @@ from keepflow.core.promoting import Guard, unmet
 from keepflow.core.rollbacks import Readiness
 from keepflow.core.states import Phase, Reason, job_state_of
 from keepflow.core.text import one_line
-from keepflow.engine import deploying, dispatch
+from keepflow.engine import deploying, dispatch, locking
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
-from keepflow.engine.promoting import COMMITS_SHOWN, Presser, currents, find_release, host_of
+from keepflow.engine.promoting import COMMITS_SHOWN, Presser, find_release, host_of
 from keepflow.errors import Refused
 from keepflow.store import agents, deployments, environments, events, jobs, placements, projects, releases, runs
 from keepflow.store.agents import Agent
@@ -194,7 +194,7 @@ def _target(conn: Connection, project: Project, environment: Environment, source
 
 
 def _current(conn: Connection, environment: Environment) -> Deployment | None:
-    return max(currents(conn, environment), key=lambda found: found.requested_at, default=None)
+    return deployments.newest_current(conn, environment.hosts)
 
 
 def _is_older(one: Deployment, current: Deployment) -> bool:
@@ -227,7 +227,7 @@ def facts_of(
         serving=current.identity if current else None,
         serving_is_rollback=current is not None and current.kind == "rollback",
         underway=underway,
-        lock=f"locked by {environment.locked_by}: {environment.locked_why}" if environment.locked_by else None,
+        lock=locking.sentence(environment),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from keepflow import errors
-from keepflow.engine import clock, deploying, dispatch, enrol, people, reconcile
+from keepflow.engine import clock, deploying, dispatch, enrol, gates, people, reconcile
 from keepflow.engine.context import Master
 from keepflow.store import projects
 from keepflow.store.writer import Tx
@@ -94,6 +94,7 @@ class Schedule:
     def _renew(self) -> None:
         def renew(tx: Tx) -> None:
             now = clock.now()
+            gates.lapse(tx, now)
             deploying.offer_waiting(tx, self._master, now)
             dispatch.assign(tx, self._master, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, Exists, RowMapping, insert, select, update
 
 from keepflow.core.progress import NEEDS
 from keepflow.core.states import OUTCOMES, Phase
+from keepflow.store.placements import Placement
 from keepflow.store.tables import deployments, jobs, releases
 
 #: A deployment in one of these keeps every other one of its environment waiting.
@@ -137,19 +139,27 @@ def ordered(conn: Connection, project_id: int, digest: str, limit: int) -> list[
     return found[::-1]
 
 
-def was_done(conn: Connection, environment_id: int, digest: str) -> bool:
-    """Say whether an environment ever finished a deployment of this registry digest, on every host it went to."""
-    query = (
-        select(deployments.c.id)
-        .join(releases, releases.c.id == deployments.c.release_id)
-        .where(
-            deployments.c.environment_id == environment_id,
-            deployments.c.phase == Phase.DONE.value,
-            releases.c.digest == digest,
-            ~_stopped_half_way(),
-        )
+def currents(conn: Connection, hosts: Iterable[Placement]) -> list[Deployment]:
+    """List the deployments that made hosts serve what they serve, in the order of the hosts."""
+    found = (by_id(conn, host.current_id) for host in hosts if host.current_id)
+    return [deployment for deployment in found if deployment is not None]
+
+
+def newest_current(conn: Connection, hosts: Iterable[Placement]) -> Deployment | None:
+    """Return the deployment that made one of these hosts serve something last; None when none ever was."""
+    return max(currents(conn, hosts), key=lambda found: found.requested_at, default=None)
+
+
+def newest_done(conn: Connection, environment_id: int, identity: str) -> Deployment | None:
+    """Return the newest deployment of an image that ended `done` in an environment, on every host it went to."""
+    query = select(deployments).where(
+        deployments.c.environment_id == environment_id,
+        deployments.c.phase == Phase.DONE.value,
+        deployments.c.identity == identity,
+        ~_stopped_half_way(),
     )
-    return conn.execute(query.limit(1)).first() is not None
+    row = conn.execute(query.order_by(deployments.c.finished_at.desc()).limit(1)).mappings().first()
+    return _deployment(row) if row else None
 
 
 def move(conn: Connection, deployment: Deployment, phase: Phase, values: dict[str, Any]) -> bool:

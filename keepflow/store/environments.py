@@ -9,6 +9,8 @@ from sqlalchemy import Connection, Select, insert, select, update
 from sqlalchemy.exc import NoResultFound
 
 from keepflow.core.deploys import Overrides, overrides_from_json
+from keepflow.core.rules import Rules
+from keepflow.core.rules import from_json as rules_from_json
 from keepflow.store import placements
 from keepflow.store.placements import Placement
 from keepflow.store.tables import environments
@@ -32,11 +34,13 @@ class Environment:
     promote_from: str | None
     verified_by: tuple[str, ...]
     approved_by: tuple[str, ...]
+    rules: Rules
     url: str
     max_unavailable: int
     on_failure: str
     locked_by: str | None
     locked_why: str | None
+    locked_at: int | None
     managed: bool
     hosts: tuple[Placement, ...]
 
@@ -91,7 +95,19 @@ def _read(conn: Connection, query: Select[Any]) -> list[Environment]:
     return [_environment({**row, "hosts": hosts.get(row["id"], ())}) for row in rows]
 
 
+def set_lock(conn: Connection, environment_id: int, by: str | None, why: str | None, at: int | None) -> None:
+    """Lock an environment in somebody's name, or (None) unlock it."""
+    values = {"locked_by": by, "locked_why": why, "locked_at": at}
+    conn.execute(update(environments).where(environments.c.id == environment_id).values(**values))
+
+
+def promoted_from(conn: Connection, source: Environment) -> list[Environment]:
+    """List the environments of a project that take what served in this one."""
+    return [found for found in of_project(conn, source.project_id) if found.promote_from == source.name]
+
+
 def _environment(row: dict[str, Any]) -> Environment:
     values = {field.name: row[field.name] for field in fields(Environment)}
     lists = {name: tuple(row[name]) for name in ("branches", "verified_by", "approved_by")}
-    return Environment(**{**values, **lists, "overrides": overrides_from_json(row["overrides"])})
+    read = {"overrides": overrides_from_json(row["overrides"]), "rules": rules_from_json(row["rules"])}
+    return Environment(**{**values, **lists, **read})

@@ -149,6 +149,16 @@ def in_groups(conn: Connection, user_name: str, names: Sequence[str]) -> bool:
     return conn.execute(found).first() is not None
 
 
+def members(conn: Connection, names: Sequence[str]) -> frozenset[str]:
+    """Return everybody who is in any of these groups."""
+    found = (
+        select(group_members.c.user_name)
+        .join(groups, groups.c.id == group_members.c.group_id)
+        .where(groups.c.name.in_(names))
+    )
+    return frozenset(conn.execute(found).scalars())
+
+
 # --- roles -----------------------------------------------------------------------------------------------------------
 
 

@@ -275,6 +275,7 @@ environments = Table(
     Column("on_failure", String(10), nullable=False, default="revert"),  # revert | stop
     Column("locked_by", Text),
     Column("locked_why", Text),
+    _at("locked_at"),
     Column("managed", Boolean, nullable=False, default=False),
     Column("removed_at", BigInteger),
     _at("created_at", nullable=False),
@@ -347,6 +348,68 @@ quarantines = Table(
     Column("lifted_why", Text, nullable=False, default=""),
     _at("lifted_at"),
     Index("ix_quarantines_environment", "environment_id", "identity"),
+)
+
+# What testers said of a deployment; never deleted, the newest of a person counts. Owner: marks.py
+marks = Table(
+    "marks",
+    metadata,
+    _id(),
+    Column("environment_id", Id, ForeignKey("environments.id"), nullable=False),
+    Column("deployment_id", String(40), ForeignKey("deployments.id"), nullable=False),
+    Column("identity", String(80), nullable=False),
+    Column("person", String(60), nullable=False),
+    Column("verdict", String(10), nullable=False),  # tested | rejected
+    Column("note", Text, nullable=False, default=""),
+    _at("at", nullable=False),
+    Index("ix_marks_identity", "environment_id", "identity", "id"),
+)
+
+# Tested releases that wait, or waited, for a person; at most one open per environment. Owner: gates.py
+gates = Table(
+    "gates",
+    metadata,
+    _id(),
+    Column("environment_id", Id, ForeignKey("environments.id"), nullable=False),
+    Column("release_id", Id, ForeignKey("releases.id"), nullable=False),
+    Column("identity", String(80), nullable=False),
+    Column("run", Integer, nullable=False),  # number of the run that built the release
+    Column("state", String(12), nullable=False),  # core.gates.GateState
+    Column("reason_code", String(40), nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    _at("opened_at", nullable=False),
+    _at("lapses_at", nullable=False),
+    _at("closed_at"),
+    Index("ix_gates_release", "environment_id", "identity", "id"),
+    Index(
+        "uq_gates_open",
+        "environment_id",
+        unique=True,
+        sqlite_where=text("closed_at IS NULL"),
+        postgresql_where=text("closed_at IS NULL"),
+    ),
+)
+
+# Deployments outside the rules, each until somebody else than its actor acknowledged it. Owner: breakglass.py
+break_glass = Table(
+    "break_glass",
+    metadata,
+    _id(),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("environment_id", Id, ForeignKey("environments.id"), nullable=False),
+    Column("deployment_id", String(40), ForeignKey("deployments.id"), nullable=False, unique=True),
+    Column("actor", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("overridden", JSON, nullable=False),  # [{"code", "sentence"}] of the rules that were not kept
+    Column("acknowledged_by", String(200)),
+    _at("acknowledged_at"),
+    _at("at", nullable=False),
+    Index(
+        "ix_break_glass_open",
+        "project_id",
+        sqlite_where=text("acknowledged_at IS NULL"),
+        postgresql_where=text("acknowledged_at IS NULL"),
+    ),
 )
 
 # Owner: agents.py

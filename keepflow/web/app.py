@@ -13,8 +13,10 @@ from keepflow.engine import clock
 from keepflow.engine.context import Master
 from keepflow.engine.signin import SignIn
 from keepflow.web import access, api, headers, present, problems
+from keepflow.web.answers import rules
 from keepflow.web.pages import BLUEPRINTS
-from keepflow.web.state import EXTENSION, Web, close_reading
+from keepflow.web.state import EXTENSION, Web, close_reading, reading
+from keepflow.wire.api import BrokenGlass
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -45,8 +47,14 @@ def create_app(master: Master, now: Callable[[], int] = clock.now) -> Flask:
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     app.register_blueprint(api.blueprint())
-    app.context_processor(lambda: {"visitor": access.visitor(), "version": __version__})
+    app.context_processor(lambda: {"visitor": access.visitor(), "broken_glass": _broken_glass, "version": __version__})
     return app
+
+
+def _broken_glass() -> list[BrokenGlass]:
+    """Return what was deployed outside the rules in the project a page is about, and nobody has followed up yet."""
+    who = access.visitor()
+    return rules.unacknowledged(reading(), who.project) if who and who.project else []
 
 
 @access.needs(access.ANYONE)

@@ -408,6 +408,8 @@ class Environment(Answer):
     service: str
     branches: list[str]
     promote_from: str | None
+    promotes_to: list[str]
+    verified_by: list[str]
     approved_by: list[str]
     url: str
     serving: Serving | None
@@ -417,17 +419,21 @@ class Environment(Answer):
     locked_by: str | None
     locked_why: str | None
     quarantined: list[Quarantine]
+    locked_at: Moment | None
+    marks: list[Mark]
+    gate: Gate | None
     candidates: list[Candidate]
     rollback: Readiness
     sentence: str
 
 
 class Guard(Answer):
-    """One rule of a promote: met or not, with its sentence."""
+    """One rule of a promote: met or not, with its sentence, and whether breaking the glass may override it."""
 
     code: str
     met: bool
     sentence: str
+    overridable: bool
 
 
 class Commit(Answer):
@@ -440,7 +446,10 @@ class Commit(Answer):
 
 
 class Preview(Answer):
-    """What a promote would do, without doing it."""
+    """What a promote would do, without doing it. `direction` is first, same, forward or back (then say `rollback`).
+
+    `allowed` says that every rule is met; `breakable`, that breaking the glass may override those that are not.
+    """
 
     project: str
     environment: str
@@ -449,6 +458,8 @@ class Preview(Answer):
     sha: str
     serving: str | None
     allowed: bool
+    breakable: bool
+    direction: str
     guards: list[Guard]
     commits: list[Commit]
     leaving: list[Commit]
@@ -470,17 +481,25 @@ class Evidence(Answer):
 
 
 class PreviewQuery(Request):
-    """What would be promoted: a run number or a digest."""
+    """What would be promoted: a run number or a digest; `rollback` says that it may be older than what serves."""
 
     source: str = Field(max_length=120)
+    rollback: bool = False
 
 
 class Promotion(Request):
-    """Promote one release: name a run or an identity (digest). `key` makes asking twice the same as asking once."""
+    """Promote one release: name a run or an identity (digest). `key` makes asking twice the same as asking once.
+
+    `rollback` must be said to go back to something older than what serves. `break_glass` is the reason for overriding
+    rules that may be overridden. `serving` is what you saw serving ("" for nothing): when it changed, you are refused.
+    """
 
     run: int | None = Field(default=None, ge=1, le=2**31 - 1)
     identity: str | None = Field(default=None, max_length=80)
     note: str = Field(default="", max_length=2000)
+    rollback: bool = False
+    break_glass: str | None = Field(default=None, max_length=2000)
+    serving: str | None = Field(default=None, max_length=80)
     key: str | None = Field(default=None, min_length=8, max_length=40, pattern=r"^[0-9A-Za-z-]+$")
 
 
@@ -547,6 +566,77 @@ class Rollback(Request):
     source: str = Field(default="", max_length=120)
     reason: str = Field(default="", max_length=2000)
     key: str | None = Field(default=None, min_length=8, max_length=40, pattern=r"^[0-9A-Za-z-]+$")
+
+
+class MarkRequest(Request):
+    """What a tester says of a deployment: name it, or a run whose release served there; else what serves is meant."""
+
+    verdict: Literal["tested", "rejected"]
+    note: str = Field(default="", max_length=2000)
+    deployment: str | None = Field(default=None, max_length=40)
+    run: int | None = Field(default=None, ge=1, le=2**31 - 1)
+
+
+class Mark(Answer):
+    """What a tester said of one deployment of one image."""
+
+    person: str
+    verdict: str
+    note: str
+    deployment: str
+    identity: str
+    at: Moment
+
+
+class LockRequest(Request):
+    """Why an environment is locked; everybody who waits reads it."""
+
+    why: str = Field(min_length=1, max_length=500)
+
+
+class Lock(Answer):
+    """Who holds an environment still, why and since when; all null when nobody does."""
+
+    locked_by: str | None
+    locked_why: str | None
+    locked_at: Moment | None
+
+
+class Gate(Answer):
+    """The release that waits at an environment's gate, what it waits for, and when it lapses."""
+
+    run: int
+    identity: str
+    sentence: str
+    opened_at: Moment
+    lapses_at: Moment
+
+
+class GateRequest(Request):
+    """Which release to open the gate for anew: a run number or a digest."""
+
+    source: str = Field(min_length=1, max_length=120)
+
+
+class Overridden(Answer):
+    """One rule that was not kept."""
+
+    code: str
+    sentence: str
+
+
+class BrokenGlass(Answer):
+    """A deployment outside the rules; it stays in sight until somebody else than `actor` acknowledged it."""
+
+    number: int
+    environment: str
+    deployment: str
+    actor: str
+    reason: str
+    overridden: list[Overridden]
+    at: Moment
+    acknowledged_by: str | None
+    acknowledged_at: Moment | None
 
 
 # --- the server ------------------------------------------------------------------------------------------------------
@@ -729,6 +819,18 @@ class Quarantines(Items):
     """Releases under quarantine, newest first."""
 
     items: list[Quarantine]
+
+
+class Marks(Items):
+    """Every mark of what serves in an environment, oldest first; the newest of a person counts."""
+
+    items: list[Mark]
+
+
+class BrokenGlasses(Items):
+    """What nobody has acknowledged yet, oldest first."""
+
+    items: list[BrokenGlass]
 
 
 class Agents(Items):

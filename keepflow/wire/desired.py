@@ -44,7 +44,7 @@ class DesiredProject(_Model):
 
 
 class DesiredEnvironment(_Model):
-    """An environment and its hosts; `overrides` is what `core.deploys.overrides_to_json` makes."""
+    """An environment and its hosts; `overrides` and `rules` as `core.deploys` and `core.rules` write them."""
 
     agents: tuple[str, ...] = Field(min_length=1)
     max_unavailable: int = Field(default=1, ge=1)
@@ -53,7 +53,9 @@ class DesiredEnvironment(_Model):
     branches: tuple[str, ...] = ()
     overrides: dict[str, Any] = Field(default_factory=dict)
     promote_from: str | None = None
+    verified_by: tuple[str, ...] = ()
     approved_by: tuple[str, ...] = ()
+    rules: dict[str, Any] = Field(default_factory=dict)
 
 
 class Desired(_Model):

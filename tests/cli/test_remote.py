@@ -28,6 +28,8 @@ LISTS = (
     ("receipt", "keepwork#2"),
     ("why", "keepwork#5"),
     ("why", "keepwork/production"),
+    ("gate", "production", "-P", "keepwork"),
+    ("acknowledge", "-P", "keepwork"),
 )
 
 
@@ -152,7 +154,8 @@ def test_waiting_for_a_promote_tells_the_phases_and_reflects_the_outcome(
 
     agent = threading.Thread(target=carry_out)
     agent.start()
-    said = keepflow("promote", source, "--to", "production", "-P", "keepwork", "--yes", "-w", "--note", "tested")
+    back = ("--rollback",) if source == "1" else ()
+    said = keepflow("promote", source, "--to", "production", "-P", "keepwork", "--yes", "-w", "--note", "tested", *back)
     agent.join(20)
     assert said.code == code, said.err
     assert "pulling" in said.err
@@ -163,7 +166,7 @@ def test_waiting_for_a_promote_tells_the_phases_and_reflects_the_outcome(
 def test_what_failed_there_is_under_quarantine_until_it_is_lifted_with_a_reason(keepflow: Keepflow) -> None:
     there = ("production", "-P", "keepwork")
     [one] = keepflow("quarantine", "ls", *there, "-o", "json").json["items"]
-    said = keepflow("promote", "1", "--to", *there, "--yes")
+    said = keepflow("promote", "1", "--to", *there, "--yes", "--rollback")
     assert (said.code, "[quarantined]" in said.err) == (7, True)
     assert "it never got healthy" in keepflow("quarantine", "ls", *there).out
     assert keepflow("quarantine", "lift", "production", one["identity"], "-P", "keepwork").code == 2
@@ -171,15 +174,15 @@ def test_what_failed_there_is_under_quarantine_until_it_is_lifted_with_a_reason(
     assert said.code == 0
     assert keepflow("quarantine", "ls", *there, "-o", "json").json["items"] == []
     assert "the disk was full" in keepflow("quarantine", "ls", *there, "--all").out
-    assert keepflow("promote", "1", "--to", *there, "--dry-run").code == 0
+    assert keepflow("promote", "1", "--to", *there, "--dry-run", "--rollback").code == 0
 
 
 def test_a_wait_that_times_out_is_six_and_the_promote_goes_on(keepflow: Keepflow, told: tuple[str, Story]) -> None:
     _, story = told
-    number = promote(story, "3", outcome="") if not _serves(keepflow, "b") else promote(story, "1", outcome="")
-    story.deploy(number)
-    source = "1" if _serves(keepflow, "b") else "3"
-    said = keepflow("promote", source, "--to", "production", "-P", "keepwork", "--yes", "-w", "--timeout", "0.1")
+    if not _serves(keepflow, "b"):
+        promote(story, "3")
+    number = promote(story, "1", rollback=True)
+    said = keepflow("promote", "3", "--to", "production", "-P", "keepwork", "--yes", "-w", "--timeout", "0.1")
     assert said.code == 6
     story.deploy(number + 1)
 

@@ -15,9 +15,9 @@ VERBS = sorted(frozenset(PROJECT_VERBS) | SERVER_VERBS)
     ("role", "verbs"),
     [
         (Role.VIEWER, {"see"}),
-        (Role.DEVELOPER, {"see", "run", "cancel"}),
-        (Role.TESTER, {"see", "run", "cancel", "tested"}),
-        (Role.RELEASE_MANAGER, {"see", "run", "cancel", "tested", "promote", "rollback", "lock"}),
+        (Role.DEVELOPER, {"see", "run", "cancel", "acknowledge"}),
+        (Role.TESTER, {"see", "run", "cancel", "acknowledge", "tested"}),
+        (Role.RELEASE_MANAGER, {verb for verb in PROJECT_VERBS if verb != "roles"}),
         (Role.ADMIN, set(PROJECT_VERBS)),
     ],
 )
@@ -45,7 +45,7 @@ def test_an_unknown_verb_is_granted_to_nobody(verb: str) -> None:
         (["read"], {"see", "enter"}),
         (["run"], {"see", "enter", "run", "cancel"}),
         (["test"], {"see", "enter", "tested"}),
-        (["promote"], {"see", "enter", "promote", "rollback", "lock"}),
+        (["promote"], {"see", "enter", "promote", "rollback", "lock", "acknowledge"}),
         (["admin"], set(VERBS)),
     ],
 )

@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import delete, update
 
 from keepflow import errors
+from keepflow.core.marks import Verdict
 from keepflow.core.receipts import Build, Result, Subject
 from keepflow.crypto import dsse
 from keepflow.crypto import receipts as signed
 from keepflow.crypto.receipts import Trust
-from keepflow.engine import apply, evidence, promoting
+from keepflow.engine import apply, evidence, marks, promoting
 from keepflow.engine.apply import REGISTRIES
-from keepflow.store import deployments, environments, events, receipts, settings, tables
+from keepflow.store import deployments, environments, events, people, receipts, settings, tables
 from keepflow.store.deployments import Deployment
 from keepflow.store.projects import Project
 from keepflow.store.receipts import StoredReceipt
@@ -157,18 +158,12 @@ def production(world: World, project: Project) -> PlayedAgent:
 
 def promote(world: World) -> str:
     """Press the button."""
+    place = {"project": "keepwork", "to": "production", "source": DIGEST}
+    seen = promoting.look(world.master, **place)
     return str(
         world.call(
             lambda tx: promoting.promote(
-                tx,
-                world.master,
-                project="keepwork",
-                to="production",
-                source=DIGEST,
-                presser=PRESSER,
-                note="",
-                key=None,
-                now=world.tick(),
+                tx, world.master, **place, presser=PRESSER, said=promoting.Said(), seen=seen, now=world.tick()
             )
         )
     )
@@ -240,14 +235,31 @@ def test_a_receipt_that_somebody_changed_in_the_database_stops_the_promote_and_i
 
 
 def test_where_persons_verify_a_runs_word_is_not_enough(world: World, place: tuple[Project, Path]) -> None:
-    _agent, deployment = deployed(world, place)
+    deployed(world, place)
     production(world, place[0])
-    world.call(
-        lambda tx: environments.put(tx.conn, place[0].id, "production", world.tick(), {"verified_by": ["testers"]})
-    )
+    project = place[0].id
+    world.call(lambda tx: environments.put(tx.conn, project, "production", world.tick(), {"verified_by": ["testers"]}))
+    world.call(lambda tx: people.set_group(tx.conn, "testers", ["ann"], managed=False))
     with pytest.raises(errors.Refused, match="no person tested it"):
         promote(world)
-    judge(world, deployment, passed=True)
+    with world.read() as conn:
+        test = environments.by_name(conn, project, "test")
+    assert test is not None
+    world.call(
+        lambda tx: marks.mark(
+            tx,
+            world.master,
+            test,
+            verdict=Verdict.TESTED,
+            person="ann",
+            groups=frozenset({"testers"}),
+            note="all of it",
+            deployment=None,
+            release_id=None,
+            now=world.tick(),
+        )
+    )
+    assert found(world, place[0])[-1].made_by == "ann", "the mark is a signed receipt, too"
     assert promote(world)
 
 

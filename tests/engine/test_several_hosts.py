@@ -309,8 +309,8 @@ def test_a_digest_that_stopped_half_way_never_counts_as_deployed(world: World) -
     _fail_second(farm)
     place = farm.environment().id
     with world.read() as conn:
-        assert deployments.was_done(conn, place, str(image("a").digest))
-        assert not deployments.was_done(conn, place, str(image("b").digest))
+        assert deployments.newest_done(conn, place, str(image("a").digest))
+        assert not deployments.newest_done(conn, place, str(image("b").digest))
         assert {found.identity for found in deployments.done(conn, place, 10)} == {image("a").digest}
 
 

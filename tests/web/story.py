@@ -15,7 +15,7 @@ from keepflow.core.events import Event, EventKind, Parsed
 from keepflow.core.flows import Container, JobKind, Plan, PlannedJob, Step
 from keepflow.crypto import keys
 from keepflow.crypto.vault import Vault
-from keepflow.engine import apply, dispatch, enrol, reports, signin
+from keepflow.engine import apply, deploying, dispatch, enrol, reports, signin
 from keepflow.engine import people as rules
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
@@ -219,6 +219,15 @@ class Story:
         self.report(agent, messages.JobStarted(fence=attempt.fence, at=self.now))
         return Work(self, agent, attempt)
 
+    def renew(self) -> None:
+        """Let the clock offer what may go now."""
+
+        def renew(tx: Tx) -> None:
+            deploying.offer_waiting(tx, self.master, self.now)
+            dispatch.assign(tx, self.master, self.now)
+
+        self.write(renew)
+
     def deploy(
         self,
         number: int,
@@ -393,7 +402,7 @@ def tell(story: Story) -> None:
     story.user("bo", role="release-manager")
     story.user("root", admin=True)
     first = story.commit("Serve the login page over HTTP/2")
-    _test_run(story, first, "Serve the login page over HTTP/2", "a")
+    run_test(story, first, "Serve the login page over HTTP/2", "a")
     promote(story, "1")
     story.wait(3 * 24 * 3600)
     for message, author in (
@@ -402,7 +411,7 @@ def tell(story: Story) -> None:
         ("修复登录页的时区显示", "Li Wei"),
     ):
         newest = story.commit(message, author)
-    _test_run(story, newest, "修复登录页的时区显示\n\nFixes #41", "b")
+    run_test(story, newest, "修复登录页的时区显示\n\nFixes #41", "b")
     story.wait(5400)
     dev = story.commit("Try the new editor", "Ann", branch="dev")
     number = story.push("dev", dev, "Try the new editor", branch="dev")
@@ -422,33 +431,37 @@ def tell(story: Story) -> None:
     )
 
 
-def _test_run(story: Story, sha: str, message: str, letter: str) -> int:
+def run_test(story: Story, sha: str, message: str, letter: str, outcome: str = "done") -> int:
+    """Let a push to master be built, pushed to the registry and (`outcome` "" is not) deployed to test."""
     number = story.push("test", sha, message)
     work = story.begin(number).step("scripts/build-image.sh test", BUILD_LOG, seconds=24)
     work.step("scripts/push-image.sh test", f"digest: {pushed(letter).digest} size: 1784\n", seconds=4)
     work.end(image=pushed(letter))
-    story.deploy(number)
+    if outcome:
+        story.deploy(number, outcome)
     return number
 
 
-def promote(story: Story, source: str, by: str = "bo", outcome: str = "done", key: str | None = None) -> int:
+def promote(
+    story: Story,
+    source: str,
+    by: str = "bo",
+    outcome: str = "done",
+    key: str | None = None,
+    *,
+    rollback: bool = False,
+    break_glass: str | None = None,
+) -> int:
     """Let somebody promote a run to production and the agent carry it out; return the promote's run number."""
     from keepflow.engine import promoting
 
     presser = promoting.Presser(by, True, frozenset({"release-managers"}))
+    said = promoting.Said("tested by ann", rollback, break_glass, key=key)
     story.wait(1800)
+    place = {"project": "keepwork", "to": "production", "source": source}
+    seen = promoting.look(story.master, **place)
     deployment = story.write(
-        lambda tx: promoting.promote(
-            tx,
-            story.master,
-            project="keepwork",
-            to="production",
-            source=source,
-            presser=presser,
-            note="tested by ann",
-            key=key,
-            now=story.now,
-        )
+        lambda tx: promoting.promote(tx, story.master, **place, presser=presser, said=said, seen=seen, now=story.now)
     )
     with story.master.database.read() as conn:
         found = deployments.by_id(conn, deployment)

@@ -82,7 +82,8 @@ def test_what_serves_is_not_offered_again(story: Story) -> None:
 def test_a_greyed_button_says_which_rule_it_waits_for(story: Story) -> None:
     story.lose_agent("prod-1")
     page = browser(web_app(story), story, "ann").get(BOARD).text
-    assert "<button disabled>" in page
+    title = "ann needs the role release-manager on this project; agent prod-1 is not connected"
+    assert f'<button disabled title="{title}">' in page
     assert "ann needs the role release-manager on this project" in _text(page)
     assert "agent prod-1 is not connected" in _text(page)
     assert "prod-1 offline" in _text(page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from keepflow.core.names import is_name
+from keepflow.core.promoting import Guard
 from keepflow.core.text import one_line
 from keepflow.engine import deploying, promoting, rolling_back
 from keepflow.engine import people as rules
@@ -14,6 +15,7 @@ from keepflow.store.people import User
 from keepflow.store.projects import Project
 from keepflow.tools.git import Commit
 from keepflow.web.answers import quarantines
+from keepflow.web.answers import rules as kept
 from keepflow.web.state import web
 from keepflow.wire import api
 
@@ -124,6 +126,8 @@ def _environment(
         service=place.service,
         branches=list(place.branches),
         promote_from=place.promote_from,
+        promotes_to=[target.name for target in environments.promoted_from(conn, place)],
+        verified_by=list(place.verified_by),
         approved_by=list(place.approved_by),
         url=place.url,
         serving=_serving(card.newest) if card.newest else None,
@@ -133,6 +137,9 @@ def _environment(
         locked_by=place.locked_by,
         locked_why=place.locked_why,
         quarantined=quarantines.listed(conn, place, lifted=False),
+        locked_at=place.locked_at,
+        marks=kept.marks(conn, place),
+        gate=kept.gate(conn, project, place),
         candidates=[_candidate(found) for found in candidates],
         rollback=_way_back(conn, place),
         sentence=_sentence(conn, project, card),
@@ -231,12 +238,16 @@ def rollback_preview(found: rolling_back.Preview) -> api.RollbackPreview:
         sha=found.stored.sha if found.stored else None,
         serving=found.current.identity if found.current else None,
         allowed=found.allowed,
-        guards=[api.Guard(code=guard.code, met=guard.met, sentence=guard.sentence) for guard in found.guards],
+        guards=_guards(found.guards),
         ready=api.Readiness(how=found.ready.how, sentence=found.ready.sentence, run=run, identity=identity),
         leaving=[_commit(commit) for commit in found.leaving],
         coming=[_commit(commit) for commit in found.coming],
         changes=[api.Change(setting=c.setting, before=c.before, after=c.after) for c in found.changes],
     )
+
+
+def _guards(found: tuple[Guard, ...]) -> list[api.Guard]:
+    return [api.Guard(code=g.code, met=g.met, sentence=g.sentence, overridable=g.overridable) for g in found]
 
 
 def _commit(commit: Commit) -> api.Commit:
@@ -253,7 +264,9 @@ def preview(found: promoting.Preview) -> api.Preview:
         sha=found.stored.sha,
         serving=found.current.identity if found.current else None,
         allowed=found.allowed,
-        guards=[api.Guard(code=guard.code, met=guard.met, sentence=guard.sentence) for guard in found.guards],
+        breakable=found.breakable,
+        direction=found.direction.value,
+        guards=_guards(found.guards),
         commits=[_commit(commit) for commit in found.commits],
         leaving=[_commit(commit) for commit in found.leaving],
         changes=[api.Change(setting=c.setting, before=c.before, after=c.after) for c in found.changes],

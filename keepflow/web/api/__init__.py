@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, render_template
 
 from keepflow.web.access import ANYONE, needs
-from keepflow.web.api import delivery, drift, evidence, people, quarantine, rollbacks, runs, server
+from keepflow.web.api import delivery, drift, evidence, people, quarantine, rollbacks, rules, runs, server
 from keepflow.web.api.endpoint import Endpoints, flask_view
 from keepflow.web.api.openapi import document
 
@@ -18,6 +18,7 @@ SUBJECTS: tuple[Endpoints, ...] = (
     rollbacks.endpoints,
     drift.endpoints,
     evidence.endpoints,
+    rules.endpoints,
     people.endpoints,
 )
 

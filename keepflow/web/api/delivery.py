@@ -40,8 +40,10 @@ def deployments(environment: str, query: api.PageQuery) -> api.DeploymentPage:
 def preview(environment: str, query: api.PreviewQuery) -> api.Preview:
     """Say what promoting a run or digest would do: every guard, the commits, the settings that change."""
     who = answers.presser(reading(), caller().user, current_project())
-    found = promoting.preview(web().master, current_project().name, environment, query.source, who)
-    return answers.preview(found)
+    name, now = current_project().name, web().now()
+    return answers.preview(
+        promoting.preview(web().master, name, environment, query.source, who, now, rollback=query.rollback)
+    )
 
 
 @endpoints.add(
@@ -57,18 +59,20 @@ def promote(environment: str, body: api.Promotion) -> api.Deployment:
     if (body.run is None) == (body.identity is None):
         raise UsageError("name either a run or an identity", code="one-source")
     source = str(body.run) if body.run is not None else str(body.identity)
-    started = press(environment, source, body.note, body.key)
+    said = promoting.Said(body.note, body.rollback, body.break_glass, body.serving, body.key)
+    started = press(environment, source, said)
     with web().master.database.read() as conn:
         return answers.deployment_by_id(conn, caller().user, started)
 
 
-def press(environment: str, source: str, note: str, key: str | None) -> str:
+def press(environment: str, source: str, said: promoting.Said) -> str:
     """Press the button as the caller and return the deployment's id; page and API do the same here."""
     master, now, name = web().master, web().now(), current_project().name
     who = answers.presser(reading(), caller().user, current_project())
+    seen = promoting.look(master, name, environment, source)
     return master.writer.call(
         lambda tx: promoting.promote(
-            tx, master, project=name, to=environment, source=source, presser=who, note=note, key=key, now=now
+            tx, master, project=name, to=environment, source=source, presser=who, said=said, seen=seen, now=now
         )
     )
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from keepflow.web.pages import account, agents, board, deliveries, drift, environments, quarantine, rollbacks, runs
+from keepflow.web.pages import (
+    account,
+    agents,
+    board,
+    deliveries,
+    drift,
+    environments,
+    quarantine,
+    rollbacks,
+    rules,
+    runs,
+)
 
 BLUEPRINTS = (
     account.blueprint,
@@ -12,6 +23,7 @@ BLUEPRINTS = (
     quarantine.blueprint,
     rollbacks.blueprint,
     drift.blueprint,
+    rules.blueprint,
     deliveries.blueprint,
     agents.blueprint,
 )

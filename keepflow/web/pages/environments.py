@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from keepflow import errors
+from keepflow.core.direction import Direction
+from keepflow.core.promoting import LEAST_REASON
+from keepflow.core.roles import PROJECT_VERBS
+from keepflow.engine import people as rights
 from keepflow.engine import promoting
+from keepflow.engine.marks import not_a_tester
 from keepflow.web.access import needs
 from keepflow.web.answers import deployments as answers
 from keepflow.web.answers import evidence
+from keepflow.web.answers import rules as kept
 from keepflow.web.api.delivery import press
 from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
@@ -34,7 +41,7 @@ def board_now(project: str) -> str:  # noqa: ARG001 - the guard reads it
 
 
 def _facts() -> dict[str, object]:
-    conn, place = reading(), current_project()
+    conn, place, user = reading(), current_project(), caller().user
     found = answers.board(conn, place)
     offers = {environment.name: _offer(environment) for environment in found}
     return {
@@ -42,22 +49,42 @@ def _facts() -> dict[str, object]:
         "tab": "environments",
         "project": place,
         "environments": found,
-        "may_promote": answers.presser(conn, caller().user, place).has_role,
         "offers": {name: offer for name, offer in offers.items() if offer is not None},
+        "may": {verb: rights.may(conn, user, place.id, verb) for verb in PROJECT_VERBS},
+        "kept_from_marking": {environment.name: _kept_from_marking(environment) for environment in found},
+        "lapses_in": {
+            environment.name: kept.lapses_in(environment.gate.lapses_at, web().now())
+            for environment in found
+            if environment.gate
+        },
     }
 
 
 def _offer(environment: api.Environment) -> api.Preview | None:
-    """Say what promoting the newest candidate would do, when there is one that does not serve yet."""
+    """Say what promoting would do: the release at the open gate, else the newest candidate that does not serve yet."""
     newest = environment.candidates[0] if environment.candidates else None
+    if environment.gate is not None:
+        return _preview(environment.name, environment.gate.identity)
     if newest is None or newest.serves:
         return None
-    return _preview(environment.name, str(newest.run))
+    return _preview(environment.name, newest.identity)
+
+
+def _kept_from_marking(environment: api.Environment) -> str | None:
+    """Say why the caller cannot mark what serves there; None when they can."""
+    conn, place, user = reading(), current_project(), caller().user
+    if not rights.may(conn, user, place.id, "tested"):
+        return f"{user.name} needs the role tester on this project"
+    targets = [answers.by_name(conn, place, name) for name in environment.promotes_to]
+    return not_a_tester(targets, user.name, answers.presser(conn, user, place).groups)
 
 
 def _preview(environment: str, source: str) -> api.Preview:
     who = answers.presser(reading(), caller().user, current_project())
-    return answers.preview(promoting.preview(web().master, current_project().name, environment, source, who))
+    found = promoting.preview(
+        web().master, current_project().name, environment, source, who, web().now(), rollback=True
+    )
+    return answers.preview(found)
 
 
 @blueprint.get("/projects/<project>/environments/<environment>/deployments")
@@ -76,11 +103,21 @@ def history(project: str, environment: str) -> str:  # noqa: ARG001 - the guard 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a person has put into the form."""
+
+    source: str
+    note: str = ""
+    reason: str = ""
+    key: str = ""
+
+
 @blueprint.get("/projects/<project>/environments/<environment>/promote")
 @needs("see")
 def confirm(project: str, environment: str) -> Response:  # noqa: ARG001 - the guard reads the project
     """Show what a promote would do and ask for the environment's name."""
-    return _confirm(environment, request.args.get("source", ""), "", secrets.token_hex(16), "", 200)
+    return _confirm(environment, Filled(request.args.get("source", ""), key=secrets.token_hex(16)), "", 200)
 
 
 @blueprint.post("/projects/<project>/environments/<environment>/promote")
@@ -88,21 +125,31 @@ def confirm(project: str, environment: str) -> Response:  # noqa: ARG001 - the g
 def promote(project: str, environment: str) -> AnyResponse:
     """Press the button: start the promote and go to the run that carries it out."""
     form = request.form
-    source, note, key = form.get("source", ""), form.get("note", "")[:2000], form.get("key", "")
-    if form.get("typed", "").strip() != environment:
-        wrong = f"type {environment} to confirm that this is the environment you mean"
-        return _confirm(environment, source, note, key, wrong, 400)
+    filled = Filled(
+        form.get("source", ""), form.get("note", "")[:2000], form.get("reason", "")[:2000], form.get("key", "")
+    )
+    back, breaks = form.get("way") == "back", "reason" in form
+    wanted = typed_word(environment, back=back)
+    if form.get("typed", "").strip() != wanted:
+        wrong = f"type {wanted} to confirm that this is what you mean"
+        return _confirm(environment, filled, wrong, 400)
+    said = promoting.Said(filled.note, back, filled.reason if breaks else None, form.get("serving"), filled.key)
     try:
-        deployment = press(environment, source, note, key)
-    except errors.Refused as error:
-        return _confirm(environment, source, note, key, error.message, 409)
+        deployment = press(environment, filled.source, said)
+    except (errors.Refused, errors.UsageError) as error:
+        return _confirm(environment, filled, error.message, error.http_status)
     with web().master.database.read() as conn:
         run = answers.deployment_by_id(conn, caller().user, deployment).run
     return redirect(url_for("runs.show_run", project=project, number=run), 303)
 
 
-def _confirm(environment: str, source: str, note: str, key: str, wrong: str, status: int) -> Response:
-    preview = _preview(environment, source)
+def typed_word(environment: str, *, back: bool) -> str:
+    """Return what must be typed: the environment's name, and for going back the word rollback with it."""
+    return f"rollback {environment}" if back else environment
+
+
+def _confirm(environment: str, filled: Filled, wrong: str, status: int) -> Response:
+    preview = _preview(environment, filled.source)
     page = render_template(
         "promote.html",
         section="projects",
@@ -111,9 +158,11 @@ def _confirm(environment: str, source: str, note: str, key: str, wrong: str, sta
         preview=preview,
         receipts=evidence.lines(reading(), current_project(), preview.identity),
         environment=answers.by_name(reading(), current_project(), environment),
-        source=source,
-        note=note,
-        key=key,
+        filled=filled,
+        back=preview.direction == Direction.BACK,
+        word=typed_word(environment, back=preview.direction == Direction.BACK),
+        least=LEAST_REASON,
+        may_promote=rights.may(reading(), caller().user, current_project().id, "promote"),
         wrong=wrong,
     )
     return make_response(page, status)

@@ -1,4 +1,4 @@
-// What a refresh must not take away: the focus, and which details are open. One that brings nothing new does nothing.
+// What a refresh must not take away: the focus, what was typed, and which details are open. One that brings nothing new does nothing.
 
 const answers = new Map(); // address → the last answer to a refresh
 const kept = new Map(); // id of what is swapped → what was there
@@ -8,12 +8,22 @@ function name(element) {
   return `${element.tagName} ${own || element.textContent.trim()}`;
 }
 
+function typed(root) {
+  return root.querySelectorAll("form textarea, form input[type=text]");
+}
+
+function place(field) {
+  return `${field.form.getAttribute("action")} ${field.name}`;
+}
+
 function remember(target) {
   if (!target?.id) return;
   const focused = target.contains(document.activeElement) ? name(document.activeElement) : null;
   const opened = new Map();
   for (const details of target.querySelectorAll("details")) opened.set(name(details.firstElementChild), details.open);
-  kept.set(target.id, { focused, opened });
+  const texts = new Map();
+  for (const field of typed(target)) if (field.value !== field.defaultValue) texts.set(place(field), field.value);
+  kept.set(target.id, { focused, opened, texts });
 }
 
 function restore(target) {
@@ -24,6 +34,10 @@ function restore(target) {
   for (const details of now.querySelectorAll("details")) {
     const open = before.opened.get(name(details.firstElementChild));
     if (open !== undefined) details.open = open;
+  }
+  for (const field of typed(now)) {
+    const text = before.texts.get(place(field));
+    if (text !== undefined) field.value = text;
   }
   if (before.focused === null || now.contains(document.activeElement)) return;
   const same = [...now.querySelectorAll("a, button, input, select, textarea, summary, [tabindex]")];

@@ -185,6 +185,7 @@ def upgrade() -> None:
         sa.Column("on_failure", sa.String(length=10), nullable=False),
         sa.Column("locked_by", sa.Text(), nullable=True),
         sa.Column("locked_why", sa.Text(), nullable=True),
+        sa.Column("locked_at", sa.BigInteger(), nullable=True),
         sa.Column("managed", sa.Boolean(), nullable=False),
         sa.Column("removed_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -483,6 +484,85 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("placements", schema=None) as batch_op:
         batch_op.create_index("ix_placements_host", ["host"], unique=False)
+
+    op.create_table(
+        "marks",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("deployment_id", sa.String(length=40), nullable=False),
+        sa.Column("identity", sa.String(length=80), nullable=False),
+        sa.Column("person", sa.String(length=60), nullable=False),
+        sa.Column("verdict", sa.String(length=10), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["deployment_id"], ["deployments.id"], name=op.f("fk_marks_deployment_id_deployments")),
+        sa.ForeignKeyConstraint(
+            ["environment_id"], ["environments.id"], name=op.f("fk_marks_environment_id_environments")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_marks")),
+    )
+    with op.batch_alter_table("marks", schema=None) as batch_op:
+        batch_op.create_index("ix_marks_identity", ["environment_id", "identity", "id"], unique=False)
+
+    op.create_table(
+        "gates",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("release_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("identity", sa.String(length=80), nullable=False),
+        sa.Column("run", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("reason_code", sa.String(length=40), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("lapses_at", sa.BigInteger(), nullable=False),
+        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["environment_id"], ["environments.id"], name=op.f("fk_gates_environment_id_environments")
+        ),
+        sa.ForeignKeyConstraint(["release_id"], ["releases.id"], name=op.f("fk_gates_release_id_releases")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_gates")),
+    )
+    with op.batch_alter_table("gates", schema=None) as batch_op:
+        batch_op.create_index("ix_gates_release", ["environment_id", "identity", "id"], unique=False)
+        batch_op.create_index(
+            "uq_gates_open",
+            ["environment_id"],
+            unique=True,
+            sqlite_where=sa.text("closed_at IS NULL"),
+            postgresql_where=sa.text("closed_at IS NULL"),
+        )
+
+    op.create_table(
+        "break_glass",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("deployment_id", sa.String(length=40), nullable=False),
+        sa.Column("actor", sa.String(length=200), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("overridden", sa.JSON(), nullable=False),
+        sa.Column("acknowledged_by", sa.String(length=200), nullable=True),
+        sa.Column("acknowledged_at", sa.BigInteger(), nullable=True),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["deployment_id"], ["deployments.id"], name=op.f("fk_break_glass_deployment_id_deployments")
+        ),
+        sa.ForeignKeyConstraint(
+            ["environment_id"], ["environments.id"], name=op.f("fk_break_glass_environment_id_environments")
+        ),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_break_glass_project_id_projects")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_break_glass")),
+        sa.UniqueConstraint("deployment_id", name=op.f("uq_break_glass_deployment_id")),
+    )
+    with op.batch_alter_table("break_glass", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_break_glass_open",
+            ["project_id"],
+            unique=False,
+            sqlite_where=sa.text("acknowledged_at IS NULL"),
+            postgresql_where=sa.text("acknowledged_at IS NULL"),
+        )
 
     op.create_table(
         "steps",
