@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -82,8 +82,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
 
 
-class Problems:
-    """Middleware: errors become answers, as long as nothing was sent yet; a bug says nothing about itself."""
+class Answers:
+    """Middleware: errors become answers, as long as nothing was sent yet, and a bug says nothing about itself; every
+    answer carries the security headers, unless it has its own value for one.
+
+    One layer for both, because every webhook passes through it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -95,42 +99,29 @@ class Problems:
             return
         began = False
 
-        async def sent(message: Message) -> None:
+        async def secured(message: Message) -> None:
             nonlocal began
-            began = True
+            if not began:
+                began = True
+                message["headers"] = _secured(message["headers"])
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            await self._app(scope, receive, secured)
         except errors.KeepflowError as error:
             if began:
                 raise
-            await send_problem(send, error, getattr(error, "headers", ()))
+            await send_problem(secured, error, getattr(error, "headers", ()))
         except Exception:
             if began:
                 raise
             log.exception("unexpected error", path=scope["path"])
             bug = errors.KeepflowError("this is a bug in keepflow; the server's log has the details", code="bug")
-            await send_problem(send, bug)
+            await send_problem(secured, bug)
 
 
-class SecurityHeaders:
-    """Middleware: every answer carries the security headers, unless it has its own value for one."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def secured(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                own = {name.lower() for name, _ in message["headers"]} & _SECURITY_NAMES
-                added = _SECURITY if not own else tuple(pair for pair in _SECURITY if pair[0] not in own)
-                message["headers"] = (*message["headers"], *added)
-            await send(message)
-
-        await self._app(scope, receive, secured)
+def _secured(headers: Headers) -> list[tuple[bytes, bytes]]:
+    lines = list(headers)
+    own = {name.lower() for name, _ in lines} & _SECURITY_NAMES
+    lines += _SECURITY if not own else [pair for pair in _SECURITY if pair[0] not in own]
+    return lines

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from keepflow import errors
 from keepflow.engine.context import Master
 from keepflow.gateway.agents import Agents
-from keepflow.gateway.answers import Problems, SecurityHeaders
+from keepflow.gateway.answers import Answers
 from keepflow.gateway.bell import Closing
 from keepflow.gateway.git import Git
 from keepflow.gateway.health import Health
@@ -60,7 +60,7 @@ class Gateway:
             (r"/version", health.version),
         ):
             self._routes.setdefault(path.split("/")[1], []).append((re.compile(path), endpoint))
-        self._http: ASGIApp = SecurityHeaders(Lingering(Problems(self._dispatch)))
+        self._http: ASGIApp = Lingering(Answers(self._dispatch))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or one WebSocket."""

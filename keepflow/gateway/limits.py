@@ -129,7 +129,7 @@ class Lingering:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or not _is_still_coming(scope):
             await self._app(scope, receive, send)
             return
         unread = True
@@ -144,7 +144,7 @@ class Lingering:
         async def sent(message: Message) -> None:
             nonlocal refused
             if message["type"] == "http.response.start":
-                refused = unread and message["status"] >= 400 and _is_still_coming(scope)
+                refused = unread and message["status"] >= 400
                 if refused:
                     message["headers"] = (*message["headers"], (b"connection", b"close"))
             elif refused and not message.get("more_body", False):
