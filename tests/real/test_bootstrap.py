@@ -15,8 +15,9 @@ import pytest
 
 from keepflow import errors
 from keepflow.cli.bootstrap.connection import Address, Connection, Login, connected
-from keepflow.cli.bootstrap.host import Host
+from keepflow.cli.bootstrap.host import Host, Layout
 from keepflow.cli.bootstrap.known_hosts import KnownHosts
+from keepflow.cli.bootstrap.service import runs_what_is_in_use
 from keepflow.cli.bootstrap.wheel import own_wheel
 from keepflow.tools.failpoints import VARIABLE
 from tests.fakes import FakeMaster, serve_master
@@ -306,6 +307,11 @@ def test_a_host_becomes_an_agent_though_every_try_was_broken_off_and_the_next_ru
     try:
         wait_until(lambda: operator.master.connected, 30, f"the link; see {operator.place}/agent.log")
         wait_until(lambda: "link    up" in _status(program, state), 20, "the agent says so")
+        known = KnownHosts(operator.place / "config" / "keepflow" / "known_hosts")
+        login, layout = Login(operator.server.place / "client"), Layout(str(operator.prefix))
+        with connected(address(operator.server), login, known, lambda *_: True) as made:
+            assert runs_what_is_in_use(Host.of(made), layout, str(agent.pid))
+            assert not runs_what_is_in_use(Host.of(made), layout, str(os.getpid()))
     finally:
         agent.terminate()
         agent.wait(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +43,29 @@ def bad_push(world: World) -> Any:
 def test_what_was_pushed_and_promoted_serves(world: World, released: Released) -> None:
     served = {name: world.doors[name].version()["commit"] for name in world.doors}
     assert served == {"dev": released.dev.sha, "test": released.test.sha, "production": released.test.sha}
+
+
+def test_the_doctor_finds_the_production_host_well(world: World) -> None:
+    """Run on the host itself, while it serves: every subject is looked at, and only the plain link is a warning."""
+    argv = (str(world.keepflow.program), "agent", "doctor", "--json")
+    examined = world.host.run(*argv, seconds=120, env=world.keepflow.env)
+    found = json.loads(examined.stdout)["findings"]
+    assert [one for one in found if one["state"] == "failed"] == []
+    assert examined.returncode == 0
+    assert [one["subject"] for one in found if one["state"] == "warning"] == ["agent file"]
+    told = "\n".join(one["sentence"] for one in found)
+    for words in (
+        "Docker ",
+        "obeys both flags",
+        "80 is held by nginx",
+        f"{world.registry['address']} lets user 'pull' read",
+        f"{world.registry['address']} lets the engine log in",
+        "holds the key this agent pinned",
+        "runs, and is linked",
+        "the pool 10.214.0.0/16 is free; 1 of its parts are allotted",
+    ):
+        assert words in told
+    assert world.doors["production"].version()
 
 
 def test_whoever_pushes_is_told_where_the_decision_can_be_read(world: World) -> None:

@@ -32,7 +32,7 @@ def judge(pool: IPv4Network, allotted: list[IPv4Network], taken: dict[str, str])
     foreign = {IPv4Network(subnet): what for subnet, what in taken.items()}
     clashes = [what for subnet, what in foreign.items() if any(subnet.overlaps(one) for one in allotted)]
     if clashes:
-        sentence = f"{', '.join(clashes)} overlaps with a network that an instance here already has"
+        sentence = f"what an instance here has as its network is taken: {', '.join(clashes)}"
         return [
             failed(SUBJECT, sentence, "remove the other network; docs/production-host.md says how to move an instance")
         ]
@@ -43,7 +43,7 @@ def judge(pool: IPv4Network, allotted: list[IPv4Network], taken: dict[str, str])
         whose = f": {', '.join(within.values())}" if within else ""
         return [failed(SUBJECT, f"nothing of the pool {pool} is free{whose}", _MEND)]
     if within:
-        sentence = f"{', '.join(within.values())} overlaps with the pool {pool}; instances get what is left of it"
+        sentence = f"instances get what is left of the pool {pool}: there is {', '.join(within.values())}"
         return [warning(SUBJECT, sentence, _MEND)]
     return [ok(SUBJECT, f"the pool {pool} is free; {len(allotted)} of its parts are allotted")]
 

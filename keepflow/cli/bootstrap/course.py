@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from keepflow import errors
 from keepflow.agent.doctor.finding import Finding, State
+from keepflow.cli.bootstrap import service
 from keepflow.cli.bootstrap.host import Host, Layout
 from keepflow.config.agent_file import AgentFile, load_agent
 from keepflow.core.text import one_line
@@ -25,10 +25,8 @@ Say = Callable[[str, str], None]
 
 _SHIPPED = ("install.sh", "keepflow-agent.service", "agent.example.yml")
 _INSTALL_SECONDS = 900.0
-_LINK_SECONDS = 20.0
 _PYTHON = "import sys; print('%d.%d' % sys.version_info[:2]); import ensurepip, venv"
 _OLDEST_PYTHON = (3, 11)
-_SERVICE = "keepflow-agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,13 @@ def bootstrap(host: Host, wanted: Wanted, token: Callable[[], str], say: Say) ->
     say("system", _system(host))
     say("python", _python(host, wanted.python))
     file = _config(host, wanted)
+    before = service.in_use(host, wanted.layout)
     changed = _install(host, wanted, say)
     fail("bootstrap.installed")
     changed |= _lay_files(host, wanted, say)
     say("join", _join(host, wanted, file, token))
     fail("bootstrap.joined")
-    left = _start(host, wanted, changed, say)
+    left = _start(host, wanted, before, changed, say)
     return Outcome(_examined(host, wanted.layout), left)
 
 
@@ -201,46 +200,19 @@ def _joined_already(known: bytes, wanted: Wanted, file: AgentFile) -> str:
     return f"already so, agent {agent} of {url}"
 
 
-def _start(host: Host, wanted: Wanted, changed: bool, say: Say) -> str:
+def _start(host: Host, wanted: Wanted, before: str, changed: bool, say: Say) -> str:
     """Have the service run where systemd does; return what a person has to do still."""
-    by_hand = f"{wanted.layout.program} agent run --config {wanted.layout.config} --state {wanted.layout.state}"
-    systemd = not wanted.layout.prefix and host.run(("test", "-d", "/run/systemd/system"), check=False).exit_code == 0
-    if not systemd or not wanted.service:
-        say("service", f"not started; by hand: {by_hand}" if not systemd else "left alone")
-        return "" if not wanted.service else f"no systemd there: start the agent yourself: {by_hand}"
-    enabled, active = (
-        host.run(("systemctl", word, "--quiet", _SERVICE), check=False).exit_code == 0
-        for word in ("is-enabled", "is-active")
-    )
-    commands = service_commands(enabled=enabled, active=active, changed=changed)
-    for argv in commands:
-        host.run(argv, timeout=120)
-    if commands:
-        _await_link(host, wanted.layout)
-    say("service", " and ".join(argv[1] for argv in commands) if commands else "already so, enabled and active")
-    return ""
-
-
-def _await_link(host: Host, layout: Layout) -> None:
-    """Give an agent that was just started a moment to be linked, so that the doctor does not look too early."""
-    deadline = time.monotonic() + _LINK_SECONDS
-    while time.monotonic() < deadline:
-        told = host.read(layout.state / "link.json") or b"{}"
-        if json.loads(told).get("linked"):
-            return
-        time.sleep(0.5)
-
-
-def service_commands(*, enabled: bool, active: bool, changed: bool) -> list[tuple[str, ...]]:
-    """Return what makes the service run what is installed. A restart interrupts nothing that serves."""
-    commands: list[tuple[str, ...]] = []
-    if not enabled:
-        commands.append(("systemctl", "enable", _SERVICE))
-    if not active:
-        commands.append(("systemctl", "start", _SERVICE))
-    elif changed:
-        commands.append(("systemctl", "restart", _SERVICE))
-    return commands
+    layout = wanted.layout
+    if not service.has_systemd(host, layout):
+        command = service.by_hand(layout)
+        say("service", f"not started; by hand: {command}")
+        return f"no systemd there: start the agent yourself: {command}" if wanted.service else ""
+    if not wanted.service:
+        say("service", "left alone")
+        return ""
+    sentence, done = service.carry_over(host, layout, before, changed=changed)
+    say("service", sentence)
+    return "" if done else sentence
 
 
 def _examined(host: Host, layout: Layout) -> tuple[Finding, ...]:
