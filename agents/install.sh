@@ -121,8 +121,11 @@ else
   mv -T "$opt/.bin-$digest.$$" "$opt/bin"
   said "in use" "now $opt/bin/keepflow${before:+; the one before is in $opt/${before%/bin}}"
 fi
-for old in "$opt"/venvs/*; do # the one before stays, for going back; older ones go
-  [ "$old" = "$venv" ] || [ "$old/bin" = "$opt/$before" ] || [ "$before" = "venvs/$digest/bin" ] || rm -rf "$old"
+# The one before stays, for going back, and so does one that something runs from; older ones go.
+for old in "$opt"/venvs/*; do
+  if [ "$old" = "$venv" ] || [ "$old/bin" = "$opt/$before" ] || [ "$before" = "venvs/$digest/bin" ]; then continue; fi
+  if grep -qsaF "$old/" /proc/[0-9]*/cmdline; then continue; fi
+  rm -rf "$old"
 done
 
 # Laid beside its place first, so that an interrupted run never leaves half a file.

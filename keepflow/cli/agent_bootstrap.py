@@ -80,6 +80,8 @@ def bootstrap(
         raise UsageError("--prefix is an absolute directory of letters, digits and . _ -", code="bad-prefix")
     if name is not None and not is_name(name):
         raise UsageError("--name: 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'", code="bad-name")
+    if taken := {path.name for path in also} & {"agent.yml", "master-ca.crt"}:
+        raise UsageError(f"--also: {taken.pop()} is laid by --config and --ca-file", code="bad-file")
     address = Address.parse(where, port)
     wanted = course.Wanted(
         layout=Layout(prefix),

@@ -130,12 +130,14 @@ def test_an_agent_that_does_not_start_is_replaced_by_the_one_before(active: bool
         ((), "say how to sign in"),
         (("--ask-password",), "nobody can answer here"),
         (("--ssh-agent", "--prefix", "relative"), "--prefix"),
+        (("--ssh-agent", "--also", "{place}/agent.yml"), "--config"),
         (("--ssh-agent", "--config", "{place}/wrong.yml"), "masster"),
     ],
 )
 def test_what_is_missing_or_wrong_is_told_before_anybody_is_dialled(
     options: tuple[str, ...], word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "agent.yml").touch()
     (tmp_path / "wrong.yml").write_text(json.dumps({"masster": "https://ci.example.org", "capabilities": ["run"]}))
     given = [option.format(place=tmp_path) for option in options]
     assert run(["agent", "bootstrap", "root@192.0.2.1", *given]) == 2

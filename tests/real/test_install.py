@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,21 +85,36 @@ def test_a_host_is_installed_once_and_updated_by_one_rename(place: Place) -> Non
 
     # An update is another environment beside the one in use; the one before stays for going back.
     before = place.in_use()
-    newer = place.wheel.with_name("newer") / place.wheel.name
-    newer.parent.mkdir()
-    newer.write_bytes(place.wheel.read_bytes())
-    subprocess.run([sys.executable, "-c", _TOUCHED, str(newer)], check=True)
-    third = place.install(str(newer))
-    assert third.returncode == 0, third.stderr
-    assert place.in_use() != before
-    assert f"the one before is in {place.opt}/{Path(before).parent}" in third.stdout
-    assert (place.opt / before / "keepflow").exists()
+    newer = _another(place, "newer")
+    running = subprocess.Popen(
+        [place.opt / before / "python", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+    )
+    try:
+        third = place.install(str(newer))
+        assert third.returncode == 0, third.stderr
+        assert place.in_use() != before
+        assert f"the one before is in {place.opt}/{Path(before).parent}" in third.stdout
+        assert place.install(str(_another(place, "newest"))).returncode == 0
+        assert (place.opt / before / "keepflow").exists(), "something runs from it"
+    finally:
+        running.kill()
+        running.communicate()
+    second_last = place.in_use()
     assert place.install(str(place.wheel)).returncode == 0
     assert place.in_use() == before, "going back is installing the earlier wheel"
+    assert {path.name for path in (place.opt / "venvs").iterdir()} == {
+        Path(link).parent.name for link in (before, second_last)
+    }
 
 
-#: Adds a file to a wheel, which makes it another one.
-_TOUCHED = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'a').writestr('keepflow/_data/newer', 'x')"
+def _another(place: Place, name: str) -> Path:
+    """Return another wheel of the same name: one more file is in it."""
+    made = place.wheel.with_name(name) / place.wheel.name
+    made.parent.mkdir()
+    made.write_bytes(place.wheel.read_bytes())
+    with zipfile.ZipFile(made, "a") as wheel:
+        wheel.writestr(f"keepflow/_data/{name}", name)
+    return made
 
 
 def test_a_package_that_cannot_be_installed_leaves_what_is_in_use(place: Place, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from keepflow import errors
 from keepflow.agent.doctor.finding import Finding, failed, ok, warning
 from keepflow.agent.doctor.patient import Patient
-from keepflow.tools import processes
 
 SUBJECT = "nginx"
 _INSTALL = "apt-get install nginx-light; or name the program: nginx: {binary: …}"
@@ -94,5 +93,11 @@ def _unused(path: Path) -> Finding:
 
 
 def _runs() -> bool:
-    listed = processes.run(["ps", "-eo", "args="], timeout=10).text
-    return any(line.startswith("nginx: master process") for line in listed.splitlines())
+    return any(_title(entry).startswith(b"nginx: master process") for entry in Path("/proc").iterdir())
+
+
+def _title(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:  # no process, or one that has just ended
+        return b""
