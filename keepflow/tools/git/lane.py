@@ -20,6 +20,7 @@ from pathlib import Path
 from keepflow import errors
 from keepflow.tools import processes
 from keepflow.tools.files import write_atomic
+from keepflow.tools.git import onward
 from keepflow.tools.git.checks import check_remote_url, check_sha
 from keepflow.tools.git.mirror import init_bare
 from keepflow.tools.git.remotes import LOCAL_TIMEOUT, NETWORK_TIMEOUT, environment
@@ -58,12 +59,28 @@ class Lane:
         """
         check_remote_url(url, allow_local=allow_local)
         self._prepare()
-        if self._current() == check_sha(sha):
+        current = self._current()
+        if current == check_sha(sha):
             return
+        env = environment(url, header=header, ca_file=ca_file)
+        if current is None or not self._went_on(url, current, sha, header, ca_file, timeout):
+            self._fetch(url, sha, env, timeout)
+
+    def _went_on(
+        self, url: str, current: str, sha: str, header: str | None, ca_file: Path | None, timeout: float
+    ) -> bool:
+        """Fetch the quick way; False when git has to do it."""
+        try:
+            onward.fetch(self.git_dir, _CURRENT, url, current, sha, header, ca_file=ca_file, timeout=timeout)
+        except onward.Unusual:
+            return False
+        return True
+
+    def _fetch(self, url: str, sha: str, env: dict[str, str], timeout: float) -> None:
         options = ["--quiet", "--force", "--no-tags", "--depth=1", "--no-write-fetch-head"]
         self._git(
             ["fetch", *options, "--end-of-options", url, f"+{sha}:{_CURRENT}"],
-            environment(url, header=header, ca_file=ca_file),
+            env,
             timeout,
         )
 

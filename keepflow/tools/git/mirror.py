@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keepflow import errors
+from keepflow.core.names import is_sha
 from keepflow.tools import processes
 from keepflow.tools.git.checks import check_ref, check_sha
 from keepflow.tools.git.remotes import LOCAL_TIMEOUT, NETWORK_TIMEOUT, Remote, environment, legible_refs
@@ -81,10 +82,20 @@ class Mirror:
 
     def resolve(self, ref: str) -> str | None:
         """Return the commit a full ref name points to, or None."""
+        if ref.startswith("refs/heads/") and (found := self._loose(check_ref(ref))) is not None:
+            return found
         done = self._git(
             ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{check_ref(ref)}^{{commit}}"], check=False
         )
         return done.text.strip() if done.exit_code == 0 else None
+
+    def _loose(self, ref: str) -> str | None:
+        """Return the commit of a branch that was just fetched and so has a file of its own; git lets it be no tag."""
+        try:
+            text = (self.path / ref).read_text().strip()
+        except (OSError, ValueError):
+            return None
+        return text if is_sha(text) else None
 
     def heads(self) -> dict[str, str]:
         """Return every branch and tag with its commit, under the full names that `ls_remote` uses."""
