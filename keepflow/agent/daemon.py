@@ -153,6 +153,8 @@ class Daemon:
                 self._jobs.stop(body)
             case messages.Deploy():
                 self._deploys.take(body)
+            case messages.Steer():
+                self._deploys.steer(body)
 
     def _job(self, attempt: Attempt) -> Job:
         return Job(attempt, replace(self._host, file=self._host_file.now()))

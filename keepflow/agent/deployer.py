@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from keepflow.agent import adopting, inventory, rolling_back, rollout
+from keepflow.agent.canary import Wishes
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
 from keepflow.agent.gate import Gate
@@ -66,6 +67,7 @@ class Deployer:
     labels: Mapping[str, str] = field(default_factory=dict)  #: more labels for every container and network
     patience: float = 45.0  #: seconds an order waits while a hot container is being stopped, or a person rolls back
     tells: bool = True  #: False: this process has no voice; ends stay in open journals until one that has finds them
+    wishes: Wishes = field(default_factory=Wishes)  #: what people want of canaries that are under way
     journals: Journals = field(init=False)
     networks: Networks = field(init=False)
     _untold: dict[str, Outcome] = field(default_factory=dict)  #: ends that a full disk does not take, by id
@@ -102,8 +104,11 @@ class Deployer:
 
     def carry_out(self, accepted: Accepted, secrets: Mapping[str, str] | None = None) -> Outcome:
         """Bring an accepted deployment to its end and tell it; `secrets` are the values of its secrets by name."""
-        steps = _STEPS.get(accepted.deployment.action, rollout.forward)
+        steps = _STEPS.get(accepted.deployment.action, self._forward)
         return self._to_the_end(self._scene(accepted, secrets or {}), steps)
+
+    def _forward(self, scene: Scene) -> None:
+        rollout.forward(scene, self.wishes)
 
     def deploy(self, deployment: Deployment, secrets: Mapping[str, str] | None = None) -> Outcome:
         """Accept and carry out."""

@@ -34,6 +34,8 @@ class Deployment:
     by: str = ""  #: "host:ann" when a person on this host asked for it; "" = an order of the master
     asked_at: int = 0  #: of a person on this host: UTC microseconds on the host's own clock
     approver: str = ""  #: who asked for it, as the order says
+    canary: tuple[int, ...] = ()  #: percents of visitors that get it first, step by step
+    canary_hold: int = 0  #: seconds for each step
 
     @property
     def identity(self) -> str:
@@ -58,6 +60,8 @@ class Deployment:
             container=deploys.from_json(order.description),
             expect_current=order.expect_current,
             approver=order.approver,
+            canary=order.canary,
+            canary_hold=order.canary_hold,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +71,8 @@ class Deployment:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Deployment:
         """Read it back from plain data."""
-        return cls(**{**data, "container": deploys.from_json(data["container"])})
+        lists = {"canary": tuple(data.get("canary", ()))}
+        return cls(**{**data, **lists, "container": deploys.from_json(data["container"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from keepflow import errors
+from keepflow.agent import steering
 from keepflow.agent.clock import Clock
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import ServicePolicy
@@ -19,11 +20,12 @@ from keepflow.agent.orders import DeployReports, Orders
 from keepflow.agent.policy import Facts
 from keepflow.agent.reports import Reports
 from keepflow.agent.state import Identity, State
+from keepflow.agent.steering import Standpoint
 from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core.releases import ImageRef
 from keepflow.ports import RegistryLogin, Target
 from keepflow.tools.files import read_private
-from keepflow.wire.messages import Deploy, Difference, KeptRelease, ServiceState
+from keepflow.wire.messages import Deploy, Difference, KeptRelease, ServiceState, Steer
 
 log = Log(__name__)
 
@@ -58,6 +60,7 @@ class Deploys:
         self._recovered = threading.Event()
         self._look = threading.Event()
         told = DeployReports(state.root / "adopted.json", reports, clock, identity.agent, state.key())
+        self._told = told
         front = Front(host_file, state.front_root)
         if file.services:
             front.proxy()  # what is wrong with it is said at the start
@@ -91,6 +94,18 @@ class Deploys:
     def take(self, message: Deploy) -> None:
         """Put an order on the disk; it is answered when its turn comes."""
         self._orders.take(message)
+
+    def steer(self, message: Steer) -> None:
+        """Hand a word about a canary to the deployment it is about, when this host obeys it."""
+        running = {one.id: self._told.fence(one) for one in self._deployer.journals.open_deployments()}
+        here = Standpoint(self._identity.agent, self._key_id, self._identity.order_keys, self._clock.now(), running)
+        try:
+            deployment, wish = steering.understood(message.envelope, here)
+        except errors.Refused as error:
+            log.warning("a word about a canary is not obeyed", code=error.code, why=error.message)
+            return
+        log.info("a word about a canary", deployment=deployment, word=wish.word, by=wish.by)
+        self._deployer.wishes.put(deployment, wish)
 
     def services(self) -> tuple[ServiceState, ...]:
         """Return what served at the last look."""

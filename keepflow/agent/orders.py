@@ -56,7 +56,7 @@ class DeployReports:
         if deployment.by:
             return
         body = messages.DeployPhase(
-            fence=self._fence(deployment), deployment=deployment.id, at=self._clock.now(), phase=phase, detail=detail
+            fence=self.fence(deployment), deployment=deployment.id, at=self._clock.now(), phase=phase, detail=detail
         )
         self._reports.append(body)
         self._reports.sync()
@@ -68,7 +68,7 @@ class DeployReports:
             self._reports.sync()
             return
         body = messages.DeployFinished(
-            fence=self._fence(deployment),
+            fence=self.fence(deployment),
             deployment=deployment.id,
             at=self._clock.now(),
             outcome=_on_the_wire(outcome.outcome),
@@ -137,7 +137,7 @@ class DeployReports:
             service=deployment.service,
             instance=deployment.instance,
             deployment=deployment.id,
-            fence=self._fence(deployment),
+            fence=self.fence(deployment),
             action=deployment.action,
             approver=deployment.approver or deployment.by,
             identity=deployment.identity,
@@ -150,7 +150,8 @@ class DeployReports:
         )
         return dsse.seal(deploys.canonical(receipt.model_dump(mode="json")), PAYLOAD_TYPE, self._key)
 
-    def _fence(self, deployment: Deployment) -> int:
+    def fence(self, deployment: Deployment) -> int:
+        """Return the number a deployment is reported under."""
         with self._lock:
             return max(deployment.fence, self._adopted.get(deployment.id, 0))
 

@@ -17,7 +17,7 @@ from keepflow import errors
 from keepflow.agent import evidence
 from keepflow.agent.deployment import Deployment
 from keepflow.config.agent_file import AgentFile, Service
-from keepflow.core import deploys
+from keepflow.core import canary, deploys
 from keepflow.core.plain import loads
 from keepflow.core.releases import is_digest
 from keepflow.core.text import quoted
@@ -81,6 +81,7 @@ def check(envelope: Mapping[str, Any], facts: Facts) -> Accepted | Repeated | Re
         service = _service(order, facts)
         _image(order, service, facts)
         _description(order, service)
+        _canary(order, facts)
         if facts.known(order.deployment):
             return Repeated(order)
         evidence.check(order, service, facts.order_keys)
@@ -170,6 +171,13 @@ def _description(order: DeployOrder, service: Service) -> None:
             "volume-not-allowed",
             f"service {order.service} may not mount {', '.join(map(quoted, foreign))} on this host",
         )
+
+
+def _canary(order: DeployOrder, facts: Facts) -> None:
+    if problem := canary.problem(order.canary, order.canary_hold):
+        raise _Refused("canary", problem)
+    if order.canary and facts.file.nginx.mode == "none":
+        raise _Refused("canary", "a canary needs nginx in front, and this host's agent.yml has nginx: {mode: none}")
 
 
 def _fresh(order: DeployOrder, facts: Facts) -> None:

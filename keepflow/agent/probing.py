@@ -41,6 +41,7 @@ class Prober:
 
     def __init__(self, proxy: Proxy, site: Site, path: str, timeout: float, *, pause: bool) -> None:
         self.pause = pause
+        self.slot: str | None = None  #: the slot to ask for, when it is not whoever the flags name
         self._proxy = proxy
         self._site = site
         self._path = path
@@ -91,7 +92,7 @@ class Prober:
         sent = time.monotonic()
         status = address = None
         try:
-            answer = self._proxy.probe(self._site, self._path, self._timeout)
+            answer = self._proxy.probe(self._site, self._path, self._timeout, self.slot)
             status, address = answer.status, answer.address
         except DeployFailed:
             pass  # nobody answered: the sample says so

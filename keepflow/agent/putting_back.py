@@ -88,6 +88,7 @@ def _switch_back(scene: Scene, plan: Plan, state: Traffic | None) -> bool:
         return False
     if plan.served is None:
         scene.expect_page()
+    scene.ask_slot(None)
     moved = state is not None and (state.slot == plan.new or state.canary > 0)
     with scene.act("switch-back"):
         scene.proxy.switch(scene.site, plan.before)

@@ -10,7 +10,8 @@ import shutil
 import time
 from dataclasses import replace
 
-from keepflow.agent import draining, env_file
+from keepflow.agent import canary, draining, env_file
+from keepflow.agent.canary import Wishes
 from keepflow.agent.gate import Gate
 from keepflow.agent.scene import Plan, Scene
 from keepflow.agent.watching import still_good, watch, whose_fault
@@ -25,7 +26,7 @@ _PROOF_SECONDS = 5.0
 _PROOFS = 3  #: answers of the new slot in a row, through the front door
 
 
-def forward(scene: Scene) -> None:
+def forward(scene: Scene, wishes: Wishes) -> None:
     """Go from the order until visitors get the new release; raises for `putting_back` to handle."""
     scene.enter(Phase.ACCEPTED)
     preflight(scene)
@@ -36,6 +37,7 @@ def forward(scene: Scene) -> None:
         stop_old(scene)
     start(scene)
     gate(scene)
+    canary.step_by_step(scene, wishes)
     switch(scene)
     settle(scene)
 
@@ -194,8 +196,7 @@ def switch(scene: Scene) -> None:
     """Send visitors to the new container, the old one behind it as net where that is allowed."""
     plan, policy = scene.known_plan(), scene.policy
     scene.enter(Phase.SWITCHING, f"{plan.served or 'nothing'} → {plan.new}")
-    stopped = scene.journal.has_act("stop-first")
-    net = bool(plan.old) and not stopped and policy.net and policy.watch > 0
+    net = scene.net and policy.watch > 0
     with scene.act("switch", slot=plan.new):
         scene.proxy.switch(scene.site, Traffic(plan.new, net=net, counted=scene.counted))
         scene.visitors_are_back()

@@ -57,6 +57,7 @@ class Receipt:
     serving_after: float | None = None  #: seconds from accepted until visitors got the new release
     maintenance: float = 0.0  #: seconds that visitors saw the maintenance page
     probes: dict[str, Any] = field(default_factory=dict)
+    canary: list[dict[str, Any]] = field(default_factory=list)  #: steps that were gone through
     visitors: dict[str, Any] = field(default_factory=dict)  #: requests and failures in the old and the new slot
     sockets: dict[str, Any] = field(default_factory=dict)
     kept_hot_until: int | None = None  #: UTC microseconds
@@ -185,7 +186,17 @@ class Scene:
     @property
     def counted(self) -> bool:
         """Whether what visitors are answered is of interest."""
-        return self.policy.watch > 0
+        return self.policy.watch > 0 or bool(self.deployment.canary)
+
+    @property
+    def net(self) -> bool:
+        """Whether the old slot may answer for the new one."""
+        return bool(self.known_plan().old) and not self.journal.has_act("stop-first") and self.policy.net
+
+    def ask_slot(self, slot: str | None) -> None:
+        """Have the probes ask for one slot, as long as visitors go to both; None: whoever the flags name."""
+        if self._prober is not None:
+            self._prober.slot = slot
 
     def visitors(self) -> Visitors:
         """Return how visitors fare, from the plan on."""

@@ -43,7 +43,7 @@ def looks(scene: Scene) -> Iterator[None]:
         if len(bad) == strikes:
             last = bad[-1]
             raise DeployFailed(
-                f"after the switch the front door answered with status {last.status} from {last.address or 'nobody'}",
+                f"the front door answered with status {last.status} from {last.address or 'nobody'}",
                 code=whose_fault(scene, "front-door-failing"),
             )
         now = time.monotonic()
@@ -62,7 +62,7 @@ def looks(scene: Scene) -> Iterator[None]:
 def ask_visitors(scene: Scene) -> None:
     """Raise DeployFailed `visitors-failing` when more of them fail than before."""
     if sentence := scene.visitors().trouble():
-        raise DeployFailed(f"after the switch {sentence}", code="visitors-failing")
+        raise DeployFailed(sentence, code="visitors-failing")
 
 
 def whose_fault(scene: Scene, code: str) -> str:
@@ -79,7 +79,7 @@ def still_good(scene: Scene) -> ContainerFacts:
     if facts.oom_killed:
         raise DeployFailed("the new container was killed for want of memory", code="out-of-memory")
     if not facts.running or (facts.restarts and not plan.reused):
-        raise DeployFailed("the new container ended after the switch", code="died-after-switch")
+        raise DeployFailed("the new container ended while visitors came", code="died-after-switch")
     return facts
 
 

@@ -111,6 +111,8 @@ def deploys(environment: str, project: str | None, limit: int, form: str) -> Non
 @click.option("--to", "environment", required=True, metavar="ENVIRONMENT", help="Where to.")
 @in_project
 @click.option("--note", default="", help="Why now; kept with the deployment.")
+@click.option("--canary", default="", metavar="PERCENTS", help="Give it to so many percent first, like 5,25,50.")
+@click.option("--hold", default="1m", show_default=True, metavar="TIME", help="How long each step of a canary is held.")
 @click.option("-w", "--wait", is_flag=True, help="Tell the phases and reflect the outcome in the exit code.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="With -w: stop waiting after this (exit code 6).")
 @click.option("--yes", is_flag=True, help="Do not ask for the environment's name.")
@@ -125,6 +127,8 @@ def promote(
     environment: str,
     project: str | None,
     note: str,
+    canary: str,
+    hold: str,
     wait: bool,
     timeout: float | None,
     yes: bool,
@@ -137,6 +141,7 @@ def promote(
     """Promote a tested release (a run or a digest): show the difference, ask, then let the agent carry it out."""
     if break_glass != (reason is not None):
         raise click.UsageError("--break-glass and --reason TEXT belong together")
+    steps = _canary(canary, hold) if canary else {}
     client = connect()
     name, what = _source(client, source, run, project)
     place = at("projects", name, "environments", environment)
@@ -159,6 +164,7 @@ def promote(
         "rollback": rollback,
         "break_glass": reason,
         "serving": preview["serving"] or "",
+        **steps,
     }
     deployment = client.post(f"{place}/promotions", body)
     say(f"{name}#{preview['run']} goes to {environment} as run {name}#{deployment['run']}")
@@ -186,6 +192,19 @@ def watch(client: Client, name: str, deployment: dict[str, Any], wait: bool, tim
     else:
         click.echo(deployment["id"])
     return ended(label, outcome["phase"] if outcome else None) if wait else 0
+
+
+def _canary(percents: str, hold: str) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    from keepflow.config.fields import Duration
+
+    try:
+        steps = [int(percent.strip().removesuffix("%")) for percent in percents.split(",")]
+        seconds = int(TypeAdapter(Duration).validate_python(hold))
+    except ValueError:
+        raise click.UsageError("a canary is written like --canary 5,25,50 --hold 2m") from None
+    return {"canary": steps, "hold": seconds}
 
 
 def _source(client: Client, source: str | None, run: str | None, project: str | None) -> tuple[str, str]:

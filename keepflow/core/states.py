@@ -74,6 +74,7 @@ class Phase(StrEnum):
     STOPPING = "stopping"  #: stop-first services only: maintenance page on, old one stopping
     STARTING = "starting"
     GATING = "gating"
+    CANARY = "canary"  #: a share of the visitors gets the new one, the others the old one
     SWITCHING = "switching"
     PROVING = "proving"
     WATCHING = "watching"
@@ -94,6 +95,7 @@ PHASE_ORDER: tuple[Phase, ...] = (
     Phase.STOPPING,
     Phase.STARTING,
     Phase.GATING,
+    Phase.CANARY,
     Phase.SWITCHING,
     Phase.PROVING,
     Phase.WATCHING,
@@ -101,7 +103,7 @@ PHASE_ORDER: tuple[Phase, ...] = (
 )
 OUTCOMES = frozenset({Phase.DONE, Phase.FAILED, Phase.REVERTED, Phase.UNKNOWN})
 #: After one of these the old container may no longer be what answers, so an error there is `reverted`, not `failed`.
-TOUCHED = frozenset({Phase.STOPPING, Phase.SWITCHING, Phase.PROVING, Phase.WATCHING, Phase.DRAINING})
+TOUCHED = frozenset({Phase.STOPPING, Phase.CANARY, Phase.SWITCHING, Phase.PROVING, Phase.WATCHING, Phase.DRAINING})
 
 
 def may_move(old: State, new: State) -> bool:

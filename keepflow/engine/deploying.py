@@ -95,6 +95,7 @@ def add(
     now: int,
     note: str = "",
     key: str | None = None,
+    canary: dict[str, Any] | None = None,
 ) -> str:
     """Write the deployments of one group down, one for each host; nothing is sent yet.
 
@@ -104,6 +105,7 @@ def add(
     ids = [key or secrets.token_hex(16), *(secrets.token_hex(16) for _ in group[1:])]
     for index, job in enumerate(group):
         asked = {"id": ids[index], "kind": kind, "requested_by": by, "note": note, "requested_at": now + index}
+        asked["canary"] = canary
         _add(tx, environment, job, wanted[job.spec["host"]], asked)
     return ids[0]
 
@@ -317,6 +319,8 @@ def _order(
         expires_at=now + ORDER_LIFE,
         nonce=secrets.token_hex(16),
         approver=breakglass.approver(deployment.requested_by, broken_glass),
+        canary=(deployment.canary or {}).get("steps", ()),
+        canary_hold=(deployment.canary or {}).get("hold", 0),
     )
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
+from keepflow.core import canary as canary_rules
 from keepflow.core import deploys, drift, promoting
 from keepflow.core import evidence as core_evidence
 from keepflow.core.deploys import Change
 from keepflow.core.direction import Ancestry, Direction, Point, direction
 from keepflow.core.events import Event, EventKind
-from keepflow.core.flows import JobKind, Plan, PlannedJob
+from keepflow.core.flows import JobKind, Plan, PlannedJob, Strategy
 from keepflow.core.freeze import frozen
 from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard, Host
@@ -57,6 +59,8 @@ class Said:
     break_glass: str | None = None
     serving: str | None = None  #: identity that served when they looked; None = not said
     key: str | None = None  #: makes a repeated press the same press: 8 to 40 letters, digits or dashes
+    canary: tuple[int, ...] = ()  #: percents of visitors that get it first
+    hold: int = 0  #: seconds for each of these steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,13 +265,23 @@ def promote(
     overridden = promoting.admit(
         _guards(tx.conn, master, found, environment, stored, presser, way, said, now), said.break_glass
     )
+    steps = _canary(environment, stored, said)
     back = way is Direction.BACK
     run_id = _run(tx, master, found, environment, stored, presser, back=back, now=now)
     each = dict.fromkeys(environment.agents, deploying.Wanted(stored))
     group = jobs.of_run(tx.conn, run_id)
     kind = "rollback" if back else "promote"
     deployment = deploying.add(
-        tx, environment, group, each, kind=kind, by=presser.name, now=now, note=said.note, key=said.key
+        tx,
+        environment,
+        group,
+        each,
+        kind=kind,
+        by=presser.name,
+        now=now,
+        note=said.note,
+        key=said.key,
+        canary=steps,
     )
     if overridden:
         breakglass.record(
@@ -276,6 +290,19 @@ def promote(
     gates.promoted(tx, environment, stored.release.identity, presser.name, now)
     dispatch.advance(tx, master, run_id, now)
     return deployment
+
+
+def _canary(environment: Environment, stored: StoredRelease, said: Said) -> dict[str, Any] | None:
+    if not said.canary:
+        return None
+    if problem := canary_rules.problem(said.canary, said.hold):
+        raise UsageError(problem, code="bad-canary")
+    if deploys.resolve(stored.container, environment.overrides).strategy == Strategy.STOP_FIRST:
+        raise UsageError(
+            "this application stops before its successor starts (stop-first), so there can be no canary",
+            code="bad-canary",
+        )
+    return {"steps": list(said.canary), "hold": said.hold}
 
 
 def find_release(conn: Connection, project: Project, source: str) -> StoredRelease:

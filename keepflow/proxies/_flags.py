@@ -18,11 +18,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keepflow.core import names
+from keepflow.core.canary import PERCENTS
 from keepflow.ports import Traffic
 from keepflow.tools.failpoints import fail
 from keepflow.tools.files import sync_directory
 
-CANARY_PERCENT = (1, 5, 10, 25, 50)
+CANARY_PERCENT = PERCENTS
 #: Words of a canary: the percent, and the slot they go to.
 CANARY = {f"c{percent}{slot[0]}": (percent, slot) for percent in CANARY_PERCENT for slot in names.SLOTS}
 _WORDS = frozenset({*names.SLOTS, "net", "maint", "count", *CANARY})

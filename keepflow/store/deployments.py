@@ -42,6 +42,7 @@ class Deployment:
     identity_before: str | None
     replaced_id: str | None
     phases: list[dict[str, Any]]
+    canary: dict[str, Any] | None
     receipt: dict[str, Any] | None
     receipt_envelope: dict[str, Any] | None
     receipt_verdict: str

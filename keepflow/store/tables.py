@@ -307,6 +307,7 @@ deployments = Table(
     Column("identity_before", String(80)),
     Column("replaced_id", String(40), ForeignKey("deployments.id")),  # what the host served until this was done
     Column("phases", JSON, nullable=False, default=list),  # [{"phase", "at", "detail"}] as reported
+    Column("canary", JSON),  # {"steps": percents, "hold": seconds}, when it was asked for
     Column("receipt", JSON),
     Column("receipt_envelope", JSON),  # signed by the agent, as received
     Column("receipt_verdict", String(4), nullable=False, default="none"),  # none | good | bad

@@ -149,6 +149,8 @@ class Deployment(Answer):
     identity_before: str | None
     changes: list[Change]
     phases: list[Phase]
+    canary: list[int]
+    canary_step: int | None
     receipt: dict[str, Any] | None
     receipt_verdict: str
     log_tail: str
@@ -357,6 +359,19 @@ class Host(Answer):
     failed: Deployment | None
 
 
+class Steering(Request):
+    """A word to a canary that is under way; with `percent` only if it is at that step."""
+
+    word: Literal["continue", "hold", "abort"]
+    percent: int | None = Field(default=None, ge=1, le=99)
+
+
+class Steered(Answer):
+    """The hosts that were told."""
+
+    hosts: list[str]
+
+
 class Quarantine(Answer):
     """A release that did badly in an environment; it does not go there again until somebody lifts that."""
 
@@ -501,6 +516,8 @@ class Promotion(Request):
     break_glass: str | None = Field(default=None, max_length=2000)
     serving: str | None = Field(default=None, max_length=80)
     key: str | None = Field(default=None, min_length=8, max_length=40, pattern=r"^[0-9A-Za-z-]+$")
+    canary: list[int] = Field(default_factory=list, max_length=5)
+    hold: int = Field(default=60, ge=1, le=24 * 3600)
 
 
 class Difference(Answer):

@@ -165,7 +165,16 @@ class Deploy(Message):
     envelope: dict[str, Any]
 
 
-Body = Annotated[RunJob | StopJob | Deploy, Field(discriminator="type")]
+class Steer(Message):
+    """A signed word about a canary that is under way (`wire.orders.CanaryOrder`)."""
+
+    type: Literal["steer"] = "steer"
+    fence: Whole
+    deployment: DeploymentId
+    envelope: dict[str, Any]
+
+
+Body = Annotated[RunJob | StopJob | Deploy | Steer, Field(discriminator="type")]
 
 
 class Send(Message):

@@ -18,6 +18,8 @@ CRITICAL = (
     "agent",
     "agent_key",
     "approver",
+    "canary",
+    "canary_hold",
     "critical",
     "deployment",
     "description",
@@ -86,3 +88,39 @@ class DeployOrder(BaseModel):
     expires_at: int
     nonce: str
     approver: str
+    canary: tuple[int, ...] = ()  #: percents of visitors that get the new release first, step by step
+    canary_hold: int = 0  #: seconds for each step
+
+
+CANARY_TYPE = "application/vnd.keepflow.canary-order.v1+json"
+CANARY_CRITICAL = (
+    "agent",
+    "agent_key",
+    "by",
+    "critical",
+    "deployment",
+    "expires_at",
+    "fence",
+    "issued_at",
+    "percent",
+    "version",
+    "word",
+)
+
+
+class CanaryOrder(BaseModel):
+    """A word about a canary that is under way: go on with the next step, stay at this one, or put everything back."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    critical: tuple[str, ...] = CANARY_CRITICAL
+    word: Literal["continue", "hold", "abort"]
+    percent: int | None = None  #: the step it is about; a word about a step that is over does nothing
+    deployment: str
+    fence: int = Field(ge=1)
+    agent: str
+    agent_key: str
+    by: str
+    issued_at: int
+    expires_at: int

@@ -65,7 +65,7 @@ def test_every_phase_is_a_step_or_an_outcome() -> None:
 
 
 def test_the_old_container_is_untouched_before_the_switch() -> None:
-    before_the_switch = PHASE_ORDER[: PHASE_ORDER.index(Phase.SWITCHING)]
+    before_the_switch = PHASE_ORDER[: PHASE_ORDER.index(Phase.CANARY)]
     assert set(before_the_switch) & TOUCHED == {Phase.STOPPING}
 
 

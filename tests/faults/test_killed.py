@@ -56,6 +56,7 @@ STORIES = {
     "stop-first that ends": Story({"strategy": Strategy.STOP_FIRST, "env": {"MODE": "exit"}}, declared=PAGE),
     "into a slot that is still hot": Story(crowded=True),
     "adopted": Story(adopts=True),
+    "with a canary": Story({"canary": (50,), "canary_hold": 1}),
     "with another port": Story({"port": 9000, "env": {"PORT": "9000"}}, declared=RELOADED),
 }
 
@@ -87,6 +88,7 @@ CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
     "stop-first that ends": {Phase.REVERTED: _around("start-old")},
     "into a slot that is still hot": {Phase.FAILED: _around("clear")},
     "adopted": {Phase.DONE: _around("adopt")},
+    "with a canary": {Phase.FAILED: ("deploy.canary", "canary.before"), Phase.REVERTED: ("canary.after",)},
     "with another port": {Phase.FAILED: _around("reload")},
 }  # fmt: skip
 #: More of the same; in the long form only, for every failpoint is hit without them.

@@ -106,7 +106,15 @@ class Host:
         """Return the own nginx as a process."""
         return OwnNginx(self.root / "nginx", find("nginx") or "nginx")
 
-    def order(self, version: str, *, action: str = "deploy", **container: Any) -> Deployment:
+    def order(
+        self,
+        version: str,
+        *,
+        action: str = "deploy",
+        canary: tuple[int, ...] = (),
+        canary_hold: int = 0,
+        **container: Any,
+    ) -> Deployment:
         """Return a fresh order for a version; `container` overrides the description."""
         number = next(_numbers)
         described = {"health": Health(within=8.0, successes=3, timeout=2.0), "stop_timeout": 5.0, **container}
@@ -123,6 +131,8 @@ class Host:
             image_id=self.images.get(version, version),
             digest=None,
             container=Container(**described),
+            canary=canary,
+            canary_hold=canary_hold,
         )
 
     def die(self, point: str, deployment: Deployment | None, **changes: Any) -> int:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from keepflow.agent.canary import Wish
 from keepflow.agent.deployment import Deployment, Outcome
 from keepflow.core.flows import Health, Strategy, Volume
 from keepflow.core.states import Phase
+from keepflow.tools.http_get import get
+from tests.agent.fakes import Told
 from tests.real.deploying import Host, image_tag
 from tests.real.engines import Engine
 from tests.real.load_process import Load
@@ -225,6 +229,79 @@ def test_a_dead_nginx_fails_the_deploy_in_preflight_only_if_it_cannot_be_started
     outcome = serving.deployer().deploy(serving.order("v2"))
     assert outcome.outcome == Phase.DONE
     assert serving.get() == (200, "marker: v2\n")
+
+
+# --- canary -----------------------------------------------------------------------------------------------------------
+
+
+class Steered(Told):
+    """A reporter that does something when a step of a canary begins."""
+
+    def __init__(self, then: Callable[[Deployment], None]) -> None:
+        super().__init__()
+        self.then = then
+        self._threads: list[threading.Thread] = []
+
+    def join(self) -> None:
+        """Wait until everything is done."""
+        for thread in self._threads:
+            thread.join()
+
+    def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
+        """Wait for nothing: a thread of its own asks, as visitors would, while the deployment goes on."""
+        super().phase(deployment, phase, detail)
+        if phase == Phase.CANARY:
+            self._threads.append(threading.Thread(target=self.then, args=(deployment,)))
+            self._threads[-1].start()
+
+
+@pytest.mark.parametrize("word", ["continue", "abort"])
+def test_a_canary_splits_visitors_by_its_percent_and_ends_as_people_say(serving: Host, word: str) -> None:
+    deployer = serving.deployer()
+    seen: list[str] = []
+
+    def visit(deployment: Deployment) -> None:
+        site = deployer._site(deployer._instance(serving.service, "main"))
+        wait_until(lambda: (state := deployer.proxy.state(site)) is not None and state.canary == 25, 10, "the canary")
+        for number in range(400):
+            headers = {"Host": "shop.example.org", "User-Agent": f"visitor {number}"}
+            seen.append(get("127.0.0.1", serving.port, "/", headers, timeout=5).body.decode())
+        deployer.wishes.put(deployment.id, Wish(word, 25, "bo"))
+
+    deployer.reporter = reporter = Steered(visit)
+    outcome = deployer.deploy(serving.order("v2", canary=(25,), canary_hold=300))
+    reporter.join()
+    share = seen.count("marker: v2\n") / len(seen)
+    assert set(seen) == {"marker: v1\n", "marker: v2\n"}
+    assert 0.15 < share < 0.35
+    counted = outcome.receipt["visitors"]
+    assert counted["new"] == {"requests": seen.count("marker: v2\n"), "errors": 0, "caught": 0}
+    assert counted["old"]["requests"] == seen.count("marker: v1\n")
+    assert outcome.receipt["probes"]["failed"] == 0
+    if word == "continue":
+        assert (outcome.outcome, serving.get()) == (Phase.DONE, (200, "marker: v2\n"))
+    else:
+        assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "canary-aborted")
+        assert serving.get() == (200, "marker: v1\n")
+        assert serving.containers() == {"blue": "running"}
+
+
+def test_a_storm_in_the_canarys_share_is_put_back_before_the_others_meet_it(serving: Host) -> None:
+    deployer = serving.deployer()
+    site = deployer._site(deployer._instance(serving.service, "main"))
+
+    def visit(_: Deployment) -> None:
+        wait_until(lambda: (state := deployer.proxy.state(site)) is not None and state.canary == 50, 10, "the canary")
+        for number in range(200):
+            headers = {"Host": "shop.example.org", "User-Agent": f"visitor {number}"}
+            get("127.0.0.1", serving.port, "/basket", headers, timeout=5)
+
+    deployer.reporter = reporter = Steered(visit)
+    outcome = deployer.deploy(serving.order("v2", canary=(50,), canary_hold=300, env={"MODE": "storm"}))
+    reporter.join()
+    assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "visitors-failing")
+    assert "switching" not in outcome.receipt["phases"]
+    assert serving.get() == (200, "marker: v1\n")
 
 
 # --- under load -------------------------------------------------------------------------------------------------------

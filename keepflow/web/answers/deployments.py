@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard
 from keepflow.core.text import one_line
-from keepflow.engine import deploying, promoting, rolling_back
+from keepflow.engine import canaries, deploying, promoting, rolling_back
 from keepflow.engine import people as rules
 from keepflow.errors import NotFound
 from keepflow.store import agents, deployments, environments, jobs, people, projects, releases, runs
@@ -43,6 +43,8 @@ def deployment(conn: Connection, project: Project, stored: deployments.Deploymen
         identity_before=stored.identity_before,
         changes=[api.Change(**change) for change in stored.changes],
         phases=[api.Phase(**phase) for phase in stored.phases],
+        canary=(stored.canary or {}).get("steps", []),
+        canary_step=canaries.step(stored),
         receipt=stored.receipt,
         receipt_verdict=stored.receipt_verdict,
         log_tail=stored.log_tail,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, render_template
 
 from keepflow.web.access import ANYONE, needs
-from keepflow.web.api import delivery, drift, evidence, people, quarantine, rollbacks, rules, runs, server
+from keepflow.web.api import canary, delivery, drift, evidence, people, quarantine, rollbacks, rules, runs, server
 from keepflow.web.api.endpoint import Endpoints, flask_view
 from keepflow.web.api.openapi import document
 
@@ -14,6 +14,7 @@ SUBJECTS: tuple[Endpoints, ...] = (
     server.endpoints,
     runs.endpoints,
     delivery.endpoints,
+    canary.endpoints,
     quarantine.endpoints,
     rollbacks.endpoints,
     drift.endpoints,

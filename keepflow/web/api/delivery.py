@@ -59,7 +59,9 @@ def promote(environment: str, body: api.Promotion) -> api.Deployment:
     if (body.run is None) == (body.identity is None):
         raise UsageError("name either a run or an identity", code="one-source")
     source = str(body.run) if body.run is not None else str(body.identity)
-    said = promoting.Said(body.note, body.rollback, body.break_glass, body.serving, body.key)
+    said = promoting.Said(
+        body.note, body.rollback, body.break_glass, body.serving, body.key, tuple(body.canary), body.hold
+    )
     started = press(environment, source, said)
     with web().master.database.read() as conn:
         return answers.deployment_by_id(conn, caller().user, started)

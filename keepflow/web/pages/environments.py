@@ -111,6 +111,8 @@ class Filled:
     note: str = ""
     reason: str = ""
     key: str = ""
+    canary: str = ""
+    hold: str = ""
 
 
 @blueprint.get("/projects/<project>/environments/<environment>/promote")
@@ -126,14 +128,26 @@ def promote(project: str, environment: str) -> AnyResponse:
     """Press the button: start the promote and go to the run that carries it out."""
     form = request.form
     filled = Filled(
-        form.get("source", ""), form.get("note", "")[:2000], form.get("reason", "")[:2000], form.get("key", "")
+        form.get("source", ""),
+        form.get("note", "")[:2000],
+        form.get("reason", "")[:2000],
+        form.get("key", ""),
+        form.get("canary", ""),
+        form.get("hold", ""),
     )
     back, breaks = form.get("way") == "back", "reason" in form
     wanted = typed_word(environment, back=back)
     if form.get("typed", "").strip() != wanted:
         wrong = f"type {wanted} to confirm that this is what you mean"
         return _confirm(environment, filled, wrong, 400)
-    said = promoting.Said(filled.note, back, filled.reason if breaks else None, form.get("serving"), filled.key)
+    said = promoting.Said(
+        filled.note,
+        back,
+        filled.reason if breaks else None,
+        form.get("serving"),
+        filled.key,
+        *_canary(filled.canary, filled.hold),
+    )
     try:
         deployment = press(environment, filled.source, said)
     except (errors.Refused, errors.UsageError) as error:
@@ -146,6 +160,12 @@ def promote(project: str, environment: str) -> AnyResponse:
 def typed_word(environment: str, *, back: bool) -> str:
     """Return what must be typed: the environment's name, and for going back the word rollback with it."""
     return f"rollback {environment}" if back else environment
+
+
+def _canary(steps: str, hold: str) -> tuple[tuple[int, ...], int]:
+    """Read the fields of the form; what is no number is told by the rules of canaries."""
+    numbers = (int(step) if step.isdecimal() and len(step) < 4 else 0 for step in steps.split(",") if step)
+    return tuple(numbers), int(hold) if hold.isdecimal() and len(hold) < 6 else 0
 
 
 def _confirm(environment: str, filled: Filled, wrong: str, status: int) -> Response:

@@ -420,6 +420,7 @@ def upgrade() -> None:
         sa.Column("identity_before", sa.String(length=80), nullable=True),
         sa.Column("replaced_id", sa.String(length=40), nullable=True),
         sa.Column("phases", sa.JSON(), nullable=False),
+        sa.Column("canary", sa.JSON(), nullable=True),
         sa.Column("receipt", sa.JSON(), nullable=True),
         sa.Column("receipt_envelope", sa.JSON(), nullable=True),
         sa.Column("receipt_verdict", sa.String(length=4), nullable=False),
