@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,7 +49,8 @@ class Host:
 
     def __post_init__(self) -> None:
         offset = next(_subnets)
-        self.pool = f"127.77.{offset // 256}.{offset % 256}/28"
+        of_this_process = 100 + os.getpid() % 100  # others may run these tests on this machine now
+        self.pool = f"127.{of_this_process}.{offset // 256}.{offset % 256}/28"
         for image in (V1, V2, V3):
             self.target.add_image(image)
 
@@ -121,7 +123,7 @@ def test_the_first_release_serves_in_blue_and_the_next_in_green(host: Host) -> N
     assert host.running() == {"green": V2}
     assert host.state() == Traffic("green")
     assert host.told.names(second.id) == [
-        phase.value for phase in PHASE_ORDER if phase not in (Phase.QUEUED, Phase.OFFERED, Phase.STOPPING)
+        phase.value for phase in PHASE_ORDER if phase not in (Phase.QUEUED, Phase.OFFERED, Phase.STOPPING, Phase.CANARY)
     ]
     assert [name for name, _ in host.told.outcomes] == [first.id, second.id]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -42,7 +43,9 @@ class Host:
     root: Path
     court: Court = field(default_factory=lambda: Court(highest=0, serves=None))
     target: FakeTarget = field(default_factory=FakeTarget)
-    pool: str = field(default_factory=lambda: f"127.78.{(number := next(_subnets)) // 256}.{number % 256}/28")
+    pool: str = field(
+        default_factory=lambda: f"127.{200 + os.getpid() % 50}.{(number := next(_subnets)) // 256}.{number % 256}/28"
+    )
     broken: bool = False
 
     def __post_init__(self) -> None:

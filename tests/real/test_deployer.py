@@ -269,7 +269,7 @@ def test_a_canary_splits_visitors_by_its_percent_and_ends_as_people_say(serving:
         deployer.wishes.put(deployment.id, Wish(word, 25, "bo"))
 
     deployer.reporter = reporter = Steered(visit)
-    outcome = deployer.deploy(serving.order("v2", canary=(25,), canary_hold=300))
+    outcome = deployer.deploy(serving.order("v2", canary=(25,), canary_hold=60))
     reporter.join()
     share = seen.count("marker: v2\n") / len(seen)
     assert set(seen) == {"marker: v1\n", "marker: v2\n"}
@@ -297,7 +297,7 @@ def test_a_storm_in_the_canarys_share_is_put_back_before_the_others_meet_it(serv
             get("127.0.0.1", serving.port, "/basket", headers, timeout=5)
 
     deployer.reporter = reporter = Steered(visit)
-    outcome = deployer.deploy(serving.order("v2", canary=(50,), canary_hold=300, env={"MODE": "storm"}))
+    outcome = deployer.deploy(serving.order("v2", canary=(50,), canary_hold=60, env={"MODE": "storm"}))
     reporter.join()
     assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "visitors-failing")
     assert "switching" not in outcome.receipt["phases"]
