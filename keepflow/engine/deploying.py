@@ -6,7 +6,7 @@ The master decides nothing about a deployment once the agent accepted it: it onl
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -146,6 +146,21 @@ def offer_waiting(tx: Tx, master: Master, now: int) -> None:
             jobs.wait(tx.conn, deployment.job_id, reason)
         elif deployment.phase == Phase.QUEUED or _order_died_on_the_way(tx.conn, deployment, now):
             _offer(tx, master, deployment, environment, now)
+
+
+def ask_again(tx: Tx, master: Master, agent_id: int, held: Collection[int], now: int) -> None:
+    """Send orders again that an agent once had and holds no more: it answers how they stand, and runs none twice.
+
+    An agent holds a deployment until the master has confirmed its end, so this master has forgotten what it was told.
+    """
+    for deployment in deployments.sent_to(tx.conn, agent_id):
+        fence, envelope = deployment.fence, deployment.order
+        if fence is None or envelope is None or fence in held or outgoing.is_waiting(tx.conn, fence):
+            continue
+        body = messages.Deploy(fence=fence, deployment=deployment.id, envelope=envelope)
+        sending.send(tx, master, agent_id, body, now)
+        environment = environments.by_id(tx.conn, deployment.environment_id)
+        _event(tx, now, "deployment-asked-again", environment, deployment.id)
 
 
 def silence(conn: Connection, deployment: Deployment, now: int) -> str | None:
@@ -331,14 +346,15 @@ def _broken_glass(conn: Connection, deployment: Deployment) -> BrokenGlass | Non
 
 def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployAnswer, now: int) -> None:
     if not body.accepted:
+        known = deployment.accepted_at is not None
         finished = messages.DeployFinished(
             fence=body.fence,
             deployment=body.deployment,
             at=body.at,
-            outcome="failed",
+            outcome="unknown" if known else "failed",
             code=body.code,
-            sentence=f"the agent refused the order: {body.sentence}",
-            serving=deployment.identity_before,
+            sentence=f"the agent {'knows nothing of it any more' if known else 'refused the order'}: {body.sentence}",
+            serving=None if known else deployment.identity_before,
         )
         _finished(tx, master, deployment, finished, now)
         return

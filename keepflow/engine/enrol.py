@@ -17,7 +17,7 @@ from keepflow.crypto import tokens
 from keepflow.crypto.keys import PublicKey
 from keepflow.engine import deploying, dispatch, reports
 from keepflow.engine.context import Master
-from keepflow.store import agents, events, jobs, outgoing, placements
+from keepflow.store import agents, counters, events, jobs, outgoing, placements
 from keepflow.store.agents import Agent
 from keepflow.store.jobs import Attempt
 from keepflow.store.writer import Tx
@@ -25,6 +25,7 @@ from keepflow.wire import messages
 
 JOIN_LIFE = 15 * 60 * 1_000_000  #: microseconds a join token may be used
 _SECOND = 1_000_000
+_MOST_BEHIND = 10_000_000  #: numbers by which an agent may be ahead; a restored master skips a tenth of that
 _HEARD_EVERY = 5 * _SECOND  #: a heartbeat that says nothing new is written down this often at most
 
 
@@ -130,7 +131,9 @@ def connected(tx: Tx, master: Master, agent_id: int, hello: messages.Hello, now:
         events.add(
             tx, now, "agent-connected", agent_id=agent_id, data={"agent": agent.name, "version": hello.version[:40]}
         )
+    _catch_up(tx, agent, hello.highest_fence, now)
     _check_held(tx, master, agent, hello.running, now)
+    deploying.ask_again(tx, master, agent_id, hello.running, now)
     _explain_silence(tx.conn, agent_id, None)
     deploying.offer_waiting(tx, master, now)
     dispatch.assign(tx, master, now)
@@ -193,6 +196,21 @@ def silent(tx: Tx, master: Master, now: int, after: int, lost_after: int) -> Non
                     f"agent {agent.name} was silent for {quiet // _SECOND} s, and nobody knows what became of the job"
                 )
                 reports.lose(tx, master, attempt, sentence, now)
+
+
+def _catch_up(tx: Tx, agent: Agent, highest: int, now: int) -> None:
+    """Give out no number that an agent has seen already: this master may have been put back to an older state.
+
+    A host that claims to be farther ahead than a restored master can be behind is told about and not believed.
+    """
+    ours = counters.current(tx.conn, counters.FENCE)
+    if highest <= ours:
+        return
+    believed = highest <= ours + _MOST_BEHIND
+    if believed:
+        counters.raise_to(tx.conn, counters.FENCE, highest)
+    data = {"agent": agent.name, "theirs": highest, "ours": ours, "believed": believed}
+    events.add(tx, now, "fence-behind", agent_id=agent.id, data=data)
 
 
 def _check_held(tx: Tx, master: Master, agent: Agent, running: tuple[int, ...], now: int) -> None:

@@ -119,6 +119,13 @@ def unsent(conn: Connection) -> list[Deployment]:
     return [_deployment(row) for row in rows]
 
 
+def sent_to(conn: Connection, agent_id: int) -> list[Deployment]:
+    """List the deployments whose order an agent was sent and whose end it has not told, oldest first."""
+    phases = tuple(phase for phase in HOLDING if phase not in (Phase.QUEUED.value, Phase.UNKNOWN.value))
+    query = select(deployments).where(deployments.c.agent_id == agent_id, deployments.c.phase.in_(phases))
+    return [_deployment(row) for row in conn.execute(query.order_by(deployments.c.fence)).mappings()]
+
+
 def done(conn: Connection, environment_id: int, limit: int) -> list[Deployment]:
     """List the deployments that ended `done` in an environment, and so did those to its other hosts; newest first."""
     query = select(deployments).where(

@@ -9,7 +9,7 @@ import pytest
 from keepflow.core.flows import JobKind
 from keepflow.core.states import Phase, State
 from keepflow.engine import commands, deploying, enrol
-from keepflow.store import deployments, jobs
+from keepflow.store import deployments, events, jobs
 from keepflow.store.deployments import Deployment
 from keepflow.store.projects import Project
 from keepflow.wire import messages
@@ -271,3 +271,73 @@ def test_deploy_f04_a_cancel_says_what_really_became_of_it(
             _accept(agent, deploy)
         _finish(agent, deploy)
         assert (world.run().state, _deployment(world).phase) == (State.SUCCEEDED, Phase.DONE)
+
+
+# --- a master that was put back to an older state ---------------------------------------------------------------------
+
+
+def test_a_master_behind_its_agents_gives_out_no_number_they_have_seen(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    agent = world.agent(**BOTH)
+    agent.leave()
+    agent.connect(highest_fence=5000, **BOTH)
+    push(world, *place, TEXT)
+    [order] = agent.orders()
+    assert order.fence == 5001
+    agent.leave()
+    agent.connect(highest_fence=7, **BOTH)
+    push(world, *place, TEXT, "other")
+    assert [order.fence for order in agent.orders()] == [5002], "an agent that is behind changes nothing"
+
+
+def test_an_agent_that_claims_to_be_ages_ahead_is_not_believed(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    agent.leave()
+    agent.connect(highest_fence=2**62, **BOTH)
+    push(world, *place, TEXT)
+    [order] = agent.orders()
+    assert order.fence < 1000
+    with world.read() as conn:
+        told = [event.data for event in events.since(conn, 0, 1000) if event.kind == "fence-behind"]
+    assert [(one["theirs"], one["believed"]) for one in told] == [(2**62, False)]
+
+
+def test_what_a_forgetful_master_was_told_before_is_asked_for_again(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    agent.leave()
+    agent.connect(running=(), **BOTH)  # its end was told, and this master does not know of it
+    [again] = agent.orders()
+    assert again == deploy
+    _accept(agent, again)
+    _finish(agent, again)
+    assert world.run().state is State.SUCCEEDED
+
+
+def test_what_an_agent_still_holds_is_not_asked_for_again(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    agent.leave()
+    agent.connect(running=(deploy.fence,), **BOTH)
+    assert agent.orders() == []
+
+
+def test_an_agent_that_lost_its_memory_leaves_the_outcome_unknown(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    agent.leave()
+    agent.connect(running=(), **BOTH)
+    [again] = agent.orders()
+    refused = messages.DeployAnswer(
+        fence=again.fence, deployment=again.deployment, at=9, accepted=False, code="expired", sentence="void since 9 s"
+    )
+    agent.report(refused)
+    assert (world.run().state, world.run().reason_code) == (State.WAITING, "outcome-unknown")
+    assert "knows nothing of it any more" in _deployment(world).reason
