@@ -76,6 +76,14 @@ class Client:
         with self._send("GET", f"/api/v1{path}", params=params, stream=True) as answer:
             yield from answer.iter_content(64 * 1024)
 
+    def download(self, path: str) -> Iterator[bytes]:
+        """Read bytes below `/api/v1`, piece by piece; the master may take minutes before the first one."""
+        with self._send("GET", f"/api/v1{path}", stream=True, timeout=(3, 900)) as answer:
+            try:
+                yield from answer.iter_content(64 * 1024)
+            except requests.RequestException as error:
+                raise errors.Unavailable(f"{self.server.url} broke off: {_plainly(error)}", code="broken-off") from None
+
     def events(self, path: str, last_id: str = "") -> Iterator[StreamEvent]:
         """Read one connection's worth of a stream of the server; the caller connects again, with the last id."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})

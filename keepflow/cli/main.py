@@ -30,6 +30,8 @@ VERBS: dict[str, dict[str, Verb]] = {
         "master": Verb("master:master", "Start the master alone."),
         "agent": Verb("agents_remote:agent", "Run, join, list and revoke agents."),
         "registry": Verb("registry:registry", "Start an image registry with TLS."),
+        "backup": Verb("backups:backup", "Write everything of the master to one file."),
+        "restore": Verb("backups:restore", "Put a backup into an empty home."),
         "apply": Verb("server:apply", "Make the master equal to keepflow.yml."),
     },
     "Files": {

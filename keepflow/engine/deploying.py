@@ -269,7 +269,8 @@ def _held_by_lock(conn: Connection, deployment: Deployment, environment: Environ
 
 
 def _order_died_on_the_way(conn: Connection, deployment: Deployment, now: int) -> bool:
-    if deployment.fence is None or not outgoing.is_waiting(conn, deployment.fence):
+    fence = deployment.fence
+    if fence is None or not outgoing.is_waiting(conn, fence) or outgoing.was_received(conn, fence):
         return False
     sent = next((phase["at"] for phase in reversed(deployment.phases) if phase["phase"] == Phase.OFFERED.value), now)
     return bool(now - sent > ORDER_LIFE * 9 // 10)

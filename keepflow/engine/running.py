@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from keepflow.engine import enrol
+from keepflow.engine import clock, enrol, restored
 from keepflow.engine.context import Master
 from keepflow.engine.intake import Intake
 from keepflow.engine.schedule import Schedule
@@ -23,6 +23,7 @@ class Engine:
         self._master.writer.start()
         self._master.logs.start()
         self._master.writer.call(enrol.all_disconnected)
+        self._master.writer.call(lambda tx: restored.settle(tx, self._master, clock.now()))
         self._intake.start()
         self._schedule.start()
 

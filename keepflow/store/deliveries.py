@@ -214,6 +214,12 @@ def decide_all(conn: Connection, decisions: Mapping[int, dict[str, Any]], now: i
         conn.execute(_DECIDE, [{"row": row, "decision": told, "at": now} for row, told in decisions.items()])
 
 
+def decide_unhandled(conn: Connection, project_id: int, decision: dict[str, Any], now: int) -> None:
+    """Decide everything of a project that waits to be handled."""
+    query = update(deliveries).where(_unhandled(project_id))
+    conn.execute(query.values(decision=decision, handled=True, handled_at=now))
+
+
 def explain_wait(conn: Connection, delivery_id: int, sentence: str) -> None:
     """Write what an unhandled delivery waits for."""
     query = update(deliveries).where(deliveries.c.id == delivery_id, deliveries.c.handled.is_(False))

@@ -54,6 +54,21 @@ def withdraw(conn: Connection, fence: int) -> None:
     conn.execute(delete(outgoing).where(outgoing.c.fence == fence, outgoing.c.received_at.is_(None)))
 
 
+def was_received(conn: Connection, fence: int) -> bool:
+    """Say whether something about a fence came to its agent's disk."""
+    query = select(outgoing.c.id).where(outgoing.c.fence == fence, outgoing.c.received_at.is_not(None))
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def forget_waiting(conn: Connection, now: int) -> None:
+    """Send nothing of what waits; of deploys it is assumed that they came through, so that their agents are asked."""
+    waiting = outgoing.c.received_at.is_(None)
+    rows = conn.execute(select(outgoing.c.id, outgoing.c.body).where(waiting)).all()
+    deploys = [row.id for row in rows if row.body["type"] == "deploy"]
+    conn.execute(update(outgoing).where(outgoing.c.id.in_(deploys)).values(received_at=now))
+    conn.execute(delete(outgoing).where(waiting))
+
+
 def received(conn: Connection, agent_id: int, ids: Iterable[int], now: int) -> None:
     """Mark rows as on the agent's disk; sealed secrets are no longer needed and are forgotten."""
     query = select(outgoing).where(

@@ -140,6 +140,12 @@ def live(conn: Connection, project_id: int, flow: str) -> list[Run]:
     return [_run(row) for row in conn.execute(_live(project_id, flow).order_by(runs.c.id)).mappings()]
 
 
+def every_live(conn: Connection) -> list[Run]:
+    """List the runs of all projects that have not ended, oldest first."""
+    query = select(runs).where(runs.c.finished_at.is_(None)).order_by(runs.c.id)
+    return [_run(row) for row in conn.execute(query).mappings()]
+
+
 def live_before(conn: Connection, run: Run, ref: str | None) -> Run | None:
     """Return the last older run of the same flow (and ref, when given) that has not ended."""
     query = _live(run.project_id, run.flow, ref).where(runs.c.id < run.id)

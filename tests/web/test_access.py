@@ -70,6 +70,7 @@ VERB_OF = {
     "api.project_runs": "see",
     "api.start_run": "run",
     "api.show_run": "see",
+    "api.backup": "administer",
     "api.run_log": "see",
     "api.run_receipt": "see",
     "api.cancel_run": "cancel",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from flask import Response
+from werkzeug.wrappers import Response as AnyResponse
+
 from keepflow.core.names import is_name
 from keepflow.engine import apply as applying
-from keepflow.engine import enrol
+from keepflow.engine import backing_up, enrol
 from keepflow.errors import NotFound, UsageError
-from keepflow.store import agents
+from keepflow.store import agents, events
 from keepflow.web.answers import server as answers
 from keepflow.web.api.endpoint import Endpoints
 from keepflow.web.state import caller, reading, web
@@ -58,3 +61,13 @@ def apply(body: api.Apply) -> api.Applied:
         return api.Applied(lines=applying.plan(reading(), master, body.desired), applied=False)
     lines = master.writer.call(lambda tx: applying.apply(tx, master, body.desired, by, now))
     return api.Applied(lines=lines, applied=True)
+
+
+@endpoints.add("GET", "/backup", "administer")
+def backup() -> AnyResponse:
+    """Read a whole backup as a tar file; its last entry lists all others, and the key of its secrets is not in it."""
+    master, now, by = web().master, web().now(), caller().user.name
+    pieces = backing_up.stream(master)
+    master.writer.call(lambda tx: events.add(tx, now, "backup-read", actor=by))
+    headers = {"Content-Disposition": "attachment; filename=keepflow.tar"}
+    return Response(pieces, mimetype="application/x-tar", headers=headers)
