@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,11 @@ class JobsAccount:
         return found
 
 
+def add_account(name: str) -> tuple[str, ...]:
+    """Return the command that makes an account for script jobs: one that nobody signs in to."""
+    return ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", name)
+
+
 def jobs_account(file: AgentFile) -> JobsAccount:
     """Look up who runs script jobs; raises UsageError when `jobs_user` does not exist or this agent is not root."""
     socket = Path(file.docker.host.removeprefix("unix://"))
@@ -58,8 +64,7 @@ def jobs_account(file: AgentFile) -> JobsAccount:
         entry = pwd.getpwnam(file.jobs_user)
     except KeyError:
         raise errors.UsageError(
-            f"jobs_user: there is no account {file.jobs_user!r} here; "
-            f"run: useradd --system --create-home {file.jobs_user}",
+            f"jobs_user: there is no account {file.jobs_user!r} here; run: {shlex.join(add_account(file.jobs_user))}",
             code="no-jobs-user",
         ) from None
     if os.geteuid() != 0:

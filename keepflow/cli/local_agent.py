@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from keepflow.agent.accounts import add_account
 from keepflow.agent.state import State
 from keepflow.cli.wiring import Built
 from keepflow.config.home import Home
@@ -31,7 +32,6 @@ log = structlog.get_logger(__name__)
 
 NAME = "local"
 JOBS_USER = "keepflow-jobs"
-_ADD_ACCOUNT = ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent")
 _PATIENCE = (0.2, 1.0, 5.0, 15.0, 30.0)  #: seconds before a dead agent is started again, try by try
 _GOOD_LIFE = 60.0  #: seconds after which an agent's death is the first one again
 _STOP_SECONDS = 2.0  #: an accepted deployment is in its journal; nothing is lost by not waiting longer
@@ -79,7 +79,7 @@ def _have_account(name: str) -> bool:
     with contextlib.suppress(KeyError):
         return pwd.getpwnam(name).pw_uid != 0
     try:
-        processes.run((*_ADD_ACCOUNT, name), timeout=30)
+        processes.run(add_account(name), timeout=30)
     except KeepflowError as error:
         log.warning("the account for script jobs could not be made", account=name, why=error.message)
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import secrets
 import subprocess
 import sys
@@ -270,9 +271,17 @@ def operator(tmp_path: Path, server: Sshd, master: FakeMaster, wheels: Path) -> 
     return made
 
 
+@pytest.fixture
+def jobs_user() -> Iterator[str]:
+    name = f"kft-{secrets.token_hex(4)}"
+    yield name
+    subprocess.run(["userdel", name], capture_output=True, check=False)
+
+
 def test_a_host_becomes_an_agent_though_every_try_was_broken_off_and_the_next_run_changes_nothing(
-    operator: Operator,
+    operator: Operator, jobs_user: str
 ) -> None:
+    operator.write_config(jobs_user=jobs_user)
     for point in ("bootstrap.uploaded", "bootstrap.installed", "bootstrap.joined"):
         done = operator.run(failpoints=f"{point}=kill")
         assert done.returncode == -9, done.stderr
@@ -293,7 +302,8 @@ def test_a_host_becomes_an_agent_though_every_try_was_broken_off_and_the_next_ru
     assert again.returncode == 0, again.stderr
     assert operator.seen() == before
     steps = {line.split()[0]: line for line in again.stderr.splitlines() if "  " in line}
-    for step in ("package", "unit", "agent.yml", "join"):
+    assert pwd.getpwnam(jobs_user).pw_uid != 0
+    for step in ("package", "unit", "agent.yml", "account", "join"):
         assert "already so" in steps[step], again.stderr
     assert (operator.prefix / "var/lib/keepflow/agent").stat().st_mode & 0o777 == 0o700
 
@@ -317,7 +327,7 @@ def test_a_host_becomes_an_agent_though_every_try_was_broken_off_and_the_next_ru
         agent.wait(20)
 
     # Another agent.yml is never overwritten unasked, and files it names are laid beside it.
-    operator.write_config(jobs=3)
+    operator.write_config(jobs=3, jobs_user=jobs_user)
     refused = operator.run()
     assert (refused.returncode, "--replace-config" in refused.stderr) == (7, True), refused.stderr
     assert operator.seen() == before | {key: value for key, value in operator.seen().items() if str(state) in key}

@@ -6,7 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from keepflow import errors
-from keepflow.agent.doctor import directories, disk, doors, engine, front, host_file, master, registries, slot_networks
+from keepflow.agent.doctor import (
+    boot,
+    directories,
+    disk,
+    doors,
+    engine,
+    front,
+    host_file,
+    master,
+    registries,
+    slot_networks,
+)
 from keepflow.agent.doctor.finding import Finding, failed
 from keepflow.agent.doctor.patient import Patient
 from keepflow.agent.state import State
@@ -21,6 +32,7 @@ _LOOKS: tuple[tuple[str, Callable[[Patient], list[Finding]]], ...] = (
     (slot_networks.SUBJECT, slot_networks.look),
     (registries.SUBJECT, registries.look),
     (master.SUBJECT, master.look),
+    (boot.SUBJECT, boot.look),
 )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from keepflow import errors
+from keepflow.agent.accounts import add_account
 from keepflow.agent.doctor.finding import Finding, State
 from keepflow.cli.bootstrap import service
 from keepflow.cli.bootstrap.host import Host, Layout
@@ -62,6 +63,8 @@ def bootstrap(host: Host, wanted: Wanted, token: Callable[[], str], say: Say) ->
     changed = _install(host, wanted, say)
     fail("bootstrap.installed")
     changed |= _lay_files(host, wanted, say)
+    if file.jobs_user is not None:
+        say("account", _account(host, file.jobs_user))
     say("join", _join(host, wanted, file, token))
     fail("bootstrap.joined")
     left = _start(host, wanted, before, changed, say)
@@ -164,6 +167,14 @@ def _lay_files(host: Host, wanted: Wanted, say: Say) -> bool:
         say(name, f"wrote {path}" if fresh else f"already so, {path}")
         changed |= fresh
     return changed
+
+
+def _account(host: Host, name: str) -> str:
+    """Have the account that script jobs run as; the agent does not start without it."""
+    if host.run(("id", "-u", name), check=False).exit_code == 0:
+        return f"already so, {name}"
+    host.run(add_account(name))
+    return f"made {name}"
 
 
 def _join(host: Host, wanted: Wanted, file: AgentFile, token: Callable[[], str]) -> str:
