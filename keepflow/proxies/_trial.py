@@ -54,6 +54,11 @@ def obeys_flags(place: Path, program: str) -> None:
         OwnNginx(home, program).stop()
 
 
+def own_master(home: Path, program: str) -> int | None:
+    """Return the process of the running nginx of our own, or None."""
+    return OwnNginx(home, program).pid()
+
+
 @dataclass(frozen=True, slots=True)
 class HostReading:
     """What a host's nginx would do by its files: read a site in the include folder, and run workers as `user`."""

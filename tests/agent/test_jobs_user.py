@@ -120,7 +120,7 @@ def test_the_host_has_nothing_to_warn_of(builder: Builder) -> None:
 
 
 def test_an_account_that_does_not_exist_is_told_with_the_command_that_makes_it() -> None:
-    with pytest.raises(errors.UsageError, match="useradd --system .* no-such-account"):
+    with pytest.raises(errors.UsageError, match=r"useradd --system .* no-such-account"):
         jobs_account(load_agent(f"{MASTER}jobs_user: no-such-account\n"))
 
 

@@ -57,7 +57,7 @@ def test_the_doctor_finds_the_production_host_well(world: World) -> None:
     for words in (
         "Docker ",
         "obeys both flags",
-        "80 is held by nginx",
+        "80 is held by keepflow's own nginx",
         f"{world.registry['address']} lets user 'pull' read",
         f"{world.registry['address']} lets the engine log in",
         "holds the key this agent pinned",

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from keepflow.agent.doctor import front, host_file
+from keepflow.agent.doctor import doors, front, host_file
 from keepflow.agent.doctor.finding import Finding
 from keepflow.agent.doctor.patient import Patient
 from keepflow.agent.state import State
+from keepflow.config.agent_file import Front
 from keepflow.ports import Site
 from keepflow.proxies.nginx import Nginx
 from tests.real.parts import find, need
@@ -54,6 +56,14 @@ def patient(place: Path, **nginx: str) -> Patient:
 
 def own(place: Path) -> Patient:
     return patient(place, mode="own", binary=find("nginx") or "nginx")
+
+
+def at_port(place: Path, port: int) -> Patient:
+    """Return a host whose own nginx is to listen there."""
+    found = own(place)
+    front = Front(server_name="shop.example.org", listen=f"127.0.0.1:{port}")
+    shop = found.file.services["shop"].model_copy(update={"front": front})
+    return replace(found, file=found.file.model_copy(update={"services": {"shop": shop}}))
 
 
 def told(found: list[Finding]) -> list[tuple[str, str]]:
@@ -161,7 +171,15 @@ def test_a_site_that_the_running_nginx_does_not_answer_with_is_told(place: Path)
         "shop", "main", "shop.example.org", f"127.0.0.1:{free_port()}", "127.0.0.1:1", "127.0.0.1:2", "a" * 32, "b" * 32
     )
     proxy.ensure(site)
+    port = int(site.listen.rpartition(":")[2])
     try:
+        held = doors.holders_of(port)
+        assert [(one.state.value, one.sentence) for one in doors.look(at_port(place, port))] == [
+            ("ok", f"{site.listen} is held by keepflow's own nginx")
+        ], held
+        (elsewhere,) = doors.look(replace(at_port(place, port), state=State(place / "other" / "agent")))
+        assert elsewhere.state == "failed", "another nginx, such as the host's, is not the one that is meant"
+        assert "mode: host" in elsewhere.mend
         assert [state for state, _ in told(front.look(found))] == ["ok"]
         text = (front_root / "nginx" / "sites" / "kf-shop-main.conf").read_text()
         (front_root / "nginx" / "sites" / "kf-shop-main.conf").write_text(

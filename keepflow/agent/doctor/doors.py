@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from keepflow.agent.doctor.finding import Finding, failed, ok, warning
@@ -19,10 +20,11 @@ def look(patient: Patient) -> list[Finding]:
     if patient.file.nginx.mode == "none":
         return []
     fronts = (service.front for service in patient.file.services.values())
-    return [_door(listen) for listen in sorted({front.listen for front in fronts if front is not None})]
+    listens = sorted({front.listen for front in fronts if front is not None})
+    return [_door(listen, patient) for listen in listens]
 
 
-def _door(listen: str) -> Finding:
+def _door(listen: str, patient: Patient) -> Finding:
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as door:
@@ -30,22 +32,33 @@ def _door(listen: str) -> Finding:
         try:
             door.bind((host, int(port)))
         except OSError as error:
-            return _not_free(listen, int(port), error)
+            return _not_free(listen, int(port), error, patient)
     return ok(SUBJECT, f"{listen} is free")
 
 
-def _not_free(listen: str, port: int, error: OSError) -> Finding:
+def _not_free(listen: str, port: int, error: OSError, patient: Patient) -> Finding:
     if error.errno == errno.EADDRNOTAVAIL:
         return failed(SUBJECT, f"{listen}: this host has no such address", "change listen: in agent.yml")
     if error.errno == errno.EACCES:
         return warning(SUBJECT, f"{listen} cannot be tried by this account", "run this as root")
     if error.errno != errno.EADDRINUSE:
         return failed(SUBJECT, f"{listen}: {error.strerror}", "change listen: in agent.yml")
-    holders = holders_of(port)
-    if any(name == "nginx" for name in holders.values()):
-        return ok(SUBJECT, f"{listen} is held by nginx")
+    return _judged(listen, holders_of(port), patient)
+
+
+def _judged(listen: str, holders: Mapping[int, str], patient: Patient) -> Finding:
+    """Say whether those who listen are the nginx that is meant to."""
     who = ", ".join(f"{name} (process {pid})" for pid, name in holders.items()) or "a process this account cannot see"
-    return failed(SUBJECT, f"{listen} is held by {who}, not by nginx", "end it, or change listen: in agent.yml")
+    if patient.file.nginx.mode == "host":
+        if "nginx" in holders.values():
+            return ok(SUBJECT, f"{listen} is held by nginx")
+        return failed(SUBJECT, f"{listen} is held by {who}, not by nginx", "end it, or change listen: in agent.yml")
+    from keepflow.proxies import _trial as trial  # see front.py
+
+    if trial.own_master(patient.state.front_root / "nginx", str(patient.file.nginx.binary)) in holders:
+        return ok(SUBJECT, f"{listen} is held by keepflow's own nginx")
+    mend = "end it; or, when it is the host's nginx, use that one: nginx: {mode: host}"
+    return failed(SUBJECT, f"{listen} is held by {who}, and keepflow's own nginx needs it", mend)
 
 
 def holders_of(port: int) -> dict[int, str]:
