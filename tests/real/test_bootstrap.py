@@ -150,6 +150,25 @@ def test_only_the_login_that_was_allowed_is_used(server: Sshd, tmp_path: Path) -
         assert "secret" not in caught.value.message
 
 
+def test_the_ssh_agents_keys_are_used_only_when_allowed(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("ssh-agent", "ssh-add")
+    known, socket = KnownHosts(tmp_path / "known_hosts"), tmp_path / "agent.sock"
+    running = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(socket.exists, 10, "the SSH agent")
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+        subprocess.run(["ssh-add", "-q", str(server.place / "client")], check=True)
+        new_key(tmp_path / "stranger")
+        with pytest.raises(errors.AuthError):
+            sign_in(server, Login(tmp_path / "stranger"), known)
+        sign_in(server, Login(agent=True), known)
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
 def test_a_key_with_a_passphrase_is_opened_and_a_wrong_one_told(server: Sshd, tmp_path: Path) -> None:
     known = KnownHosts(tmp_path / "known_hosts")
     key = tmp_path / "client"

@@ -12,7 +12,7 @@ import re
 import shlex
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,26 +196,28 @@ def _changed(address: Address, known: KnownHosts, offered: str) -> errors.Refuse
 
 
 def _sign_in(transport: Transport, address: Address, login: Login) -> None:
-    for how in _ways(login):
-        try:
-            if isinstance(how, str):
-                transport.auth_password(address.user, how, fallback=False)
-            else:
-                transport.auth_publickey(address.user, how)
-        except AuthenticationException:
-            continue
-        except (SSHException, EOFError, OSError) as error:
-            raise errors.AuthError(f"{address.known_as} broke off the sign-in: {error}", code="ssh-login") from None
-        if transport.is_authenticated():
-            return
+    with contextlib.closing(_ways(login)) as ways:
+        for how in ways:
+            try:
+                if isinstance(how, str):
+                    transport.auth_password(address.user, how, fallback=False)
+                else:
+                    transport.auth_publickey(address.user, how)
+            except AuthenticationException:
+                continue
+            except (SSHException, EOFError, OSError) as error:
+                raise errors.AuthError(f"{address.known_as} broke off the sign-in: {error}", code="ssh-login") from None
+            if transport.is_authenticated():
+                return
     raise errors.AuthError(f"{address.known_as} did not take the login of {address.user}", code="ssh-login")
 
 
-def _ways(login: Login) -> Iterator[PKey | str]:
+def _ways(login: Login) -> Generator[PKey | str]:
     if login.key is not None:
         yield _private_key(login.key, login.passphrase)
     if login.agent:
-        yield from Agent().get_keys()
+        with contextlib.closing(Agent()) as agent:
+            yield from agent.get_keys()
     if login.password is not None:
         yield login.password
 
