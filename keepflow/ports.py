@@ -151,6 +151,9 @@ class Target(Protocol):
     def ping(self) -> None:
         """Raise Unavailable when the engine does not answer (never read that as "container gone")."""
 
+    def free(self) -> int | None:
+        """Return the bytes that are free where the engine keeps its images, None when that cannot be seen from here."""
+
     def image(self, reference: str) -> ImageFacts | None:
         """Return the facts of an image on disk (by id, `repo@digest` or tag), or None."""
 

@@ -54,7 +54,9 @@ def _drop_unneeded(scene: Scene) -> None:
     history: History = scene.instance.history()
     if scene.deployment.identity not in history.identities:  # remembering failed: better keep too much
         return
-    needed = {names.keep_tag(service, instance, identity) for identity in history.identities}
+    needed = {
+        names.keep_tag(service, instance, identity) for identity in (*history.identities, *scene.instance.staged())
+    }
     repository = names.keep_tag(service, instance, "").rstrip(":")
     for tag, _ in scene.target.kept(repository):
         if tag not in needed:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keepflow.agent import adopting, inventory, rolling_back, rollout
+from keepflow.agent import adopting, inventory, rehearsing, rolling_back, rollout
 from keepflow.agent.canary import Wishes
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
@@ -38,8 +38,13 @@ _FRONT_SECONDS = 5.0  #: after which a front that says nothing counts as dead
 #: Goes from an accepted order until visitors get the release, or to an outcome when nothing is left to conclude.
 Steps = Callable[[Scene], Outcome | None]
 #: What is done for an order, by its action; all others are rollouts.
-#: What is not a rollout, by action; taken again from its beginning after a crash, for it touches nothing.
-_STEPS: dict[str, Steps] = {"adopt": adopting.adopt}
+_STEPS: dict[str, Steps] = {
+    "adopt": adopting.adopt,
+    "stage": rehearsing.stage,
+    "rehearse": rehearsing.rehearse,
+}
+#: What is taken again from its beginning after a crash, for it touches nothing.
+_AGAIN = frozenset({"adopt", "stage"})
 
 log = Log(__name__)
 
@@ -182,7 +187,8 @@ class Deployer:
     def inventory(self, service: str, instance: str = "main") -> list[Kept]:
         """Look what can be gone back to right now: in containers and on the disk, not in memory."""
         self._policy(service)
-        return inventory.look(service, instance, self.history(service, instance), self.target)
+        here = self._instance(service, instance)
+        return inventory.look(service, instance, here.history(), here.staged(), self.target)
 
     def _take_on(self, service: str, name: str, wanted: Callable[[Instance], Deployment]) -> Accepted:
         """Hold the instance, ask only then what is wanted (a deployment that just ended counts), and journal it."""
@@ -259,7 +265,8 @@ class Deployer:
         if scene.plan:
             scene.receipt.digest_before = scene.plan.identity_before
             scene.receipt.image_id = scene.plan.image_id
-        return self._to_the_end(scene, _STEPS.get(accepted.deployment.action, _pick_up))
+        action = accepted.deployment.action
+        return self._to_the_end(scene, _STEPS[action] if action in _AGAIN else _pick_up)
 
     def _scene(self, accepted: Accepted, secrets: Mapping[str, str]) -> Scene:
         deployment = accepted.deployment

@@ -24,7 +24,7 @@ class Deployment:
     environment: str
     service: str
     instance: str
-    action: str  #: "deploy", "rollback" or "adopt"
+    action: str  #: "deploy", "rollback", "adopt", "stage" or "rehearse"
     origin: str  #: "registry" or "local"
     repository: str
     image_id: str
@@ -89,6 +89,7 @@ class ServicePolicy:
     volumes: tuple[str, ...] = ()
     env_file: Path | None = None
     login: RegistryLogin | None = None
+    reserve: int = 0  #: bytes that stay free on the engine's disk when an image is pulled
     keep: int = 5  #: releases whose images stay for a rollback, the serving one included
     drain: float = 30.0  #: longest wait for open connections of the old slot
     watch: float = 5.0  #: how long the new slot is watched, with the old one as net

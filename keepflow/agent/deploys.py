@@ -214,6 +214,7 @@ class HostPolicies(Mapping[str, ServicePolicy]):
             volumes=service.volumes,
             env_file=service.env_file,
             login=_pull_login(file, service),
+            reserve=file.reserve,
             keep=service.keep,
             drain=service.drain,
             watch=service.watch.seconds,
@@ -236,4 +237,5 @@ def _pull_login(file: AgentFile, service: Service) -> RegistryLogin | None:
     if registry is None or registry.password_file is None:
         return None
     password = read_private(registry.password_file).decode().strip()
-    return RegistryLogin(address, registry.username, password)
+    authority = registry.ca_file.read_text() if registry.ca_file else ""
+    return RegistryLogin(address, registry.username, password, authority)

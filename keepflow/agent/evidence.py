@@ -39,7 +39,7 @@ def _asked_here(order: DeployOrder, service: Service) -> int:
     """Return what this host's file asks for; a rollback goes to what passed once, even if it was rejected since."""
     if service.receipts != "required" and not service.receipts_from:
         return EVIDENCE.index("none")
-    return EVIDENCE.index("passed" if order.action == "rollback" else "tested")
+    return EVIDENCE.index("passed" if order.action in ("rollback", "adopt") else "tested")
 
 
 def _not_rejected(digest: str, counts: Result | None) -> None:

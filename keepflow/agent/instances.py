@@ -29,6 +29,7 @@ from keepflow.ports import Site
 from keepflow.tools.files import write_atomic
 
 _DEFAULT_PORT = 8080
+_STAGED = 3  #: releases laid here for a promote that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,18 @@ class Instance:
     def save_history(self, history: History) -> None:
         """Remember what serves and what served before."""
         write_atomic(self.place / "served.json", json.dumps(asdict(history), indent=1).encode(), 0o600)
+
+    def staged(self) -> tuple[str, ...]:
+        """Return the identities laid here for a promote, newest first; their images stay as well."""
+        try:
+            return tuple(json.loads((self.place / "staged.json").read_bytes()))
+        except FileNotFoundError:
+            return ()
+
+    def save_staged(self, identity: str) -> None:
+        """Remember one more; the oldest beyond the last few is let go of."""
+        kept = (identity, *(one for one in self.staged() if one != identity))[:_STAGED]
+        write_atomic(self.place / "staged.json", json.dumps(kept).encode(), 0o600)
 
     def claim(self, patience: float = 0.0) -> Self:
         """Hold the instance until `release` or the end of this process.

@@ -9,8 +9,9 @@ from keepflow.agent.instances import History, Served
 from keepflow.core import deploys, names
 from keepflow.ports import ContainerFacts, Target
 
-#: hot: its container runs, going back is one rename; cold: its image is on the disk; gone: only a registry may have it.
-How = Literal["hot", "cold", "gone"]
+#: hot: its container runs, going back is one rename; cold: its image is on the disk; gone: only a registry may have it;
+#: staged: laid on the disk for a promote, never served here.
+How = Literal["hot", "cold", "gone", "staged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,17 @@ class Kept:
     hot_until: int | None = None  #: UTC microseconds
 
 
-def look(service: str, instance: str, history: History, target: Target) -> list[Kept]:
+def look(service: str, instance: str, history: History, staged: tuple[str, ...], target: Target) -> list[Kept]:
     """Look at every remembered release but the serving one; raises Unavailable when the engine does not answer."""
     idle = target.inspect(names.container(service, instance, names.other_slot(history.slot))) if history.slot else None
-    return [_kept(service, instance, one, idle, history, target) for one in history.previous]
+    before = [_kept(service, instance, one, idle, history, target) for one in history.previous]
+    images = {identity: target.image(names.keep_tag(service, instance, identity)) for identity in staged}
+    ahead = [
+        Kept(identity, "staged", "", 0, image.size)
+        for identity, image in images.items()
+        if image is not None and identity not in history.identities
+    ]
+    return before + ahead
 
 
 def _kept(

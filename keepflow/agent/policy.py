@@ -84,6 +84,8 @@ def check(envelope: Mapping[str, Any], facts: Facts) -> Accepted | Repeated | Re
         _canary(order, facts)
         if facts.known(order.deployment):
             return Repeated(order)
+        if order.action == "stage" and not service.prestage:
+            raise _Refused("no-prestage", f"this host's agent.yml takes no image of {order.service} ahead of a promote")
         evidence.check(order, service, facts.order_keys)
         _fresh(order, facts)
         return Accepted(order, Deployment.of(order))

@@ -10,7 +10,7 @@ import shutil
 import time
 from dataclasses import replace
 
-from keepflow.agent import canary, draining, env_file
+from keepflow.agent import canary, disk, draining, env_file
 from keepflow.agent.canary import Wishes
 from keepflow.agent.gate import Gate
 from keepflow.agent.scene import Plan, Scene
@@ -110,8 +110,14 @@ def _free_slot(scene: Scene) -> str:
 
 
 def pull(scene: Scene) -> None:
+    """Have exactly the wanted image on this engine, and plan with it."""
+    facts = fetch(scene)
+    scene.keep_plan(replace(scene.known_plan(), image_id=facts.image_id))
+
+
+def fetch(scene: Scene) -> ImageFacts:
     """Have exactly the wanted image on this engine, kept by a tag that no prune removes."""
-    deployment, plan = scene.deployment, scene.known_plan()
+    deployment = scene.deployment
     wanted = deployment.image_id
     if deployment.origin == "registry":
         wanted = f"{deployment.repository}@{deployment.digest}"
@@ -125,7 +131,7 @@ def pull(scene: Scene) -> None:
         tag = names.keep_tag(deployment.service, deployment.instance, deployment.identity)
         scene.target.keep(facts.image_id, tag)
     scene.receipt.image_id = facts.image_id
-    scene.keep_plan(replace(plan, image_id=facts.image_id))
+    return facts
 
 
 def prepare(scene: Scene) -> None:
@@ -268,6 +274,7 @@ def _fetch(scene: Scene) -> ImageFacts:
             f"the image {deployment.image_id} is no longer on the engine that built it; build it again",
             code="image-missing",
         )
+    disk.make_room(scene)
     scene.receipt.pulled = True
     return scene.target.pull(deployment.repository, deployment.digest, scene.policy.login, scene.say)
 

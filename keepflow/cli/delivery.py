@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from keepflow import errors
-from keepflow.cli import output, watching
+from keepflow.cli import output, rehearsing, watching
 from keepflow.cli.client import Client, at, connect
 from keepflow.cli.output import as_json, say
 from keepflow.cli.runs import ended, in_project, the_project, the_run
@@ -120,6 +120,7 @@ def deploys(environment: str, project: str | None, limit: int, form: str) -> Non
 @click.option("--rollback", is_flag=True, help="Say that going back to something older than what serves is meant.")
 @click.option("--break-glass", is_flag=True, help="Override the rules that may be; needs --reason and is told to all.")
 @click.option("--reason", metavar="TEXT", help="With --break-glass: why the rules cannot be kept.")
+@click.option("--rehearse", is_flag=True, help="Only start it beside what serves, gate it, and take it away again.")
 @as_json
 def promote(
     source: str | None,
@@ -136,6 +137,7 @@ def promote(
     rollback: bool,
     break_glass: bool,
     reason: str | None,
+    rehearse: bool,
     form: str,
 ) -> int:
     """Promote a tested release (a run or a digest): show the difference, ask, then let the agent carry it out."""
@@ -145,6 +147,8 @@ def promote(
     client = connect()
     name, what = _source(client, source, run, project)
     place = at("projects", name, "environments", environment)
+    if rehearse:
+        return rehearsing.rehearse(client, place, what, timeout, form)
     preview = client.get(f"{place}/preview", source=what, rollback=rollback)
     _show(preview)
     passes = preview["allowed"] or (break_glass and preview["breakable"])

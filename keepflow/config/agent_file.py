@@ -25,6 +25,7 @@ from keepflow.config.fields import (
     ProjectPath,
     RegistryAddress,
     Repository,
+    Size,
     SystemUser,
     Url,
     bad,
@@ -134,6 +135,7 @@ class Service(Model):
     )
     receipts_from: Annotated[tuple[ReceiptKey, ...], OneOrMany()] = ()  #: keys held elsewhere; then always required
     keep: Count = 5  #: images kept for rollback
+    prestage: Flag = True  #: whether images that passed their test are laid here ahead of a promote
     drain: Duration = 30.0  #: longest wait for open connections of the old slot
     watch: Annotated[Watch, BeforeValidator(_watch, json_schema_input_type=Duration | Watch)] = Watch()
     hot: Duration = 600.0  #: how long the old slot is kept running for a rollback in no time
@@ -151,6 +153,7 @@ class AgentFile(Model):
     docker: Docker = Docker()
     docker_for: Annotated[tuple[ProjectPath, ...], OneOrMany()] = ()  #: flows that get the engine
     registries: dict[RegistryAddress, AgentRegistry] = Field(default_factory=dict)
+    reserve: Size = 1_000_000_000  #: bytes that stay free on the engine's disk when an image is pulled
     networks: Network = IPv4Network("10.213.0.0/16")  #: pool of slot networks, one /28 per instance
     address: Literal["container", "loopback"] = "container"
     nginx: Nginx = Nginx()

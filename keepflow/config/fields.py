@@ -36,6 +36,8 @@ _DURATION = re.compile(
     r"(?:(?P<seconds>\d{1,8}(?:\.\d{1,3})?)s)?(?:(?P<milliseconds>\d{1,8})ms)?"
 )
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s?(MB|GB|TB|MiB|GiB|TiB)")
+_BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SECONDS = {"days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0, "milliseconds": 0.001}
 _HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
@@ -102,6 +104,15 @@ def _percent(value: Any) -> Any:
     if match is None or float(match[1]) > 100:
         raise bad("bad-percent", "must be a share of a hundred, like 5% or 0.5%")
     return float(match[1]) / 100
+
+
+def _size(value: Any) -> Any:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if value == 0 and not isinstance(value, bool):
+        return 0
+    if match is None:
+        raise bad("bad-size", "must be a size with its unit, like 500MB, 2GB or 1.5TB")
+    return int(float(match[1]) * _BYTES[match[2]])
 
 
 def _is_plain_path(text: str) -> bool:
@@ -241,6 +252,7 @@ EnvName = Annotated[
     ),
 ]
 Env = dict[EnvName, Text]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": ["string", "integer"]})]
 Duration = Annotated[
     float,
     BeforeValidator(_duration),

@@ -62,6 +62,18 @@ def resolve(container: Container, overrides: Overrides) -> Container:
     )
 
 
+def cannot_run_twice(container: Container) -> str | None:
+    """Say why two containers of this description must not run at once, None when they may."""
+    if container.strategy != Strategy.STOP_FIRST:
+        return None
+    alone = [volume.name for volume in container.volumes if not volume.shared]
+    if not alone and container.volumes:
+        return None
+    if alone:
+        return f"it is stop-first, and only one container at a time may write to the volume {', '.join(alone)}"
+    return "it is stop-first: two of it must not run at once"
+
+
 def to_json(container: Container) -> dict[str, Any]:
     """Return a description as plain data."""
     return asdict(container)

@@ -38,6 +38,7 @@ from keepflow.store.breakglass import BrokenGlass
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
 from keepflow.store.jobs import Job
+from keepflow.store.preparations import Preparation
 from keepflow.store.releases import StoredRelease
 from keepflow.store.runs import Run
 from keepflow.store.writer import Tx
@@ -46,7 +47,12 @@ from keepflow.wire import messages, orders
 #: An order not accepted within this time is void; a fresh one is made when the agent is back.
 ORDER_LIFE = 10 * 60 * 1_000_000
 #: What an agent is asked to do, by the kind of deployment; all others are plain deploys.
-_ACTIONS: dict[str, Literal["deploy", "rollback", "adopt"]] = {"rollback": "rollback", "adopt": "adopt"}
+_ACTIONS: dict[str, Literal["deploy", "rollback", "adopt", "stage", "rehearse"]] = {
+    "rollback": "rollback",
+    "adopt": "adopt",
+    "stage": "stage",
+    "rehearsal": "rehearse",
+}
 #: What is kept of an agent's words: characters of a sentence and of a log's end, entries of the list of phases.
 _SENTENCE, _LOG_TAIL, _MOST_PHASES = 2000, 64 * 1024, 500
 
@@ -286,8 +292,8 @@ def _offer(tx: Tx, master: Master, deployment: Deployment, environment: Environm
             tx.conn, deployment.fence, State.LOST, Reason("order-expired", "the order was never taken"), now
         )
     attempt = jobs.add_attempt(tx.conn, deployment.job_id, agent.id, now)
-    order = _order(tx.conn, master, deployment, environment, agent, attempt.fence, now)
-    payload = deploys.canonical(order.model_dump(mode="json"))
+    signed = order(tx.conn, master, deployment, environment, agent, attempt.fence, now)
+    payload = deploys.canonical(signed.model_dump(mode="json"))
     envelope = dsse.seal(payload, orders.PAYLOAD_TYPE, master.order_key)
     body = messages.Deploy(fence=attempt.fence, deployment=deployment.id, envelope=envelope)
     sending.send(tx, master, agent.id, body, now)
@@ -297,21 +303,23 @@ def _offer(tx: Tx, master: Master, deployment: Deployment, environment: Environm
     jobs.wait(tx.conn, deployment.job_id, Reason("offered", f"the order is on its way to agent {agent.name}"))
 
 
-def _order(
+def order(
     conn: Connection,
     master: Master,
-    deployment: Deployment,
+    deployment: Deployment | Preparation,
     environment: Environment,
     agent: agents.Agent,
     fence: int,
     now: int,
 ) -> orders.DeployOrder:
+    """Return the order of a deployment or preparation on one host, not signed yet."""
     stored = releases.by_id(conn, deployment.release_id)
     project = projects.by_id(conn, environment.project_id)
     release = stored.release
     promoted = deployment.kind in ("promote", "rollback")
-    broken_glass = _broken_glass(conn, deployment)
+    broken_glass = _broken_glass(conn, deployment) if isinstance(deployment, Deployment) else None
     placement = environment.host(deployment.host)
+    canary = deployment.canary if isinstance(deployment, Deployment) else None
     return orders.DeployOrder(
         action=_ACTIONS.get(deployment.kind, "deploy"),
         deployment=deployment.id,
@@ -335,8 +343,8 @@ def _order(
         expires_at=now + ORDER_LIFE,
         nonce=secrets.token_hex(16),
         approver=breakglass.approver(deployment.requested_by, broken_glass),
-        canary=(deployment.canary or {}).get("steps", ()),
-        canary_hold=(deployment.canary or {}).get("hold", 0),
+        canary=(canary or {}).get("steps", ()),
+        canary_hold=(canary or {}).get("hold", 0),
     )
 
 

@@ -15,7 +15,7 @@ from keepflow.core.states import State
 from keepflow.core.text import one_line
 from keepflow.crypto import tokens
 from keepflow.crypto.keys import PublicKey
-from keepflow.engine import deploying, dispatch, reports
+from keepflow.engine import deploying, dispatch, preparing, reports
 from keepflow.engine.context import Master
 from keepflow.store import agents, counters, events, jobs, outgoing, placements
 from keepflow.store.agents import Agent
@@ -136,6 +136,7 @@ def connected(tx: Tx, master: Master, agent_id: int, hello: messages.Hello, now:
     deploying.ask_again(tx, master, agent_id, hello.running, now)
     _explain_silence(tx.conn, agent_id, None)
     deploying.offer_waiting(tx, master, now)
+    preparing.offer(tx, master, agents.by_id(tx.conn, agent_id), now)
     dispatch.assign(tx, master, now)
     _wake(tx, master, agent_id)
 

@@ -16,6 +16,7 @@ from keepflow.errors import BadReceipt
 from keepflow.store import environments, events, jobs, projects, receipts, releases, runs
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
+from keepflow.store.preparations import Preparation
 from keepflow.store.projects import Project
 from keepflow.store.receipts import StoredReceipt
 from keepflow.store.releases import StoredRelease
@@ -134,11 +135,14 @@ def of_release(conn: Connection, master: Master, stored: StoredRelease) -> Known
     return Known(chosen, Evidence(build, statements.verdict(each for each in said if isinstance(each, Result))))
 
 
-def wanted(deployment: Deployment, environment: Environment, *, outside_rules: bool) -> orders.Evidence:
+def wanted(deployment: Deployment | Preparation, environment: Environment, *, outside_rules: bool) -> orders.Evidence:
     """Return how much the receipts of a deployment's order must show; the host's own file may ask for more."""
     if environment.promote_from is None:
         return "none"
-    return "passed" if outside_rules or deployment.kind in ("rollback", "restore", "adopt") else "tested"
+    if deployment.kind == "rehearsal":
+        return "built"
+    again = deployment.kind in ("rollback", "restore", "adopt", "stage")
+    return "passed" if outside_rules or again else "tested"
 
 
 def _chosen(found: list[StoredReceipt], stored: StoredRelease) -> tuple[StoredReceipt, ...]:

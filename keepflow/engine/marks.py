@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from keepflow.core.marks import Mark, Verdict
 from keepflow.core.states import Phase
 from keepflow.core.text import one_line
-from keepflow.engine import evidence, gates
+from keepflow.engine import evidence, gates, preparing
 from keepflow.engine.context import Master
 from keepflow.errors import Denied, NotFound, Refused, UsageError
 from keepflow.store import deployments, environments, events, marks, releases
@@ -62,7 +62,9 @@ def mark(
     passed = verdict is Verdict.TESTED
     evidence.add_test_result(tx, master, found, passed=passed, person=person, note=made.note, now=now)
     if passed:
-        gates.offer(tx, environment, releases.by_id(tx.conn, found.release_id), now)
+        stored = releases.by_id(tx.conn, found.release_id)
+        gates.offer(tx, environment, stored, now)
+        preparing.stage_onwards(tx, master, environment, stored, now, by_person=True)
     else:
         why = f"rejected by {person} in {environment.name}: {one_line(made.note, 300)}"
         gates.rejected(tx, environment, found.identity, why, now)

@@ -12,7 +12,7 @@ from keepflow.core.progress import NO_REASON
 from keepflow.core.releases import ImageRef, Release
 from keepflow.core.states import Reason, State
 from keepflow.core.text import one_line
-from keepflow.engine import deploying, dispatch, evidence, hosts, lending, rolling_back, sending
+from keepflow.engine import deploying, dispatch, evidence, hosts, lending, preparing, rolling_back, sending
 from keepflow.engine.context import Master
 from keepflow.store import agents, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.jobs import Attempt
@@ -35,7 +35,11 @@ def take(tx: Tx, master: Master, agent_id: int, report: messages.Report, now: in
         rolling_back.told_by_host(tx, master, agent_id, body, now)
         return
     if isinstance(body, messages.DeployAnswer | messages.DeployPhase | messages.DeployFinished):
+        if preparing.report(tx, master, agent_id, body, now):
+            return
         deploying.report(tx, master, agent_id, body, now)
+        if isinstance(body, messages.DeployFinished):
+            preparing.after(tx, master, body.deployment, now)
         attempt = jobs.attempt_by_fence(tx.conn, body.fence)
         if attempt is not None and not isinstance(body, messages.DeployPhase):
             job = jobs.by_id(tx.conn, attempt.job_id)

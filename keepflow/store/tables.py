@@ -413,6 +413,32 @@ break_glass = Table(
     ),
 )
 
+# Images laid on hosts ahead of a promote, and rehearsals; they never change what serves. Owner: preparations.py
+preparations = Table(
+    "preparations",
+    metadata,
+    Column("id", String(40), primary_key=True),  # made by the asker
+    Column("environment_id", Id, ForeignKey("environments.id"), nullable=False),
+    Column("release_id", Id, ForeignKey("releases.id"), nullable=False),
+    Column("host", String(40), nullable=False),
+    Column("kind", String(10), nullable=False),  # stage | rehearsal
+    Column("phase", String(12), nullable=False),
+    Column("reason_code", String(40), nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    Column("requested_by", String(200), nullable=False),
+    Column("agent_id", Id, ForeignKey("agents.id")),
+    Column("fence", BigInteger, unique=True),
+    Column("description", JSON, nullable=False),
+    Column("description_hash", String(80), nullable=False),
+    Column("identity", String(80), nullable=False),
+    Column("receipt", JSON),
+    Column("log_tail", Text, nullable=False, default=""),
+    _at("requested_at", nullable=False),
+    _at("finished_at"),
+    Index("ix_preparations_release", "environment_id", "identity"),
+    Index("ix_preparations_host", "host", "phase"),
+)
+
 # Owner: agents.py
 agents = Table(
     "agents",

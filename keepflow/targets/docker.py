@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import shutil
 import socket
 import threading
 import time
@@ -71,6 +72,15 @@ class Docker:
         """Have the engine itself log in at a registry, and keep nothing; raises DeployFailed `engine-refused`."""
         with self._engine() as engine:
             engine.login(login.username, login.password, registry=login.address, reauth=True)
+
+    def free(self) -> int | None:
+        """Return the bytes that are free where the engine keeps its images, None when that is not on this machine."""
+        with self._engine() as engine:
+            root = str(engine.info().get("DockerRootDir") or "")
+        try:
+            return shutil.disk_usage(root).free if root else None
+        except OSError:
+            return None
 
     def image(self, reference: str) -> ImageFacts | None:
         """Return the facts of an image on disk (by id, `repo@digest` or tag), or None."""

@@ -65,6 +65,7 @@ class FakeTarget:
     calls: list[tuple[str, str]] = field(default_factory=list)
     down: bool = False
     words: str = ""  #: what containers say
+    room: int | None = None  #: bytes that are free
     _made: int = 0
 
     def add_image(self, image_id: str) -> str:
@@ -76,6 +77,10 @@ class FakeTarget:
         """Answer, unless `down`."""
         if self.down:
             raise Unavailable("the engine does not answer", code="engine-unreachable")
+
+    def free(self) -> int | None:
+        """Look at the disk: every kept tag takes 100 bytes of it."""
+        return None if self.room is None else self.room - 100 * len(self.tags)
 
     def image(self, reference: str) -> ImageFacts | None:
         """Look on the disk."""

@@ -118,8 +118,15 @@ class Story:
         key = keys.generate().public
         added = self.write(lambda tx: agents.enrol(tx.conn, name, key.text, key.key_id, self.now))
         self.agent_ids[name] = added
+        self.connect(name, *capabilities, warnings=warnings)
+
+    def connect(self, name: str, *capabilities: str, warnings: Sequence[str] = ()) -> None:
+        """Let an agent begin a session."""
+        added = self.agent_ids[name]
+        with self.master.database.read() as conn:
+            key_id = agents.by_id(conn, added).key_id
         hello = messages.Hello(
-            key_id=key.key_id,
+            key_id=key_id,
             signature="",
             nonce="",
             version="0.1.0",

@@ -240,7 +240,7 @@ def rollback_preview(found: rolling_back.Preview) -> api.RollbackPreview:
         sha=found.stored.sha if found.stored else None,
         serving=found.current.identity if found.current else None,
         allowed=found.allowed,
-        guards=_guards(found.guards),
+        guards=guards(found.guards),
         ready=api.Readiness(how=found.ready.how, sentence=found.ready.sentence, run=run, identity=identity),
         leaving=[_commit(commit) for commit in found.leaving],
         coming=[_commit(commit) for commit in found.coming],
@@ -248,7 +248,8 @@ def rollback_preview(found: rolling_back.Preview) -> api.RollbackPreview:
     )
 
 
-def _guards(found: tuple[Guard, ...]) -> list[api.Guard]:
+def guards(found: tuple[Guard, ...]) -> list[api.Guard]:
+    """Return rules as people see them."""
     return [api.Guard(code=g.code, met=g.met, sentence=g.sentence, overridable=g.overridable) for g in found]
 
 
@@ -268,7 +269,7 @@ def preview(found: promoting.Preview) -> api.Preview:
         allowed=found.allowed,
         breakable=found.breakable,
         direction=found.direction.value,
-        guards=_guards(found.guards),
+        guards=guards(found.guards),
         commits=[_commit(commit) for commit in found.commits],
         leaving=[_commit(commit) for commit in found.leaving],
         changes=[api.Change(setting=c.setting, before=c.before, after=c.after) for c in found.changes],

@@ -5,7 +5,19 @@ from __future__ import annotations
 from flask import Blueprint, Response, render_template
 
 from keepflow.web.access import ANYONE, needs
-from keepflow.web.api import canary, delivery, drift, evidence, people, quarantine, rollbacks, rules, runs, server
+from keepflow.web.api import (
+    canary,
+    delivery,
+    drift,
+    evidence,
+    people,
+    quarantine,
+    rehearsals,
+    rollbacks,
+    rules,
+    runs,
+    server,
+)
 from keepflow.web.api.endpoint import Endpoints, flask_view
 from keepflow.web.api.openapi import document
 
@@ -16,6 +28,7 @@ SUBJECTS: tuple[Endpoints, ...] = (
     delivery.endpoints,
     canary.endpoints,
     quarantine.endpoints,
+    rehearsals.endpoints,
     rollbacks.endpoints,
     drift.endpoints,
     evidence.endpoints,

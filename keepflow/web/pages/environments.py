@@ -20,6 +20,7 @@ from keepflow.web.answers import deployments as answers
 from keepflow.web.answers import evidence
 from keepflow.web.answers import rules as kept
 from keepflow.web.api.delivery import press
+from keepflow.web.api.rehearsals import look
 from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
@@ -177,6 +178,8 @@ def _confirm(environment: str, filled: Filled, wrong: str, status: int) -> Respo
         project=current_project(),
         preview=preview,
         receipts=evidence.lines(reading(), current_project(), preview.identity),
+        ready=look(environment, filled.source),
+        rehearsal_key=secrets.token_hex(16),
         environment=answers.by_name(reading(), current_project(), environment),
         filled=filled,
         back=preview.direction == Direction.BACK,

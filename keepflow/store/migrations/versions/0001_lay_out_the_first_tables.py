@@ -447,6 +447,38 @@ def upgrade() -> None:
         batch_op.create_index("ix_deployments_release", ["release_id"], unique=False)
 
     op.create_table(
+        "preparations",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("release_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("host", sa.String(length=40), nullable=False),
+        sa.Column("kind", sa.String(length=10), nullable=False),
+        sa.Column("phase", sa.String(length=12), nullable=False),
+        sa.Column("reason_code", sa.String(length=40), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("requested_by", sa.String(length=200), nullable=False),
+        sa.Column("agent_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("fence", sa.BigInteger(), nullable=True),
+        sa.Column("description", sa.JSON(), nullable=False),
+        sa.Column("description_hash", sa.String(length=80), nullable=False),
+        sa.Column("identity", sa.String(length=80), nullable=False),
+        sa.Column("receipt", sa.JSON(), nullable=True),
+        sa.Column("log_tail", sa.Text(), nullable=False),
+        sa.Column("requested_at", sa.BigInteger(), nullable=False),
+        sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["agent_id"], ["agents.id"], name=op.f("fk_preparations_agent_id_agents")),
+        sa.ForeignKeyConstraint(
+            ["environment_id"], ["environments.id"], name=op.f("fk_preparations_environment_id_environments")
+        ),
+        sa.ForeignKeyConstraint(["release_id"], ["releases.id"], name=op.f("fk_preparations_release_id_releases")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_preparations")),
+        sa.UniqueConstraint("fence", name=op.f("uq_preparations_fence")),
+    )
+    with op.batch_alter_table("preparations", schema=None) as batch_op:
+        batch_op.create_index("ix_preparations_host", ["host", "phase"], unique=False)
+        batch_op.create_index("ix_preparations_release", ["environment_id", "identity"], unique=False)
+
+    op.create_table(
         "quarantines",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
