@@ -18,7 +18,7 @@ from keepflow.crypto import keys
 from keepflow.tools.http_get import get
 from tests.real.deploying import LABEL, Host, image_tag
 from tests.real.engines import Engine
-from tests.real.load_process import ROOT
+from tests.real.load_process import ROOT, Load
 from tests.real.parts import find, need
 from tests.real.waiting import free_port, wait_until
 
@@ -175,3 +175,16 @@ def test_a_container_replaced_by_hand_is_seen_at_the_next_look_and_restored(host
     assert deployer.deploy(host.order("v1")).outcome == Phase.DONE
     assert host.get() == (200, "marker: v1\n")
     assert deployer.serving(host.service).differences == ()
+
+
+def test_a_rehearsal_is_seen_by_no_visitor_and_the_promote_after_it_is_as_ever(host: Host, tmp_path: Path) -> None:
+    deployer = host.deployer()
+    deployer.deploy(host.order("v1"))
+    with Load(f"http://127.0.0.1:{host.port}/", tmp_path, host_header="shop.example.org") as load:
+        rehearsed = deployer.deploy(host.order("v2", action="rehearse"))
+        visitors = load.finish()
+    assert (rehearsed.outcome, rehearsed.serving) == (Phase.DONE, host.images["v1"])
+    assert (visitors["failed"], [mark["mark"] for mark in visitors["marks"]]) == (0, ["v1"])
+    assert host.containers() == {"blue": "running"}
+    assert deployer.deploy(host.order("v2")).outcome == Phase.DONE
+    assert host.get() == (200, "marker: v2\n")
