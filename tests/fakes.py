@@ -38,6 +38,7 @@ class FakeMaster:
     code_url: str = ""  #: a git server that requests below /git/ are passed on to
     key: PrivateKey = field(default_factory=keys.generate)
     signs_with: PrivateKey | None = None  #: another key than the pinned one, to be somebody else
+    rotations: tuple[dict[str, Any], ...] = ()  #: what `welcome` says of the order keys so far
     url: str = ""
     ahead: float = 0.0  #: seconds its clock, as shown to whoever asks for a proof, is ahead of this machine's
     refuses: messages.Refused | None = None
@@ -157,6 +158,7 @@ class FakeMaster:
                     proof=base64.b64encode(proof).decode(),
                     master_time=time.time_ns() // 1000,
                     heartbeat=self.heartbeat,
+                    rotations=self.rotations,
                     acked_logs={fence: len(self.logs.get(fence, b"")) for fence in hello.running},
                 )
             )

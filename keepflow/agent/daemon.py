@@ -26,6 +26,7 @@ from keepflow.agent.jobs import Jobs, refusal_of
 from keepflow.agent.lanes import Lanes
 from keepflow.agent.link import Link
 from keepflow.agent.logs import Log
+from keepflow.agent.pins import Pins
 from keepflow.agent.reports import Reports
 from keepflow.agent.standing import Standing
 from keepflow.agent.state import State, machine_id
@@ -59,6 +60,7 @@ class Daemon:
         self._broken = False
         self._account = jobs_account(file)
         identity = replace(state.identity(), url=file.master)
+        self._pins = Pins(identity, state.save_identity)
         key = state.key()
         wake = Wake()
         self._clock = Clock()
@@ -90,9 +92,11 @@ class Daemon:
             slots=lambda: host_file.now().jobs,
             refuses=lambda order: refusal_of(order, host_file.now().capabilities, frozenset(self._kinds)),
         )
-        self._deploys = Deploys(state, identity, key.public.key_id, host_file, engine, made, self._reports, self._clock)
+        self._deploys = Deploys(
+            state, self._pins, key.public.key_id, host_file, engine, made, self._reports, self._clock
+        )
         self._link = Link(
-            identity,
+            self._pins,
             key,
             reports=self._reports,
             attempts=self._attempts,

@@ -17,9 +17,10 @@ from keepflow.agent.host_file import HostFile
 from keepflow.agent.images import MadeHere
 from keepflow.agent.logs import Log
 from keepflow.agent.orders import DeployReports, Orders
+from keepflow.agent.pins import Pins
 from keepflow.agent.policy import Facts
 from keepflow.agent.reports import Reports
-from keepflow.agent.state import Identity, State
+from keepflow.agent.state import State
 from keepflow.agent.steering import Standpoint
 from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core.releases import ImageRef
@@ -39,7 +40,7 @@ class Deploys:
     def __init__(
         self,
         state: State,
-        identity: Identity,
+        pins: Pins,
         key_id: str,
         host_file: HostFile,
         engine: Target,
@@ -53,19 +54,19 @@ class Deploys:
                 f"agent.yml: address: {file.address} is not built yet; remove the line: slots get container addresses",
                 code="not-yet",
             )
-        self._identity, self._key_id = identity, key_id
+        self._pins, self._key_id = pins, key_id
         self._host_file, self._made, self._clock = host_file, made, clock
         self._services: tuple[ServiceState, ...] = ()
         self._fences: tuple[int, ...] = ()
         self._recovered = threading.Event()
         self._look = threading.Event()
-        told = DeployReports(state.root / "adopted.json", reports, clock, identity.agent, state.key())
+        told = DeployReports(state.root / "adopted.json", reports, clock, pins.identity.agent, state.key())
         self._told = told
         front = Front(host_file, state.front_root)
         if file.services:
             front.proxy()  # what is wrong with it is said at the start
         self._deployer = Deployer(
-            state.root, identity.agent, engine, front, HostPolicies(host_file), told, str(file.networks)
+            state.root, pins.identity.agent, engine, front, HostPolicies(host_file), told, str(file.networks)
         )
         self._orders = Orders(
             state.directory("orders"),
@@ -98,7 +99,8 @@ class Deploys:
     def steer(self, message: Steer) -> None:
         """Hand a word about a canary to the deployment it is about, when this host obeys it."""
         running = {one.id: self._told.fence(one) for one in self._deployer.journals.open_deployments()}
-        here = Standpoint(self._identity.agent, self._key_id, self._identity.order_keys, self._clock.now(), running)
+        identity, now = self._pins.identity, self._clock.now()
+        here = Standpoint(identity.agent, self._key_id, identity.pinned.for_orders(now), now, running)
         try:
             deployment, wish = steering.understood(message.envelope, here)
         except errors.Refused as error:
@@ -179,13 +181,14 @@ class Deploys:
         )
 
     def _facts(self) -> Facts:
-        journals = self._deployer.journals
+        journals, identity, now = self._deployer.journals, self._pins.identity, self._clock.now()
         return Facts(
-            agent=self._identity.agent,
+            agent=identity.agent,
             key_id=self._key_id,
-            order_keys=self._identity.order_keys,
+            order_keys=identity.pinned.for_orders(now),
+            receipt_keys=identity.pinned.for_receipts,
             file=self._host_file.now(),
-            now=self._clock.now(),
+            now=now,
             known=lambda deployment: journals.find(deployment) is not None,
             highest_fence=journals.highest_fence,
             made_here=lambda image_id: image_id in self._made,

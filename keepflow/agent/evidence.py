@@ -36,7 +36,7 @@ def check(order: DeployOrder, service: Service, master_keys: tuple[PublicKey, ..
 
 
 def _asked_here(order: DeployOrder, service: Service) -> int:
-    """Return what this host's file asks for; a rollback goes to what passed once, even if it was rejected since."""
+    """Return what this host's file asks for; going back to, or keeping, what passed once is never a matter of today."""
     if service.receipts != "required" and not service.receipts_from:
         return EVIDENCE.index("none")
     return EVIDENCE.index("passed" if order.action in ("rollback", "adopt") else "tested")

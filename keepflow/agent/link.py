@@ -22,8 +22,8 @@ from keepflow.agent.attempts import Attempts
 from keepflow.agent.channel import Channel, Wake, dial
 from keepflow.agent.clock import Clock
 from keepflow.agent.logs import Log
+from keepflow.agent.pins import Pins
 from keepflow.agent.reports import Reports
-from keepflow.agent.state import Identity
 from keepflow.agent.waits import Waits
 from keepflow.crypto.keys import PrivateKey
 from keepflow.tools.failpoints import fail
@@ -63,7 +63,7 @@ class Link:
 
     def __init__(
         self,
-        identity: Identity,
+        pins: Pins,
         key: PrivateKey,
         *,
         reports: Reports,
@@ -74,7 +74,7 @@ class Link:
         beat: Callable[[], Heartbeat],
         take: Callable[[Body], None],
     ) -> None:
-        self._identity, self._key = identity, key
+        self._pins, self._key = pins, key
         self._reports, self._attempts, self._clock = reports, attempts, clock
         self._hello, self._beat, self._take = hello, beat, take
         self._wake = wake
@@ -94,7 +94,7 @@ class Link:
                 self._talk()
             except errors.KeepflowError as error:
                 self.trouble = error.message
-                log.warning("no link to the master", url=self._identity.url, code=error.code, reason=error.message)
+                log.warning("no link to the master", url=self._pins.identity.url, code=error.code, reason=error.message)
             finally:
                 self.connected.clear()
             self._wait(self._waits.next())
@@ -119,14 +119,14 @@ class Link:
     # --- one connection -----------------------------------------------------------------------------------------------
 
     def _talk(self) -> None:
-        channel = dial(self._identity.url, self._identity.ca_pem, self._wake)
+        channel = dial(self._pins.identity.url, self._pins.identity.ca_pem, self._wake)
         try:
             self._stale = False
             session = self._shake_hands(channel)
             self.trouble = ""
             self.connected.set()
             self._waits.reset()
-            log.info("linked to the master", url=self._identity.url, agent=self._identity.agent)
+            log.info("linked to the master", url=self._pins.identity.url, agent=self._pins.identity.agent)
             while self._leaving is None and not self._stale:
                 self._turn(session)
             self._bid_farewell(session)
@@ -147,6 +147,7 @@ class Link:
         hello = Hello(key_id=key_id, signature=_base64(signature), nonce=nonce, version=keepflow.__version__)
         channel.send(self._hello(hello).model_dump_json())
         welcome = self._expect(channel, messages.Welcome)
+        self._pins.follow(welcome.rotations)
         self._check_master(welcome, nonce)
         self._clock.heard(welcome.master_time, asked)
         for fence, offset in welcome.acked_logs.items():
@@ -168,14 +169,14 @@ class Link:
         """Make sure that it is the master this agent was joined to, before anything is believed."""
         proof = _unbase64(welcome.proof)
         text = messages.welcome_bytes(nonce, welcome.agent)
-        for key in self._identity.order_keys:
+        for key in self._pins.identity.order_keys:
             try:
                 key.verify(proof, text)
             except errors.BadSignature:
                 continue
-            if welcome.agent != self._identity.agent:
+            if welcome.agent != self._pins.identity.agent:
                 raise errors.BadSignature(
-                    f"the master calls this agent {welcome.agent!r}, not {self._identity.agent!r}"
+                    f"the master calls this agent {welcome.agent!r}, not {self._pins.identity.agent!r}"
                 )
             return
         raise errors.BadSignature("whoever answers there does not hold the order key this agent was joined to")
@@ -245,7 +246,7 @@ class Link:
         self._heed_goodbye(message)
         match message:
             case messages.Send(id=row, body=body):
-                self._take(body)
+                self._put_on_disk(body)
                 session.received.append(row)
             case messages.Reported(number=number):
                 self._reports.confirm(number)
@@ -256,6 +257,15 @@ class Link:
                 self._clock.heard(master_time, session.beat_sent)
             case other:
                 log.warning("the master said something unexpected", type=getattr(other, "type", "unreadable"))
+
+    def _put_on_disk(self, body: Body) -> None:
+        if not isinstance(body, messages.KeyRotated):
+            self._take(body)
+            return
+        try:
+            self._pins.follow([body.envelope])
+        except errors.BadSignature as error:
+            log.warning("a new order key was refused", reason=error.message)
 
     def _heed_goodbye(self, message: messages.FromMaster | None) -> None:
         """Raise when the master says that this link is over, and come back when it said."""

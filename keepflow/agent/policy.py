@@ -35,7 +35,8 @@ class Facts:
 
     agent: str
     key_id: str
-    order_keys: tuple[PublicKey, ...]
+    order_keys: tuple[PublicKey, ...]  #: of the master; whose orders are obeyed now
+    receipt_keys: tuple[PublicKey, ...]  #: of the master; whose receipts count, those it replaced included
     file: AgentFile
     now: int
     known: Callable[[str], bool]  #: deployment id → it was accepted here before
@@ -86,7 +87,7 @@ def check(envelope: Mapping[str, Any], facts: Facts) -> Accepted | Repeated | Re
             return Repeated(order)
         if order.action == "stage" and not service.prestage:
             raise _Refused("no-prestage", f"this host's agent.yml takes no image of {order.service} ahead of a promote")
-        evidence.check(order, service, facts.order_keys)
+        evidence.check(order, service, facts.receipt_keys)
         _fresh(order, facts)
         return Accepted(order, Deployment.of(order))
     except _Refused as refused:

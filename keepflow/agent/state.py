@@ -21,6 +21,7 @@ from pathlib import Path
 from keepflow import errors
 from keepflow.crypto import keys
 from keepflow.crypto.keys import PrivateKey, PublicKey
+from keepflow.crypto.rotation import Former, Pinned
 from keepflow.tools.files import write_atomic
 
 DEFAULT = Path("/var/lib/keepflow/agent")
@@ -35,6 +36,12 @@ class Identity:
     url: str
     order_keys: tuple[PublicKey, ...]
     ca_pem: str = ""
+    former: tuple[Former, ...] = ()  #: keys that were the master's order key before
+
+    @property
+    def pinned(self) -> Pinned:
+        """The master's keys, as they may be used."""
+        return Pinned(self.order_keys, self.former)
 
 
 class State:
@@ -105,6 +112,9 @@ class State:
                 url=str(data["url"]),
                 order_keys=tuple(PublicKey.parse(text) for text in data["order_keys"]),
                 ca_pem=str(data.get("ca_pem", "")),
+                former=tuple(
+                    Former(PublicKey.parse(each["key"]), int(each["until"])) for each in data.get("former_keys", [])
+                ),
             )
         except FileNotFoundError:
             raise errors.UsageError(
@@ -120,6 +130,7 @@ class State:
             "url": identity.url,
             "order_keys": [key.text for key in identity.order_keys],
             "ca_pem": identity.ca_pem,
+            "former_keys": [{"key": former.key.text, "until": former.until} for former in identity.former],
         }
         write_atomic(self.root / "identity.json", json.dumps(data, indent=1).encode(), 0o600)
 

@@ -11,11 +11,11 @@ from keepflow import ports
 from keepflow.config.home import Home
 from keepflow.config.master_settings import MasterSettings
 from keepflow.crypto import keys
-from keepflow.crypto.keys import PrivateKey
 from keepflow.crypto.vault import Vault
 from keepflow.engine import people
 from keepflow.engine.apply import URL
 from keepflow.engine.context import Master
+from keepflow.engine.keyring import KeyRing
 from keepflow.engine.logs import Logs
 from keepflow.engine.mirrors import Mirrors
 from keepflow.engine.running import Engine
@@ -58,14 +58,14 @@ def build(settings: MasterSettings, database: Database, address: str) -> Built:
         for warning in database.check():
             log.warning(warning)
         database.migrate()
-        vault, order_key = _keys(home, database)
+        vault, keyring = _keys(home, database)
         wakes = Wakes()
         master = Master(
             home=home.root,
             database=database,
             writer=Writer(database),
             vault=vault,
-            order_key=order_key,
+            keys=keyring,
             wakes=wakes,
             mirrors=Mirrors(home.root, vault),
             logs=Logs(home.root, database, vault, wakes),
@@ -88,18 +88,18 @@ def _web(master: Master) -> Any:
     return create_web_app(master)
 
 
-def _keys(home: Home, database: Database) -> tuple[Vault, PrivateKey]:
+def _keys(home: Home, database: Database) -> tuple[Vault, KeyRing]:
     """Open the keys, or make them for a database that never had any: a lost key is never replaced by a new one."""
     with database.read() as conn:
         made = stored.get(conn, _KEYS_MADE)
     vault = Vault.open(home.master_key, create=made is None)
     if made is None and not home.order_key.exists():
         keys.generate().save(home.order_key)
-    order_key = PrivateKey.load(home.order_key)
+    keyring = KeyRing.open(home.root, database)
     if made is None:
         with database.writing() as conn, conn.begin():
-            stored.put(conn, _KEYS_MADE, {"order_key": order_key.public.key_id})
-    return vault, order_key
+            stored.put(conn, _KEYS_MADE, {"order_key": keyring.current.public.key_id})
+    return vault, keyring
 
 
 class _PublicUrl:

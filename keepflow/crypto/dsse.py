@@ -38,7 +38,7 @@ def open_(envelope: Mapping[str, Any], payload_type: str, *trusted: PublicKey) -
     signatures = _signatures(envelope)
     if envelope.get("payloadType") != payload_type:
         raise errors.BadSignature(f"the envelope does not hold the expected {payload_type}")
-    payload = _decode(envelope.get("payload"))
+    payload = decode(envelope.get("payload"))
     message = _pre_authentication(payload_type, payload)
     if any(_fits(key, signature, message) for signature in signatures for key in trusted):
         return payload
@@ -78,7 +78,7 @@ def open_to_the_last_byte(envelope: Mapping[str, Any], payload_type: str, known:
 def _spelt_once(text: object, where: str) -> bytes:
     """Decode base64 of which there is no other spelling."""
     try:
-        data = _decode(text)
+        data = decode(text)
     except errors.BadSignature:
         data = b""
     if not data or base64.b64encode(data).decode() != text:
@@ -95,10 +95,11 @@ def _signatures(envelope: Mapping[str, Any]) -> list[bytes]:
     entries = envelope.get("signatures") if isinstance(envelope, Mapping) else None
     if not isinstance(entries, list) or not 0 < len(entries) <= _MOST_SIGNATURES:
         raise errors.BadSignature("the envelope is unsigned or malformed")
-    return [_decode(entry.get("sig") if isinstance(entry, Mapping) else None) for entry in entries]
+    return [decode(entry.get("sig") if isinstance(entry, Mapping) else None) for entry in entries]
 
 
-def _decode(text: object) -> bytes:
+def decode(text: object) -> bytes:
+    """Decode base64 of an envelope; raises BadSignature for anything else."""
     try:
         return base64.b64decode(text, validate=True) if isinstance(text, str) else _malformed()
     except (binascii.Error, ValueError):

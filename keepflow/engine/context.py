@@ -15,6 +15,7 @@ from keepflow.store.database import Database
 from keepflow.store.writer import Writer
 
 if TYPE_CHECKING:
+    from keepflow.engine.keyring import KeyRing
     from keepflow.engine.logs import Logs
     from keepflow.engine.mirrors import Mirrors
 
@@ -27,10 +28,15 @@ class Master:
     database: Database
     writer: Writer
     vault: Vault
-    order_key: PrivateKey
+    keys: KeyRing
     wakes: Wakes
     mirrors: Mirrors
     logs: Logs
     kinds: Mapping[str, ModuleType]
     forges: Mapping[str, ModuleType]
     url: Callable[[], str]
+
+    @property
+    def order_key(self) -> PrivateKey:
+        """The key that orders and receipts are signed with now."""
+        return self.keys.current

@@ -104,6 +104,7 @@ def greet(master: Master, challenge: str, hello: messages.Hello, now: int) -> tu
         protocol=protocol,
         proof=base64.b64encode(proof).decode(),
         master_time=now,
+        rotations=master.keys.chain,
         acked_logs=master.logs.acked(hello.running, agent_id=agent.id).result(10),
     )
     return agent, welcome

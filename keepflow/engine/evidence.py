@@ -124,7 +124,7 @@ def of_release(conn: Connection, master: Master, stored: StoredRelease) -> Known
     if subject is None:
         return Known((), Evidence())
     chosen = _chosen(receipts.of_digest(conn, stored.project_id, subject.digest), stored)
-    trust = Trust((master.order_key.public,))
+    trust = Trust(master.keys.trusted)
     said: list[Build | Result] = []
     for receipt in chosen:
         try:

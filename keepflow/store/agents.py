@@ -129,6 +129,11 @@ def burn_join_token(conn: Connection, token_hash: str, now: int) -> JoinToken | 
     return JoinToken(**row) if row else None
 
 
+def drop_join_tokens(conn: Connection) -> None:
+    """Forget every token that was not used."""
+    conn.execute(delete(join_tokens).where(join_tokens.c.used_at.is_(None)))
+
+
 def drop_old_join_tokens(conn: Connection, before: int) -> None:
     """Forget tokens that expired before this time."""
     conn.execute(delete(join_tokens).where(join_tokens.c.expires_at < before))

@@ -471,6 +471,18 @@ join_tokens = Table(
     _at("used_at"),
 )
 
+# New order keys, each vouched for by the one before; never deleted. Owner: rotations.py
+key_rotations = Table(
+    "key_rotations",
+    metadata,
+    _id(),
+    Column("old_key", String(80), nullable=False, unique=True),
+    Column("new_key", String(80), nullable=False, unique=True),
+    Column("envelope", JSON, nullable=False),
+    Column("made_by", String(200), nullable=False),
+    _at("at", nullable=False),
+)
+
 # What an agent must be told; a row stays until the agent has it on disk. Owner: outgoing.py
 outgoing = Table(
     "outgoing",

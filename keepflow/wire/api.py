@@ -482,6 +482,16 @@ class Preview(Answer):
     stop_first: bool
 
 
+class OrderKey(Answer):
+    """A public key that signs, or once signed, orders and receipts."""
+
+    key: str
+    key_id: str
+    current: bool
+    replaced_at: Moment | None = None
+    replaced_by: str = ""  #: the person who had the next one made
+
+
 class Evidence(Answer):
     """What is proven about a digest: the envelopes as they were signed, and the keys that signed them.
 
@@ -854,6 +864,12 @@ class WhoAmI(Answer):
 
 class Items(Answer):
     """Base of short lists that come whole."""
+
+
+class OrderKeys(Items):
+    """A list of order keys, the one in use first."""
+
+    items: list[OrderKey]
 
 
 class Projects(Items):

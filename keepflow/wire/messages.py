@@ -74,6 +74,7 @@ class Welcome(Message):
     master_time: Whole
     heartbeat: float = HEARTBEAT_SECONDS
     acked_logs: dict[int, int] = Field(default_factory=dict)  #: fence → bytes the master holds safely
+    rotations: tuple[dict[str, Any], ...] = ()  #: every new order key so far, oldest first (`crypto.rotation`)
 
 
 class Refused(Message):
@@ -174,7 +175,15 @@ class Steer(Message):
     envelope: dict[str, Any]
 
 
-Body = Annotated[RunJob | StopJob | Deploy | Steer, Field(discriminator="type")]
+class KeyRotated(Message):
+    """The order key has changed; the envelope inside says to which, under the old key's signature and the new one's."""
+
+    type: Literal["key-rotated"] = "key-rotated"
+    fence: Whole = 0
+    envelope: dict[str, Any]
+
+
+Body = Annotated[RunJob | StopJob | Deploy | Steer | KeyRotated, Field(discriminator="type")]
 
 
 class Send(Message):

@@ -53,6 +53,7 @@ class Court:
             agent="prod-1",
             key_id=self.agent_key.public.key_id,
             order_keys=(self.order_key.public,),
+            receipt_keys=(self.order_key.public,),
             file=self.file,
             now=self.now,
             known=lambda deployment: deployment in self.known,

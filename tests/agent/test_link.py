@@ -14,10 +14,12 @@ from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.channel import Wake
 from keepflow.agent.clock import Clock
 from keepflow.agent.link import WINDOW, Link
+from keepflow.agent.pins import Pins
 from keepflow.agent.reports import Reports
 from keepflow.agent.state import Identity
 from keepflow.agent.waits import Waits
-from keepflow.crypto import keys
+from keepflow.core import deploys
+from keepflow.crypto import dsse, keys, rotation
 from keepflow.crypto.keys import PrivateKey
 from keepflow.errors import OutOfSpace
 from keepflow.wire import messages
@@ -35,6 +37,7 @@ class End:
     name: str = "build-1"
     key: PrivateKey = field(default_factory=keys.generate)
     taken: list[messages.Body] = field(default_factory=list)
+    saved: list[Identity] = field(default_factory=list)
     full: bool = False
     ca_pem: str = ""
     link: Link | None = None
@@ -51,8 +54,9 @@ class End:
     def start(self) -> None:
         """Dial in and keep the link."""
         identity = Identity(self.name, self.master.url, (self.master.key.public,), self.ca_pem)
+        self.pins = Pins(identity, self.saved.append)
         self.link = Link(
-            identity,
+            self.pins,
             self.key,
             reports=self.reports,
             attempts=self.attempts,
@@ -207,6 +211,52 @@ def test_a_master_with_another_key_is_told_nothing(master: FakeMaster, end: End)
     assert not master.heartbeats
     master.signs_with = None
     wait_until(lambda: master.reports, 20, "the report, once it is the right master")
+
+
+def test_an_agent_that_was_away_follows_every_new_key_its_master_made_since(master: FakeMaster, end: End) -> None:
+    second, third = keys.generate(), keys.generate()
+    master.rotations = (rotation.seal(master.key, second, 5), rotation.seal(second, third, 9))
+    master.signs_with = third
+    end.reports.append(started(1))
+    end.start()
+    linked(master)
+    wait_until(lambda: master.reports, 20, "the report")
+    assert end.saved[-1].order_keys == (third.public,)
+    assert [former.key for former in end.saved[-1].former] == [master.key.public, second.public]
+
+
+def test_a_new_key_that_the_old_one_did_not_sign_leads_nobody_away(master: FakeMaster, end: End) -> None:
+    theirs, other = keys.generate(), keys.generate()
+    forged = rotation.seal(theirs, other, 5)
+    payload = deploys.canonical({"version": 1, "old": master.key.public.text, "new": theirs.public.text, "at": 5})
+    claimed = dsse.seal(payload, rotation.PAYLOAD_TYPE, theirs)
+    end.start()
+    linked(master)
+    beats = len(master.heartbeats)
+    for chain in ((forged,), (claimed,), ({"payload": "x"},)):
+        seen = len(master.hellos)
+        master.rotations, master.signs_with = chain, theirs
+        master.cut()
+        wait_until(lambda seen=seen: len(master.hellos) >= seen + 2, 20, "two more tries")
+    assert len(master.heartbeats) == beats
+    assert end.pins.identity.order_keys == (master.key.public,)
+    assert end.saved == []
+
+
+def test_a_new_key_reaches_a_linked_agent_and_is_on_its_disk_before_it_is_confirmed(
+    master: FakeMaster, end: End
+) -> None:
+    end.start()
+    linked(master)
+    new = keys.generate()
+    master.send(messages.KeyRotated(envelope=rotation.seal(master.key, new, 5)))
+    wait_until(lambda: not master.outgoing, 20, "the confirmation")
+    assert end.saved[-1].order_keys == (new.public,)
+    master.send(messages.KeyRotated(envelope=rotation.seal(keys.generate(), keys.generate(), 6)))
+    master.send(messages.KeyRotated(envelope={"payload": "x"}))
+    wait_until(lambda: not master.outgoing, 20, "the confirmation of what leads nowhere")
+    assert end.pins.identity.order_keys == (new.public,)
+    assert end.taken == []
 
 
 def test_a_master_that_gives_another_name_is_not_believed(master: FakeMaster, end: End) -> None:

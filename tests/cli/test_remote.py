@@ -294,3 +294,18 @@ def test_an_interrupt_while_following_only_detaches(keepflow: Keepflow, monkeypa
     said = keepflow("logs", "keepwork#6", "-f")
     assert (said.code, "keepflow cancel keepwork#6" in said.err) == (130, True)
     assert keepflow("show", "keepwork#6", "-o", "json").json["state"] == "running"
+
+
+def test_the_order_key_is_listed_and_replaced(keepflow: Keepflow) -> None:
+    [before] = keepflow("keys", "ls", "-o", "json").json["items"]
+    refused = keepflow("keys", "rotate")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    after = keepflow("keys", "rotate", "--yes", "-o", "json")
+    assert [each["key"] for each in after.json["items"]][1:] == [before["key"]]
+    assert "back up" in after.err
+    table = keepflow("keys", "ls").out.splitlines()
+    assert table[1].split()[1:3] == ["in", "use"]
+    assert before["key"] in table[2]
+    digest = str(pushed("b").digest)
+    assert keepflow("verify", digest, "-P", "keepwork").code == 0
+    assert keepflow("verify", digest, "-P", "keepwork", "--key", before["key"]).code == 0

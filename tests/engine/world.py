@@ -13,6 +13,7 @@ from keepflow.crypto import keys
 from keepflow.crypto.vault import Vault
 from keepflow.engine import deciding, enrol, intake, reports, sending
 from keepflow.engine.context import Master
+from keepflow.engine.keyring import KeyRing
 from keepflow.engine.logs import Logs
 from keepflow.engine.mirrors import Mirrors
 from keepflow.engine.wakes import Wakes
@@ -49,7 +50,7 @@ def open_master(home: Path, url: str | None = None) -> Master:
         database=database,
         writer=Writer(database),
         vault=vault,
-        order_key=keys.PrivateKey.load(key_file),
+        keys=KeyRing.open(home, database),
         wakes=wakes,
         mirrors=Mirrors(home, vault),
         logs=Logs(home, database, vault, wakes),

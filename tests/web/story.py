@@ -19,6 +19,7 @@ from keepflow.engine import apply, deploying, dispatch, enrol, reports, signin
 from keepflow.engine import people as rules
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
+from keepflow.engine.keyring import KeyRing
 from keepflow.engine.logs import Logs
 from keepflow.engine.mirrors import Mirrors
 from keepflow.engine.wakes import Wakes
@@ -58,7 +59,7 @@ def open_master(home: Path, url: str = "http://localhost") -> Iterator[Master]:
             database=database,
             writer=writer,
             vault=vault,
-            order_key=keys.PrivateKey.load(home / "order.key"),
+            keys=KeyRing.open(home, database),
             wakes=wakes,
             mirrors=Mirrors(home, vault),
             logs=logs,

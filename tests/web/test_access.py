@@ -100,6 +100,8 @@ VERB_OF = {
     "api.open_gate": "promote",
     "api.list_break_glass": "see",
     "api.acknowledge": "acknowledge",
+    "api.order_keys": "enter",
+    "api.rotate_order_key": "administer",
     "api.whoami": "enter",
     "api.users": "administer",
     "api.add_user": "administer",

@@ -23,7 +23,7 @@ def evidence(conn: Connection, master: Master, project: Project, digest: str) ->
     proofs = [receipt.envelope for receipt in receipts.of_digest(conn, project.id, digest)]
     orders = deployments.ordered(conn, project.id, digest, _ORDERS)
     used = {signature["keyid"] for envelope in (*proofs, *orders) for signature in envelope["signatures"]}
-    keys = [key.text for key in (master.order_key.public,) if key.key_id in used]
+    keys = [key.text for key in master.keys.trusted if key.key_id in used]
     return api.Evidence(digest=digest, keys=keys, receipts=proofs, orders=orders)
 
 

@@ -10,6 +10,7 @@ from keepflow.web.api import (
     delivery,
     drift,
     evidence,
+    keys,
     people,
     quarantine,
     rehearsals,
@@ -33,6 +34,7 @@ SUBJECTS: tuple[Endpoints, ...] = (
     drift.endpoints,
     evidence.endpoints,
     rules.endpoints,
+    keys.endpoints,
     people.endpoints,
 )
 

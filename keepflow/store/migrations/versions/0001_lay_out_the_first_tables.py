@@ -79,6 +79,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_join_tokens")),
     )
     op.create_table(
+        "key_rotations",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("old_key", sa.String(length=80), nullable=False),
+        sa.Column("new_key", sa.String(length=80), nullable=False),
+        sa.Column("envelope", sa.JSON(), nullable=False),
+        sa.Column("made_by", sa.String(length=200), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_key_rotations")),
+        sa.UniqueConstraint("new_key", name=op.f("uq_key_rotations_new_key")),
+        sa.UniqueConstraint("old_key", name=op.f("uq_key_rotations_old_key")),
+    )
+    op.create_table(
         "projects",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("name", sa.String(length=40), nullable=False),
