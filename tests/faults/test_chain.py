@@ -245,6 +245,26 @@ def test_f03_an_answer_lost_on_the_way_starts_nothing_twice(chain: Chain) -> Non
     assert chain.times_begun(run) == (1, 1)
 
 
+def test_f07_a_rollback_typed_on_the_host_and_killed_is_ended_by_the_agent_and_told(chain: Chain) -> None:
+    world = chain.world
+    before = world.doors["production"].marker()
+    killed = {**world.keepflow.env, "KEEPFLOW_FAILPOINTS": "switch.after=kill"}
+    world.host.cut()
+    try:
+        typed = world.host.run(str(world.keepflow.program), "agent", "rollback", "keepwork", env=killed)
+        assert typed.returncode == -signal.SIGKILL, typed.stderr
+        chain.ended_on_the_host()
+        assert f"marker: {before}" not in chain.page()
+    finally:
+        world.host.mend()
+    after = world.doors["production"].marker()
+    assert after not in ("", before)
+    serves = world.doors["production"].version()["commit"]
+    wait_until(
+        lambda: world.master.environment("production")["serving"]["sha"] == serves, 60, "the master hearing of it"
+    )
+
+
 # --- the registry, the engine, nginx ----------------------------------------------------------------------------------
 
 
