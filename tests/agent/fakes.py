@@ -171,6 +171,7 @@ class FakeTarget:
 
     def stop(self, container_id: str, grace: float) -> None:
         """Stop its server."""
+        self.ping()
         found = self._find(container_id)
         if found is None:
             return

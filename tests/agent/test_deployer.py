@@ -636,6 +636,25 @@ def test_an_outcome_that_was_written_but_not_told_is_told(host: Host, killed_at:
     assert [name for name, _ in host.told.outcomes] == [lost.id]
 
 
+def test_f10_an_engine_that_is_down_while_the_old_one_is_put_away_leaves_it_for_later(host: Host) -> None:
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+
+    class Falls(Told):
+        def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
+            host.target.down = phase == Phase.DRAINING
+
+    deployer.reporter = Falls()
+    lost = order(V2)
+    outcome = deployer.deploy(lost)
+    assert (outcome.outcome, outcome.serving) == (Phase.UNKNOWN, V2)
+    assert "the old one is not put away yet" in outcome.sentence
+    host.target.down = False
+    (settled,) = host.deployer().recover()
+    assert (settled.outcome, settled.serving) == (Phase.DONE, V2)
+    assert host.running() == {"green": V2}
+
+
 def test_f07_an_engine_that_is_down_at_start_decides_nothing(host: Host, killed_at: Any) -> None:
     host.deployer().deploy(order(V1))
     killed_at("deploy.gating")
