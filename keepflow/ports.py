@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,9 @@ class ImageFacts:
     size: int = 0  #: bytes
 
 
+_ENDED_BY_SIGTERM = 128 + signal.SIGTERM
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerFacts:
     """A container as the engine sees it now."""
@@ -143,6 +147,11 @@ class ContainerFacts:
     address: str | None
     labels: Mapping[str, str]
     pid: int = 0
+
+    @property
+    def asked_to_end(self) -> bool:
+        """Say whether it ended by a SIGTERM: a person stopped it, or the engine was restarted."""
+        return not self.running and self.exit_code == _ENDED_BY_SIGTERM
 
 
 class Target(Protocol):

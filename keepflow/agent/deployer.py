@@ -375,6 +375,18 @@ def _pick_up(scene: Scene) -> None:
         raise DeployFailed("the agent was started again before the switch", code="agent-restarted")
     scene.receipt.slot = plan.new
     scene.start_probing(pause=False)
+    try:
+        _gate_again(scene, plan)
+    except DeployFailed as error:
+        if error.code != "exited":
+            raise
+        sentence = f"{error.message}; nobody saw it end"  # a reboot may have ended it, so the release is not blamed
+        raise DeployFailed(sentence, code="ended-unseen", log_tail=error.log_tail) from error
+    rollout.settle(scene)
+
+
+def _gate_again(scene: Scene, plan: Plan) -> None:
+    """See that a container which already served still does."""
     Gate(
         scene.target,
         plan.container,
@@ -383,4 +395,3 @@ def _pick_up(scene: Scene) -> None:
         scene.deployment.container.health,
         fresh=False,
     ).wait()
-    rollout.settle(scene)

@@ -46,7 +46,8 @@ class Gate:
     def wait(self) -> Evidence:
         """Return after `successes` passes in a row.
 
-        Raises DeployFailed `exited`, `restarting`, `out-of-memory`, `gone` or `unhealthy`, with the last log lines.
+        Raises DeployFailed `exited`, `stopped-outside`, `restarting`, `out-of-memory`, `gone` or `unhealthy`, with the
+        last log lines.
         """
         began = time.monotonic()
         deadline = began + self._health.within
@@ -98,6 +99,8 @@ class Gate:
             self._restarts = facts.restarts
         if facts.restarts > self._restarts:
             raise self._failed("restarting", "it ended and was started again")
+        if facts.asked_to_end:
+            raise self._failed("stopped-outside", "it was stopped by a person, or by a restart of the engine")
         if not facts.running:
             raise self._failed("exited", f"it ended with exit code {facts.exit_code}")
         return facts

@@ -78,6 +78,10 @@ def still_good(scene: Scene) -> ContainerFacts:
         raise DeployFailed("the new container is gone", code="gone")
     if facts.oom_killed:
         raise DeployFailed("the new container was killed for want of memory", code="out-of-memory")
+    if facts.asked_to_end:
+        raise DeployFailed(
+            "the new container was stopped by a person, or by a restart of the engine", code="stopped-outside"
+        )
     if not facts.running or (facts.restarts and not plan.reused):
         raise DeployFailed("the new container ended while visitors came", code="died-after-switch")
     return facts

@@ -191,9 +191,9 @@ class FakeTarget:
         """List containers by labels."""
         return [one.facts for one in self.containers.values() if labels.items() <= one.facts.labels.items()]
 
-    def crash(self, name: str) -> None:
-        """Let a container die by itself."""
-        self._end(self.containers[name], 139)
+    def crash(self, name: str, code: int = 139) -> None:
+        """Let a container die by itself, or by a signal whose exit code is given."""
+        self._end(self.containers[name], code)
 
     def close(self) -> None:
         """End every server."""

@@ -123,3 +123,16 @@ def test_a_container_that_ends_while_it_is_asked_is_noticed(app: Any) -> None:
     with pytest.raises(DeployFailed) as failed:
         waiting.wait()
     assert failed.value.code == "exited"
+
+
+def test_a_container_that_was_asked_to_end_is_no_fault_of_the_release(app: Any) -> None:
+    waiting, target = gate(app, health=Health(within=30.0, interval=0.02))
+
+    def stop() -> int:
+        target.crash("kf-shop-main-blue", 143)
+        return 500
+
+    app.statuses = itertools.chain([stop], itertools.repeat(500))
+    with pytest.raises(DeployFailed, match="by a restart of the engine") as failed:
+        waiting.wait()
+    assert failed.value.code == "stopped-outside"

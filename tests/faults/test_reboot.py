@@ -48,7 +48,7 @@ def test_f09_a_reboot_right_after_the_flag_ends_with_the_old_release(host: Host)
     host.nginx().stop()
     host.engine.docker("start", slots(host)[0])
     (outcome,) = host.deployer().recover()
-    assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "exited")
+    assert (outcome.outcome, outcome.code) == (Phase.REVERTED, "ended-unseen")
     assert host.get() == (200, "marker: v1\n")
 
 
