@@ -45,6 +45,7 @@ class Story:
     policy: dict[str, Any] = field(default_factory=dict)
     declared: tuple[tuple[str, str], ...] = ()
     crowded: bool = False  #: the idle slot still runs the release before
+    action: str = "deploy"
     adopts: bool = False  #: somebody sent visitors back by hand, and that is to be what serves
 
 
@@ -56,6 +57,7 @@ STORIES = {
     "stop-first that ends": Story({"strategy": Strategy.STOP_FIRST, "env": {"MODE": "exit"}}, declared=PAGE),
     "into a slot that is still hot": Story(crowded=True),
     "adopted": Story(adopts=True),
+    "rehearsed": Story(action="rehearse"),
     "with a canary": Story({"canary": (50,), "canary_hold": 1}),
     "with another port": Story({"port": 9000, "env": {"PORT": "9000"}}, declared=RELOADED),
 }
@@ -88,6 +90,7 @@ CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
     "stop-first that ends": {Phase.REVERTED: _around("start-old")},
     "into a slot that is still hot": {Phase.FAILED: _around("clear")},
     "adopted": {Phase.DONE: _around("adopt")},
+    "rehearsed": {Phase.FAILED: _around("remove-rehearsed")},
     "with a canary": {Phase.FAILED: ("deploy.canary", "canary.before"), Phase.REVERTED: ("canary.after",)},
     "with another port": {Phase.FAILED: _around("reload")},
 }  # fmt: skip
@@ -146,7 +149,7 @@ class Place:
             self.serving = self.next()
         by_hand = self.back_by_hand() if story.adopts else None
         self.visitors.seen()
-        lost = by_hand or host.order(self.next(), **{"health": QUICK, **story.container})
+        lost = by_hand or host.order(self.next(), action=story.action, **{"health": QUICK, **story.container})
         assert host.die(point, lost, **story.policy) == KILLED, f"{point} was not reached"
         if second:
             self.counts["second kills"] += host.die(second, None, **story.policy) == KILLED
