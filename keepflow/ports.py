@@ -234,6 +234,11 @@ class Site:
     certificate: str = ""  #: path, when this proxy ends TLS
     certificate_key: str = ""
 
+    @property
+    def bypass_path(self) -> str:
+        """The path that gives a visitor the cookie to look behind the maintenance page."""
+        return f"/__keepflow/bypass/{self.bypass_token}"
+
 
 @dataclass(frozen=True, slots=True)
 class Traffic:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keepflow.agent import adopting, inventory, rehearsing, rolling_back, rollout
+from keepflow.agent import adopting, inventory, maintenance, rehearsing, rolling_back, rollout
 from keepflow.agent.canary import Wishes
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
@@ -189,6 +189,21 @@ class Deployer:
         self._policy(service)
         here = self._instance(service, instance)
         return inventory.look(service, instance, here.history(), here.staged(), self.target)
+
+    def maintenance(self, service: str, instance: str = "main", *, up: bool) -> tuple[bool, str]:
+        """Put the maintenance page up or take it down; return whether that changed anything, and the bypass link.
+
+        Raises Refused `instance-busy` while a deployment is under way, which puts its own page up and takes it down.
+        """
+        self._policy(service)
+        here = self._instance(service, instance).claim(self.patience)
+        try:
+            if self.journals.is_open(service, instance):
+                raise Refused(f"a deployment of {service}/{instance} has not settled yet", code="unsettled")
+            site = self._site(here)
+            return maintenance.put(self.proxy, site, up=up), maintenance.bypass_link(site)
+        finally:
+            here.release()
 
     def _take_on(self, service: str, name: str, wanted: Callable[[Instance], Deployment]) -> Accepted:
         """Hold the instance, ask only then what is wanted (a deployment that just ended counts), and journal it."""

@@ -79,6 +79,12 @@ def make_plan(scene: Scene) -> Plan:
     """Look at flags and containers and decide who follows whom; raises DeployFailed `foreign-container`."""
     history = scene.instance.history()
     state = scene.proxy.state(scene.site)
+    if state is not None and state.slot and state.maintenance:
+        raise DeployFailed(
+            "a person put the maintenance page up, and a deployment would take it down: "
+            f"keepflow agent maintenance {scene.deployment.service} off",
+            code="maintenance-page",
+        )
     if state is None and history.slot:  # somebody removed the flags; who served last serves on
         state = Traffic(history.slot)
         scene.proxy.switch(scene.site, state)

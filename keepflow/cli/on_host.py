@@ -1,4 +1,4 @@
-"""`keepflow agent history, rollback`: going back on the host itself, when nobody else may be there to ask."""
+"""`keepflow agent history, rollback, maintenance`: what a person does on the host, when nobody else may be there."""
 
 from __future__ import annotations
 
@@ -43,6 +43,25 @@ def rollback(service: str, to: str, instance: str, config: Path, root: Path) -> 
     if not State(root).holder():
         say("the agent does not run; the master hears of this when it does")
     return 0 if outcome.outcome == Phase.DONE else DeployFailed.exit_code
+
+
+@agent.command()
+@click.argument("service")
+@click.argument("wish", type=click.Choice(["on", "off"]))
+@_instance
+@CONFIG
+@STATE
+def maintenance(service: str, wish: str, instance: str, config: Path, root: Path) -> None:
+    """Show visitors the maintenance page; prints a link that lets a browser look behind it for a day."""
+    deployer = _deployer(config, root)
+    _known(deployer, service)
+    changed, link = deployer.maintenance(service, instance, up=wish == "on")
+    if wish == "off":
+        return say("visitors see the application" + ("" if changed else "; the page was down already"))
+    say("visitors see the maintenance page" + ("" if changed else "; it was up already"))
+    say("whoever opens this link looks behind it (it sets a cookie):")
+    click.echo(link)
+    return None
 
 
 @agent.command()

@@ -49,6 +49,7 @@ def render(site: Site, flags: Path, pages: Path, visits: Path, other_logs: Seque
         "green": _slot_address("green", site.green),
         "probe_token": _matching("probe_token", _TOKEN, site.probe_token),
         "bypass_token": _matching("bypass_token", _TOKEN, site.bypass_token),
+        "bypass_path": site.bypass_path,
         "certificate": _path("certificate", site.certificate) if site.certificate else "",
         "certificate_key": _path("certificate_key", site.certificate_key) if site.certificate else "",
         "flags": _path("flags", str(flags)),

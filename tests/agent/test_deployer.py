@@ -276,6 +276,34 @@ def test_a_new_one_that_dies_while_watched_is_put_back(host: Host) -> None:
     assert host.running() == {"blue": V1}
 
 
+def test_the_page_a_person_put_up_is_taken_down_by_nobody_else(host: Host) -> None:
+    deployer = host.deployer()
+    with pytest.raises(errors.Refused) as refused:
+        deployer.maintenance("shop", up=True)
+    assert refused.value.code == "nothing-behind"
+    deployer.deploy(order(V1))
+    changed, link = deployer.maintenance("shop", up=True)
+    assert (changed, deployer.maintenance("shop", up=True)[0]) == (True, False)
+    assert link.startswith("http://localhost/__keepflow/bypass/")
+    outcome = deployer.deploy(order(V2))
+    assert (outcome.outcome, outcome.code) == (Phase.FAILED, "maintenance-page")
+    assert host.state() == Traffic("blue", maintenance=True)
+    deployer.tend()
+    assert host.state() == Traffic("blue", maintenance=True)
+    deployer.maintenance("shop", up=False)
+    assert host.state() == Traffic("blue")
+    assert deployer.deploy(order(V2)).outcome == Phase.DONE
+
+
+def test_the_page_waits_for_a_deployment_that_is_under_way(host: Host) -> None:
+    deployer = host.deployer()
+    accepted = deployer.accept(order(V1))
+    with pytest.raises(errors.Refused) as refused:
+        host.deployer().maintenance("shop", up=True)
+    assert refused.value.code == "instance-busy"
+    deployer.carry_out(accepted)
+
+
 class Visited(NoProxy):
     """A proxy whose record of visitors is what the test says; `states` is every traffic it was switched to."""
 

@@ -87,6 +87,29 @@ def containers(host: Host) -> set[str]:
     return set(host.engine.docker("ps", "--all", "--quiet", "--filter", f"name=kf-{host.service}-main").split())
 
 
+def test_a_person_puts_the_maintenance_page_up_and_looks_behind_it(host: Host) -> None:
+    deployer = host.deployer()
+    assert typed(host, "maintenance", "on").returncode == 7, "nothing to look at behind it yet"
+    deployer.deploy(host.order("v1"))
+    done = typed(host, "maintenance", "on")
+    assert done.returncode == 0, done.stderr
+    link = done.stdout.strip()
+    assert link.startswith(f"http://shop.example.org:{host.port}/__keepflow/bypass/")
+    assert host.get()[0] == 503
+    named = {"Host": "shop.example.org"}
+    answer = get("127.0.0.1", host.port, "/" + link.split("/", 3)[3], named, timeout=5)
+    assert (answer.status, answer.headers["location"]) == (302, "/")
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    behind = get("127.0.0.1", host.port, "/", {**named, "Cookie": cookie}, timeout=5)
+    assert behind.body == b"marker: v1\n"
+    refused = deployer.deploy(host.order("v2"))
+    assert (refused.outcome, refused.code) == (Phase.FAILED, "maintenance-page")
+    assert host.get()[0] == 503, "the page a person put up stays up"
+    assert typed(host, "maintenance", "off").returncode == 0
+    assert host.get() == (200, "marker: v1\n")
+    assert deployer.deploy(host.order("v2")).outcome == Phase.DONE
+
+
 def test_a_rollback_typed_in_the_middle_of_a_deploy_waits_for_its_end(host: Host) -> None:
     deployer = host.deployer(hot=60.0, watch=3.0)
     deployer.deploy(host.order("v1"))
