@@ -106,6 +106,18 @@ def test_a_master_that_dies_on_the_way_starts_with_the_key_its_agents_were_told(
     assert not (world.home / "home" / keyring.NEXT).exists()
 
 
+def test_a_master_that_dies_once_the_key_is_in_its_place_starts_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = world.master.order_key.public
+    monkeypatch.setenv(VARIABLE, "keys.installed=raise")
+    with pytest.raises(Injected):
+        rotate(world)
+    monkeypatch.delenv(VARIABLE)
+    assert reopened(world).current.public != old
+    assert not (world.home / "home" / keyring.NEXT).exists()
+
+
 def test_a_try_that_failed_does_not_stand_in_the_way_of_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "keys.written=raise")
     with pytest.raises(Injected):

@@ -105,18 +105,6 @@ MORE: dict[str, dict[Phase, tuple[str, ...]]] = {
     "into a slot that is still hot": {Phase.FAILED: ("create.after",), Phase.DONE: ("switch.after", "stop-old.after")},
     "with another port": {Phase.FAILED: ("start.after",), Phase.DONE: ("switch.after", "stop-old.before")},
 }
-#: Failpoints that other suites hit, by the test that does.
-ELSEWHERE = {
-    "store.before-commit": "tests/store/test_crash.py",
-    "store.after-commit": "tests/store/test_crash.py",
-    "link.turn": "tests/agent/test_supervision.py",
-    "bootstrap.uploaded": "tests/real/test_bootstrap.py",
-    "bootstrap.installed": "tests/real/test_bootstrap.py",
-    "bootstrap.joined": "tests/real/test_bootstrap.py",
-    "order.kept": "tests/faults/test_chain.py",
-    "order.accepted": "tests/faults/test_chain.py",
-    "order.answered": "tests/faults/test_chain.py",
-}
 #: Where a process that takes a deployment up can be killed in its turn.
 SECOND = (
     "deploy.proving", "deploy.draining", "deploy.outcome", "flags.after-rename",
@@ -125,11 +113,12 @@ SECOND = (
 
 
 def test_every_failpoint_of_the_product_has_its_case() -> None:
-    """A case fails when its process is not killed at its place, so what is listed is hit."""
+    """A case fails when its process is not killed at its place, so what is listed is hit; others are another test's."""
     listed = {point for ends in CASES.values() for group in ends.values() for point in group}
-    assert listed | set(ELSEWHERE) == points()
-    for point, where in ELSEWHERE.items():
-        assert point in Path(where).read_text()
+    assert listed - points() == set(), "these are in the code no more"
+    here = Path(__file__)
+    tests = [path.read_text() for path in here.parent.parent.glob("**/test_*.py") if path != here]
+    assert {point for point in points() - listed if not any(f'"{point}' in text for text in tests)} == set()
 
 
 class Place:
