@@ -165,7 +165,7 @@ def test_an_order_that_waited_in_the_backup_is_asked_for_and_never_given_a_new_d
     assert agent.orders() == []
 
 
-def test_it_is_settled_once(world: World, deployed: PlayedAgent, tmp_path: Path, again: Any) -> None:  # noqa: ARG001
+def test_it_is_settled_once(world: World, deployed: PlayedAgent, tmp_path: Path, again: Any) -> None:  # noqa: ARG001 - it was deployed before the backup
     found = again(take(world, tmp_path / "b"), key_of(world))
     project = found.find_project("keepwork")
     push(found, project, world.home / "keepwork.git", TEXT, "later")
