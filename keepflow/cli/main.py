@@ -65,6 +65,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "unlock": Verb("rules:unlock", "Let deployments through again."),
         "acknowledge": Verb("rules:acknowledge", "Follow up a deployment outside the rules."),
         "deploys": Verb("delivery:deploys", "List the deployments of an environment."),
+        "countersign": Verb("countersign:countersign", "Sign how a release was built with a key of your own."),
         "verify": Verb("verify:verify", "Check the evidence of a release, offline."),
     },
     "People": {

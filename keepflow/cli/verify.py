@@ -60,10 +60,8 @@ def verify(
     content = _content(what, project)
     if save is not None:
         save.write_bytes(content)
-    evidence = _evidence(content)
-    keys = _keys(evidence, trusted)
-    records = [*_check(evidence, keys)]
-    _spare_keys(evidence, keys, trusted)
+    evidence = read_evidence(content)
+    records = examine(evidence, trusted)
     wrong = [record for record in records if record.field]
     why = _lacking(records)
     if form == "json":
@@ -99,8 +97,16 @@ def _read(path: Path) -> bytes:
         return file.read(_LARGEST + 1)
 
 
-def _evidence(content: bytes) -> api.Evidence:
-    """Read the file, which can be written in one way only."""
+def examine(evidence: api.Evidence, trusted: tuple[str, ...] = ()) -> list[Record]:
+    """Check every record; raises BadReceipt for what is wrong with the keys that came with it."""
+    keys = _keys(evidence, trusted)
+    records = [*_check(evidence, keys)]
+    _spare_keys(evidence, keys, trusted)
+    return records
+
+
+def read_evidence(content: bytes) -> api.Evidence:
+    """Read a file, which can be written in one way only; raises UsageError `unreadable` and BadReceipt."""
     content = content.removesuffix(b"\n")
     try:
         evidence = api.Evidence.model_validate_json(content)

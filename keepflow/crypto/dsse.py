@@ -30,6 +30,13 @@ def seal(payload: bytes, payload_type: str, *keys: PrivateKey) -> dict[str, Any]
     }
 
 
+def countersign(envelope: Mapping[str, Any], key: PrivateKey) -> dict[str, Any]:
+    """Return the envelope with one signature more; who does so has read it."""
+    message = _pre_authentication(envelope["payloadType"], decode(envelope["payload"]))
+    own = {"keyid": key.public.key_id, "sig": base64.b64encode(key.sign(message)).decode()}
+    return {**envelope, "signatures": [*envelope["signatures"], own]}
+
+
 def open_(envelope: Mapping[str, Any], payload_type: str, *trusted: PublicKey) -> bytes:
     """Return the payload of an envelope that at least one trusted key signed.
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
 from keepflow.core import receipts as statements
 from keepflow.core.evidence import Evidence
 from keepflow.core.receipts import Base, Build, Result, Subject
+from keepflow.crypto import dsse
 from keepflow.crypto import receipts as signed
+from keepflow.crypto.keys import PublicKey
 from keepflow.crypto.receipts import Trust
 from keepflow.engine.context import Master
-from keepflow.errors import BadReceipt
+from keepflow.errors import BadReceipt, NotFound, Refused
 from keepflow.store import environments, events, jobs, projects, receipts, releases, runs
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
@@ -107,6 +110,54 @@ def add_test_result(
         data={"kind": "test-result", "digest": subject.digest, "passed": passed},
     )
     return receipt
+
+
+def countersign(
+    tx: Tx, master: Master, project: Project, digest: str, envelope: dict[str, Any], key: PublicKey, by: str, now: int
+) -> None:
+    """Keep a provenance of ours that somebody else's key signed, too; orders carry it from then on.
+
+    Raises BadReceipt when anything in it is not ours or not signed by that key; NotFound, and Refused `signed-already`.
+    """
+    known = {each.key_id: each for each in (*keys_of(tx.conn, master, project, digest), key)}
+    payload = dsse.open_to_the_last_byte(envelope, statements.PAYLOAD_TYPE, known)
+    ours = [
+        receipt
+        for receipt in receipts.of_digest(tx.conn, project.id, digest)
+        if receipt.kind == "provenance" and dsse.decode(receipt.envelope["payload"]) == payload
+    ]
+    if not ours:
+        raise NotFound(f"no run of {project.name} said this of {digest[:19]}", code="no-receipt")
+    signers = {signature["keyid"] for signature in envelope["signatures"]}
+    if not signers & {each.key_id for each in master.keys.trusted} or key.key_id not in signers:
+        raise BadReceipt("signatures: one of this master and one of the named key are needed", field="signatures")
+    if any(receipt.witness == key.text for receipt in ours) or key in master.keys.trusted:
+        raise Refused(f"key {key.key_id} signed this already", code="signed-already")
+    receipts.add(
+        tx.conn,
+        project_id=project.id,
+        release_id=ours[0].release_id,
+        repository=ours[0].repository,
+        digest=digest,
+        kind="provenance",
+        made_by=by,
+        by_person=True,
+        witness=key.text,
+        envelope=envelope,
+        now=now,
+    )
+    data = {"kind": "countersigned", "digest": digest, "key": key.key_id}
+    events.add(tx, now, "receipt-made", actor=by, project_id=project.id, data=data)
+
+
+def _witnesses(conn: Connection, project: Project, digest: str) -> list[PublicKey]:
+    found = receipts.of_digest(conn, project.id, digest)
+    return [PublicKey.parse(receipt.witness) for receipt in found if receipt.witness]
+
+
+def keys_of(conn: Connection, master: Master, project: Project, digest: str) -> list[PublicKey]:
+    """List the public keys that may have signed what is known of a digest."""
+    return list(dict.fromkeys((*master.keys.trusted, *_witnesses(conn, project, digest))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class StoredReceipt:
     passed: bool | None
     made_by: str
     by_person: bool
+    witness: str | None
     envelope: dict[str, Any]
     at: int
 
@@ -42,6 +43,7 @@ def add(
     now: int,
     passed: bool | None = None,
     by_person: bool = False,
+    witness: str | None = None,
 ) -> int:
     """Add a receipt and return its id."""
     row = {
@@ -53,6 +55,7 @@ def add(
         "passed": passed,
         "made_by": made_by[:200],
         "by_person": by_person,
+        "witness": witness,
         "envelope": envelope,
         "at": now,
     }

@@ -250,6 +250,7 @@ receipts = Table(
     Column("passed", Boolean),  # of a test result
     Column("made_by", String(200), nullable=False),  # a person, or the run as `project#number`
     Column("by_person", Boolean, nullable=False),
+    Column("witness", String(80)),  # public key, not the master's, that signed it, too
     Column("envelope", JSON, nullable=False),  # DSSE, as it is given out
     _at("at", nullable=False),
     Index("ix_receipts_digest", "project_id", "digest", "id"),

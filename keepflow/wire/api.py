@@ -541,6 +541,13 @@ class Rehearsal(Request):
     key: str | None = Field(default=None, min_length=8, max_length=40, pattern=r"^[0-9A-Za-z-]+$")
 
 
+class Countersigned(Request):
+    """A provenance of the master's with the signature of a key that it does not hold, and that key."""
+
+    envelope: dict[str, Any]
+    key: str = Field(max_length=80)
+
+
 class PreviewQuery(Request):
     """What would be promoted: a run number or a digest; `rollback` says that it may be older than what serves."""
 

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepflow.cli.main import run
-from keepflow.crypto import keys
+from keepflow.core.receipts import Build, Subject
+from keepflow.crypto import keys, receipts
+from keepflow.crypto.receipts import Trust
 from keepflow.wire import api
 from tests.agent.orders import NOW, Court
 from tests.agent.proofs import DIGEST, built, judged, promote
@@ -27,12 +29,12 @@ PROOFS = [built(COURT), judged(COURT), judged(COURT, person="ann")]
 ORDER = COURT.sign(promote(COURT, *PROOFS))
 
 
-def file(receipts: list[dict[str, Any]] = PROOFS, orders: list[dict[str, Any]] | None = None, **more: Any) -> bytes:
+def file(proofs: list[dict[str, Any]] = PROOFS, orders: list[dict[str, Any]] | None = None, **more: Any) -> bytes:
     """Return an evidence file as a master writes it."""
     facts: dict[str, Any] = {
         "digest": DIGEST,
         "keys": [COURT.order_key.public.text],
-        "receipts": receipts,
+        "receipts": proofs,
         "orders": [ORDER] if orders is None else orders,
     }
     return api.Evidence(**{**facts, **more}).model_dump_json().encode()
@@ -140,7 +142,7 @@ def test_only_the_keys_that_were_given_count(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("receipts", "says"),
+    ("proofs", "says"),
     [
         ([], "no receipt says how"),
         ([PROOFS[0]], "no receipt says that this digest passed"),
@@ -148,9 +150,9 @@ def test_only_the_keys_that_were_given_count(place: Path) -> None:
     ],
 )
 def test_what_fits_but_did_not_pass_has_an_exit_code_of_its_own(
-    place: Path, receipts: list[dict[str, Any]], says: str
+    place: Path, proofs: list[dict[str, Any]], says: str
 ) -> None:
-    code, _out, err = verify(place, file(receipts))
+    code, _out, err = verify(place, file(proofs))
     assert (code, says in err) == (7, True)
 
 
@@ -172,3 +174,30 @@ def test_the_evidence_of_a_release_comes_from_the_master_and_is_checked_without_
     assert (said.code, "✓ receipt 2: passed in keepwork/test" in said.out) == (0, True)
     assert keepflow("verify", str(saved)).code == 0
     assert keepflow("verify", "sha256:" + "9" * 64, "-P", "keepwork").code == 1
+
+
+def test_a_key_of_ones_own_vouches_for_a_build_and_a_host_that_asks_for_it_takes_it(
+    keepflow: Keepflow, tmp_path: Path
+) -> None:
+    digest, key = str(pushed("a").digest), tmp_path / "witness.pem"
+    made = keepflow("countersign", digest, "-P", "keepwork", "--key", str(key), "--new-key")
+    assert made.code == 0, made.err
+    witness = keys.PublicKey.parse(made.out.strip())
+    assert key.stat().st_mode & 0o777 == 0o600
+    saved = tmp_path / "saved.json"
+    checked = keepflow("verify", digest, "-P", "keepwork", "--save", str(saved))
+    assert checked.code == 0, checked.err
+    evidence = api.Evidence.model_validate_json(saved.read_bytes())
+    assert witness.text in evidence.keys
+    master = keys.PublicKey.parse(evidence.keys[0])
+    subject = Subject(pushed("a").repository, digest)
+    trust = Trust((master,), (witness,))
+    witnessed = [each for each in evidence.receipts if len(each["signatures"]) == 2]
+    assert isinstance(receipts.read(witnessed[0], subject, trust), Build)
+    again = keepflow("countersign", digest, "-P", "keepwork", "--key", str(key))
+    assert (again.code, "signed everything already" in again.err) == (0, True)
+    second = keepflow("countersign", digest, "-P", "keepwork", "--key", str(tmp_path / "two.pem"), "--new-key")
+    assert second.code == 0, second.err
+    assert keepflow("verify", digest, "-P", "keepwork").code == 0
+    taken = keepflow("countersign", digest, "-P", "keepwork", "--key", str(key), "--new-key")
+    assert (taken.code, "never overwritten" in taken.err) == (2, True)

@@ -11,7 +11,7 @@ from sqlalchemy import delete, update
 from keepflow import errors
 from keepflow.core.marks import Verdict
 from keepflow.core.receipts import Build, Result, Subject
-from keepflow.crypto import dsse
+from keepflow.crypto import dsse, keys
 from keepflow.crypto import receipts as signed
 from keepflow.crypto.receipts import Trust
 from keepflow.engine import apply, evidence, marks, promoting
@@ -272,3 +272,52 @@ def test_a_digest_of_the_same_name_in_another_repository_proves_nothing_here(
     world.call(lambda tx: tx.conn.execute(other))
     with pytest.raises(errors.Refused, match="no receipt says which run built this digest"):
         promote(world)
+
+
+WITNESS, STRANGER = keys.generate(), keys.generate()
+
+
+def countersign(world: World, project: Project, envelope: dict[str, Any], key: keys.PrivateKey = WITNESS) -> None:
+    """Bring a receipt that somebody else signed, too."""
+    world.call(
+        lambda tx: evidence.countersign(tx, world.master, project, DIGEST, envelope, key.public, "cy", world.tick())
+    )
+
+
+def test_a_build_that_a_witness_signed_goes_into_orders_instead_of_the_masters_own(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    deployed(world, place)
+    agent = production(world, place[0])
+    [provenance, _tested] = found(world, place[0])
+    countersign(world, place[0], dsse.countersign(provenance.envelope, WITNESS))
+    promote(world)
+    [sent] = agent.orders()
+    order = DeployOrder.model_validate_json(dsse.open_(sent.envelope, PAYLOAD_TYPE, world.master.order_key.public))
+    trust = Trust((world.master.order_key.public,), (WITNESS.public,))
+    assert isinstance(signed.read(order.receipts[0], SUBJECT, trust), Build)
+    with pytest.raises(errors.Refused):
+        countersign(world, place[0], dsse.countersign(provenance.envelope, WITNESS))
+
+
+def test_nothing_is_kept_that_the_master_did_not_say_or_the_witness_did_not_sign(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    deployed(world, place)
+    [provenance, tested] = found(world, place[0])
+    ours = provenance.envelope
+    wrong = [
+        ours,
+        dsse.countersign(ours, STRANGER),
+        dsse.countersign(tested.envelope, WITNESS),
+        {**dsse.countersign(ours, WITNESS), "signatures": dsse.countersign(ours, WITNESS)["signatures"][1:]},
+        {**dsse.countersign(ours, WITNESS), "payload": tested.envelope["payload"]},
+        dsse.seal(b"{}", ours["payloadType"], world.master.order_key, WITNESS),
+        {},
+    ]
+    for envelope in wrong:
+        with pytest.raises((errors.BadReceipt, errors.NotFound)):
+            countersign(world, place[0], envelope)
+    with pytest.raises(errors.Refused):
+        countersign(world, place[0], ours, world.master.order_key)
+    assert len(found(world, place[0])) == 2

@@ -93,6 +93,7 @@ VERB_OF = {
     "api.quarantine": "see",
     "api.lift_quarantine": "promote",
     "api.receipts": "see",
+    "api.countersign_receipt": "promote",
     "api.list_marks": "see",
     "api.add_mark": "tested",
     "api.lock": "lock",

@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from keepflow.core.releases import is_digest
 from keepflow.core.text import one_line
+from keepflow.engine import evidence as evidence_of
 from keepflow.engine.context import Master
 from keepflow.errors import NotFound
 from keepflow.store import deployments, receipts, releases
@@ -23,7 +24,7 @@ def evidence(conn: Connection, master: Master, project: Project, digest: str) ->
     proofs = [receipt.envelope for receipt in receipts.of_digest(conn, project.id, digest)]
     orders = deployments.ordered(conn, project.id, digest, _ORDERS)
     used = {signature["keyid"] for envelope in (*proofs, *orders) for signature in envelope["signatures"]}
-    keys = [key.text for key in master.keys.trusted if key.key_id in used]
+    keys = [key.text for key in evidence_of.keys_of(conn, master, project, digest) if key.key_id in used]
     return api.Evidence(digest=digest, keys=keys, receipts=proofs, orders=orders)
 
 

@@ -371,6 +371,7 @@ def upgrade() -> None:
         sa.Column("passed", sa.Boolean(), nullable=True),
         sa.Column("made_by", sa.String(length=200), nullable=False),
         sa.Column("by_person", sa.Boolean(), nullable=False),
+        sa.Column("witness", sa.String(length=80), nullable=True),
         sa.Column("envelope", sa.JSON(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_receipts_project_id_projects")),
