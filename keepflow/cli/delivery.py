@@ -28,6 +28,8 @@ def environments(project: str | None, form: str) -> None:
     rows = [row for place in found["items"] for row in _rows(name, place)]
     output.print_table(("ENVIRONMENT", "STATE", "DIGEST", "RUN", "COMMIT", "SINCE", "BY", "AGENT", "MESSAGE"), rows)
     for place in found["items"]:
+        if place["serving"]:
+            say(f"{place['name']}: rollback: {place['rollback']['sentence']}")
         if place["drift"]:
             say(f"{place['name']}: drift: {place['drift']}")
         for host in place["hosts"]:
