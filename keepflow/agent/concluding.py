@@ -45,7 +45,8 @@ def _remember(scene: Scene) -> None:
         history = replace(
             history, retired=plan.old_container, retired_until=receipt.kept_hot_until, retired_grace=plan.old_grace
         )
-    scene.instance.save_history(history)
+    watched = scene.visitors().new
+    scene.instance.save_history(replace(history, requests=watched.requests, errors=watched.errors))
 
 
 def _drop_unneeded(scene: Scene) -> None:

@@ -115,6 +115,8 @@ class History:
     retired: str | None = None  #: container kept running for a rollback
     retired_until: int = 0  #: UTC microseconds
     retired_grace: float = 30.0
+    requests: int = 0  #: of visitors to the serving release while it was watched
+    errors: int = 0  #: those of them that failed
 
     def after(self, served: Served, slot: str, keep: int) -> History:
         """Return the history once `served` serves in `slot`; at most `keep` releases are remembered."""

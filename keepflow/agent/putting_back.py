@@ -48,7 +48,8 @@ def put_back(scene: Scene, code: str, sentence: str, log_tail: str = "") -> Outc
     serving = _serving_or_none(scene)
     if touched:
         return Outcome(Phase.REVERTED, code, f"{sentence}; put back: {_named(serving)} serves", serving, {}, log_tail)
-    untouched = f"{_named(serving)} was not touched" if serving else "nothing served before"
+    nothing = "nothing served before" if scene.plan else "nothing was touched"
+    untouched = f"{_named(serving)} was not touched" if serving else nothing
     return Outcome(Phase.FAILED, code, f"{sentence}; {untouched}", serving, {}, log_tail)
 
 

@@ -13,7 +13,7 @@ from keepflow.agent.instances import Instance
 from keepflow.agent.journal import Journal
 from keepflow.agent.networks import SlotNetwork
 from keepflow.agent.probing import Prober
-from keepflow.agent.visitors import Limits, Visitors
+from keepflow.agent.visitors import Limits, Tally, Visitors
 from keepflow.core import names
 from keepflow.core.states import PHASE_ORDER, Phase
 from keepflow.errors import OutOfSpace
@@ -202,7 +202,10 @@ class Scene:
         """Return how visitors fare, from the plan on."""
         if self._visitors is None:
             limits = Limits(self.policy.errors, self.policy.enough)
-            self._visitors = Visitors(self.proxy, self.site, self.known_plan().new, limits)
+            history, plan = self.instance.history(), self.known_plan()
+            same = history.slot == plan.served
+            before = Tally(history.requests, history.errors) if same else Tally()
+            self._visitors = Visitors(self.proxy, self.site, plan.new, limits, before)
         return self._visitors
 
     def stop_probing(self) -> None:

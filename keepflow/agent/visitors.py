@@ -44,8 +44,10 @@ class Limits:
 class Visitors:
     """Reads on in the proxy's record and judges; what came before this process was born is in the record, too."""
 
-    def __init__(self, proxy: Proxy, site: Site, new: str, limits: Limits) -> None:
+    def __init__(self, proxy: Proxy, site: Site, new: str, limits: Limits, before: Tally | None = None) -> None:
+        """`before` is how the old release did when it was the new one: the minutes before a switch may be quiet."""
         self.old, self.new = Tally(), Tally()
+        self._before = before or Tally()
         self._proxy, self._site, self._slot, self._limits = proxy, site, new, limits
         self._position = 0
         self._recent: deque[tuple[float, bool]] = deque()
@@ -54,11 +56,13 @@ class Visitors:
         """Read on and say, in a sentence, what is wrong with how visitors fare; None while nothing is."""
         self._read_on()
         recent = self._last_ones()
-        allowed = self._usual() + self._limits.errors
+        usual = self._usual()
+        # A handful of requests says little, so those that are missing count as good ones.
+        allowed = usual.errors / max(usual.requests, self._limits.enough) + self._limits.errors
         for tally in (self.new, recent):
             if tally.requests >= self._limits.enough and tally.errors / tally.requests > allowed:
                 return (
-                    f"{tally} requests of visitors failed in the new release, and {self.old} in the old one; "
+                    f"{tally} requests of visitors failed in the new release, and {self._usual()} in the old one; "
                     f"more than {100 * allowed:.3g} % is not allowed"
                 )
         return None
@@ -82,6 +86,5 @@ class Visitors:
             self._recent.popleft()
         return Tally(len(self._recent), sum(failed for _, failed in self._recent))
 
-    def _usual(self) -> float:
-        """Return the old slot's share of failures; a handful of requests says little, so missing ones count as good."""
-        return self.old.errors / max(self.old.requests, self._limits.enough)
+    def _usual(self) -> Tally:
+        return Tally(self.old.requests + self._before.requests, self.old.errors + self._before.errors)

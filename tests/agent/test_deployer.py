@@ -338,6 +338,17 @@ def test_visitors_are_counted_from_before_the_new_one_starts_until_it_has_passed
     }
 
 
+def test_what_a_release_did_when_it_was_new_is_the_measure_of_the_next(host: Host) -> None:
+    first, deployer = host.deployer(errors=0.5), host.deployer()
+    first.proxy = deployer.proxy = proxy = Visited(host.root / "sw", [])
+    usual = [Visit(1.0, 500 if number % 5 == 0 else 200, "blue", "blue") for number in range(50)]
+    proxy.record = usual
+    first.deploy(order(V1))
+    assert (deployer.history("shop").requests, deployer.history("shop").errors) == (50, 10)
+    proxy.record = [replace(visit, meant="green", by="green") for visit in usual]
+    assert deployer.deploy(order(V2)).outcome == Phase.DONE, "as bad as ever is no reason to go back"
+
+
 def test_a_release_in_which_visitors_fail_is_put_back_though_its_probes_are_well(host: Host) -> None:
     deployer = host.deployer(watch=10.0)
     deployer.proxy = Visited(host.root / "sw", [])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from keepflow.agent.visitors import Limits, Visitors
+from keepflow.agent.visitors import Limits, Tally, Visitors
 from keepflow.ports import Site, Visit
 from keepflow.proxies.none import NoProxy
 
@@ -83,6 +83,15 @@ def test_a_storm_after_a_long_calm_is_seen_before_the_calm_is_outweighed() -> No
 
 def test_old_errors_of_the_old_slot_do_not_weigh_on_the_new_one() -> None:
     assert judged(given(50, 50, "blue"), given(50, 0, "green")) is None
+
+
+def test_a_site_that_always_failed_a_little_is_measured_by_what_it_did_when_it_was_new() -> None:
+    record = Recorded([*given(3, 0, "blue"), *given(100, 12, "green")])
+    assert Visitors(record, SITE, "green", Limits()).trouble() is not None
+    assert Visitors(record, SITE, "green", Limits(), Tally(1000, 100)).trouble() is None
+    sentence = Visitors(record, SITE, "green", Limits(), Tally(1000, 10)).trouble()
+    assert sentence is not None
+    assert "10 of 1003 (0.997 %) in the old one" in sentence
 
 
 def test_the_limits_are_the_hosts() -> None:
