@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -321,3 +322,25 @@ def test_deploy_f03_asked_again_long_after_the_order_was_void_it_still_tells_how
     host.court.now += 3600 * 1_000_000
     host.take(message)
     assert [answer.accepted for answer in host.told(DeployAnswer, message.deployment)] == [True, True]
+
+
+def test_a_rollback_typed_on_the_host_is_reported_whole_with_who_typed_it(host: Host) -> None:
+    first = host.message()
+    host.take(first)
+    host.take(host.message(V2))
+    host.deployer.tells = False  # what the person's own process cannot do
+    host.deployer.carry_out(host.deployer.accept_rollback("shop", "main", "", "host:ann"))
+    host.deployer.tells = True
+    assert host.deployer.settle_open() != []
+    bodies = [messages.Report.model_validate_json(text).body for _, text in host.reports.after(0, 1000)]
+    [told] = [body for body in bodies if isinstance(body, messages.HostRollback)]
+    assert (told.by, told.service, told.image_id, told.outcome, told.serving) == ("host:ann", "shop", V1, "done", V1)
+    assert told.description == first_description(first)
+    assert set(told.receipt["phases"]) >= {"accepted", "gating", "switching"}
+    assert told.asked_at <= told.at
+    assert not [body for body in bodies if isinstance(body, DeployPhase) and body.deployment == told.deployment]
+
+
+def first_description(message: Deploy) -> object:
+    """Return the description inside an order."""
+    return json.loads(base64.b64decode(message.envelope["payload"]))["description"]

@@ -20,7 +20,7 @@ from tests.real.demo.telling import Teller
 from tests.real.demo.world import World
 from tests.real.waiting import wait_until
 
-_ROUNDS = 10
+_ROUNDS = 7
 _PLACE = f"/projects/{PROJECT}/environments/production"
 
 
