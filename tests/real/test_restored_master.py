@@ -66,12 +66,8 @@ def test_what_was_pushed_since_is_found_and_built_by_itself(world: World, since:
     assert world.master.ended(run["number"])["state"] == "succeeded"
 
 
-def test_it_delivers_again_and_no_agent_takes_its_numbers_for_old_ones(
-    world: World,
-    story: Story,
-    restored: None,
-    since: Live,
-) -> None:
+@pytest.mark.usefixtures("restored")
+def test_it_delivers_again_and_no_agent_takes_its_numbers_for_old_ones(world: World, story: Story, since: Live) -> None:
     newest = story.tested()
     assert newest.run > since.run + 900, "run numbers that may have been given out are skipped"
     live = story.promote(newest)
