@@ -12,6 +12,7 @@ from types import FrameType
 from tests.real.demo.claims import Claims
 from tests.real.demo.story import Released, Story
 from tests.real.demo.telling import Teller
+from tests.real.demo.trust import Trust
 from tests.real.demo.world import World
 
 
@@ -54,19 +55,41 @@ def _tell(world: World, teller: Teller, check: bool) -> None:
     teller.took("push_to_test", released.test.seconds)
     teller.took("promote", released.production.seconds)
     teller.took("master_ready", world.seconds["master_ready"])
-    if check:
-        _check(Claims(world, teller, story), released)
+    claims = Claims(world, teller, story) if check else None
+    if claims:
+        _check_release(claims, released)
+    _tell_trust(world, teller, story, claims)
+    if claims:
+        _check_the_rest(claims)
     else:
         teller.text(_INVITATION.format(world=world, story=story, program=world.keepflow.program.parent))
         while True:
             signal.pause()
 
 
-def _check(claims: Claims, released: Released) -> None:
+def _tell_trust(world: World, teller: Teller, story: Story, claims: Claims | None) -> None:
+    """Verify, promote what turns out bad, go back; what is claimed of it is checked where it just happened."""
+    trust = Trust(world, teller, story)
+    kept = trust.verify(world.directory)
+    bad = trust.bad_release()
+    if claims:
+        claims.evidence(kept)
+        claims.put_back(bad)
+    back = trust.roll_back()
+    if claims:
+        claims.serves(back)
+    teller.took("bad_release_put_back", bad.seconds)
+    teller.took("rollback", back.seconds)
+
+
+def _check_release(claims: Claims, released: Released) -> None:
     for live in (released.dev, released.test, released.production):
         claims.serves(live)
     claims.same_digest(released.test, released.production)
     claims.no_way_in()
+
+
+def _check_the_rest(claims: Claims) -> None:
     for environment in ("dev", "test", "production"):
         claims.switches_without_loss(environment)
     claims.log_streams()

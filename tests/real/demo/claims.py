@@ -12,6 +12,7 @@ from tests.real.demo.hostility import push_hostile
 from tests.real.demo.processes import memory
 from tests.real.demo.story import Live, Story
 from tests.real.demo.telling import Teller
+from tests.real.demo.trust import PutBack
 from tests.real.demo.world import World
 from tests.real.engines import Engine
 from tests.real.hosts import Load
@@ -99,6 +100,30 @@ class Claims:
         self._teller.claim(f"run {live.run} succeeded", run["state"] == "succeeded", run["reason"])
         self._teller.took(f"{environment}_under_load", live.seconds)
         return live
+
+    def evidence(self, kept: Path) -> None:
+        """What proves a release can be checked without the master, and one changed letter is named."""
+        forged = kept.with_name("forged.json")
+        text = kept.read_text()
+        payload = text.index('"payload"') + 40
+        forged.write_text(text[:payload] + ("A" if text[payload] != "A" else "B") + text[payload + 1 :])
+        told = self._world.keepflow.attempt("verify", str(forged))
+        self._teller.claim("evidence with one letter changed is refused", told.returncode == 4, told)
+        self._teller.text(f"{'':10}· {(told.stderr or told.stdout).strip().splitlines()[-1][:150]}")
+
+    def put_back(self, bad: PutBack) -> None:
+        """A release that fails its visitors is gone again at once, and does not come back by itself."""
+        world, told = self._world, bad.deployment
+        self._teller.claim("the bad release was reverted", told["phase"] == "reverted", told["reason"])
+        visits = bad.visits
+        kept = not visits.wrong and visits.asked > 20
+        self._teller.claim(f"{visits.asked} visitors meanwhile, all answered", kept, visits.wrong[:5])
+        self._teller.count("visitors_of_bad_release", visits.asked)
+        last = "no visitor number 21 was foreseen"
+        self._teller.claim("the last lines of its log are kept", last in told["log_tail"], told["log_tail"][-300:])
+        again = world.promote(bad.tested.run)
+        named = again.returncode != 0 and "quarantine" in again.stderr
+        self._teller.claim("the same release is not promoted again", named, again)
 
     def log_streams(self) -> None:
         """`keepflow logs -f`, begun while a run is under way, shows all of its log and ends with it."""
