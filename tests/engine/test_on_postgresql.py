@@ -10,10 +10,11 @@ import pytest
 
 from keepflow import errors
 from keepflow.core.states import State
-from keepflow.store import counters, events
+from keepflow.engine import deciding
+from keepflow.store import counters, deliveries, events
 from keepflow.wire import messages
 from tests.engine.test_dispatch import flow, push
-from tests.engine.world import World
+from tests.engine.world import SCRIPT, World
 from tests.store.clusters import cluster, fresh_database
 
 pytestmark = pytest.mark.real
@@ -66,3 +67,24 @@ def test_f15_a_connection_that_breaks_loses_nothing_acknowledged_and_the_next_on
         acknowledged = max(acknowledged, world.call(lambda tx: counters.next_value(tx.conn, "n")))
     assert acknowledged >= 20
     assert world.call(lambda tx: counters.next_value(tx.conn, "n")) == acknowledged + 1
+
+
+def test_deliveries_that_come_together_are_decided_together(world: World) -> None:
+    project, repository = world.project()
+    text = SCRIPT.replace("steps", "concurrency: latest\n    steps")
+    shas = [world.push(project, repository, {".keepflow.yml": text, "n": str(n)}) for n in range(3)]
+    ids = [world.deliver(project, world.pushed(sha)) for sha in shas]
+    with world.read() as conn:
+        assert deliveries.refs_waiting(conn, project.id) == ["refs/heads/dev"]
+        assert deliveries.unhandled_ids(conn, project.id, "refs/heads/dev", 9) == ids
+    assert deciding.handle(world.master, ids, world.tick()) is None
+    runs = world.runs()
+    assert [(run.sha, run.state) for run in runs] == [
+        (shas[0], State.SUPERSEDED),
+        (shas[1], State.SUPERSEDED),
+        (shas[2], State.WAITING),
+    ]
+    assert [run.superseded_by for run in runs] == [runs[2].id, runs[2].id, None]
+    assert all(world.delivery(one).handled for one in ids)
+    with world.read() as conn:
+        assert events.broken_at(conn) is None
