@@ -239,7 +239,7 @@ class Deployer:
         """Keep a deployment for later; what is known of it is told once, until it settles."""
         self._patience[scene.deployment.id] = time.monotonic() + _UNSETTLED_PAUSE
         told = scene.journal.last("unknown")
-        if told is None or told["sentence"] != outcome.sentence:
+        if self.tells and (told is None or told["sentence"] != outcome.sentence):
             with suppress(OutOfSpace):
                 scene.write("unknown", sentence=outcome.sentence)
                 self.reporter.finished(scene.deployment, outcome)
@@ -251,6 +251,9 @@ class Deployer:
             if journal.outcome is None:
                 journal.append("outcome", outcome=outcome.to_json())
             fail("deploy.outcome")
+            if not self.tells:
+                journal.end()
+                return
             self.reporter.finished(deployment, outcome)
             fail("deploy.told")
         except OutOfSpace as error:
@@ -259,10 +262,7 @@ class Deployer:
             journal.end()
             return
         self._untold.pop(deployment.id, None)
-        if self.tells:
-            self.journals.close(journal)
-        else:
-            journal.end()
+        self.journals.close(journal)
 
     def _resume(self, accepted: Accepted) -> Outcome:
         """Bring a journal that another process left to its end; truth is flags and containers, then the journal."""
