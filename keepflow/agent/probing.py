@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from keepflow.ports import Proxy, Site
 _QUICK = 0.02  #: seconds between two probes around a switch
 _SLOW = 0.25  #: and while nothing is about to change
 _UNAVAILABLE = 503
+_KEPT = 100  #: newest probes that can be looked at
+_MOST_TIMES = 20_000  #: times that are kept for the quantiles; a canary may be held for a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ class Prober:
         self._path = path
         self._timeout = timeout
         self._every = _QUICK
-        self._samples: list[Sample] = []
+        self._newest: deque[Sample] = deque(maxlen=_KEPT)
+        self._sent = self._failed = self._paused = 0
+        self._times: list[float] = []  #: milliseconds of the probes that did not fail
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"probe {site.service}/{site.instance}", daemon=True)
         self._thread.start()
@@ -61,31 +66,36 @@ class Prober:
         self._every = _SLOW
 
     def since(self, moment: float) -> list[Sample]:
-        """Return the probes sent at or after a monotonic moment, oldest first."""
-        found = []
-        for sample in reversed(self._samples):
-            if sample.sent < moment:
-                break
-            found.append(sample)
-        return found[::-1]
+        """Return the newest probes, as far as they were sent at or after a monotonic moment, oldest first."""
+        return [sample for sample in list(self._newest) if sample.sent >= moment]
 
     def stop(self) -> dict[str, Any]:
         """End, and return the counts for the receipt; times in milliseconds. May be called again."""
         self._over.set()
         self._thread.join()
-        times = sorted(sample.seconds * 1000 for sample in self._samples if not sample.failed)
+        times = sorted(self._times)
         return {
-            "sent": len(self._samples),
-            "failed": sum(sample.failed for sample in self._samples),
-            "maintenance": sum(sample.paused for sample in self._samples),
+            "sent": self._sent,
+            "failed": self._failed,
+            "maintenance": self._paused,
             "p50_ms": _quantile(times, 0.50),
             "p99_ms": _quantile(times, 0.99),
         }
 
     def _run(self) -> None:
         while not self._over.is_set():
-            self._samples.append(self._probe())
+            self._count(self._probe())
             self._over.wait(self._every)
+
+    def _count(self, sample: Sample) -> None:
+        self._newest.append(sample)
+        self._sent += 1
+        self._failed += sample.failed
+        self._paused += sample.paused
+        if not sample.failed:
+            self._times.append(sample.seconds * 1000)
+            if len(self._times) > _MOST_TIMES:
+                self._times = self._times[::2]
 
     def _probe(self) -> Sample:
         expected_before = self.pause

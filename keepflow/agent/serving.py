@@ -8,7 +8,7 @@ from keepflow.agent.drift import answering, is_ours
 from keepflow.agent.instances import History, Served
 from keepflow.core import names
 from keepflow.errors import DeployFailed
-from keepflow.ports import Proxy, Site, Target
+from keepflow.ports import Proxy, Site, Target, Traffic
 
 _PROBE_SECONDS = 2.0
 
@@ -35,7 +35,7 @@ def look(policy: ServicePolicy, history: History, site: Site, target: Target, pr
             differences=differences,
         )
     remembered = history.current if history.slot == state.slot else None
-    answers = facts.running and _answers(proxy, site, state.slot, remembered)
+    answers = facts.running and _answers(proxy, site, state, remembered)
     obeyed = not answers or proxy.sees_flags(site)
     return Serving(
         service=site.service,
@@ -68,10 +68,10 @@ def _note(*, paused: bool, running: bool, answers: bool, obeyed: bool) -> str:
     return ""
 
 
-def _answers(proxy: Proxy, site: Site, slot: str, served: Served | None) -> bool:
+def _answers(proxy: Proxy, site: Site, state: Traffic, served: Served | None) -> bool:
     path = served.container.health.path if served else "/"
     try:
-        answer = proxy.probe(site, path, _PROBE_SECONDS)
+        answer = proxy.probe(site, path, _PROBE_SECONDS, state.slot if state.canary else None)
     except DeployFailed:
         return False
-    return answer.slot == slot and answer.status < 500
+    return answer.slot == state.slot and answer.status < 500

@@ -25,6 +25,7 @@ class HostNginx:
         self.program = program
         self._reload = tuple(reload) or (program, "-s", "reload")
         self._main = main
+        self._log: tuple[str, ...] | None = None  #: what this nginx does about logs when nobody says anything
 
     def place(self, name: str) -> Path:
         """Return where the file of a site lies."""
@@ -73,11 +74,19 @@ class HostNginx:
 
     def other_logs(self) -> tuple[str, ...]:
         """Return what the main file says about access logs, or what nginx does when it says nothing."""
-        found = access_logs(self._main_file().read_text(errors="replace"))
+        try:
+            found = access_logs(self._main_file().read_text(errors="replace"))
+        except OSError:  # `test` says what is wrong with the main file
+            return ()
         if not found:
-            match = _LOG_PATH.search(processes.run([self.program, "-V"], timeout=30).stderr)
-            return (f"access_log {match[1].decode()} combined;",) if match else ()
+            return self._default_log()
         return () if "access_log off;" in found else found
+
+    def _default_log(self) -> tuple[str, ...]:
+        if self._log is None:
+            match = _LOG_PATH.search(processes.run([self.program, "-V"], timeout=30).stderr)
+            self._log = (f"access_log {match[1].decode()} combined;",) if match else ()
+        return self._log
 
     def complaints(self) -> str:
         """Where the host's nginx writes is the host's own affair."""
