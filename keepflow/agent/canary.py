@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass, field
 
 from keepflow.agent.scene import Scene
-from keepflow.agent.watching import looks
+from keepflow.agent.watching import ask_visitors, looks
 from keepflow.core import canary
 from keepflow.core.states import Phase
 from keepflow.errors import DeployFailed
@@ -78,12 +78,11 @@ def _step(scene: Scene, percent: int, wishes: Wishes) -> None:
                 scene.say(canary.sentence(percent, f"held by {wish.by}"))
         if over or (not held and time.monotonic() - began >= seconds):
             break
-    visitors = scene.visitors()
-    visitors.trouble()
+    ask_visitors(scene)
     scene.receipt.canary.append(
         {
             "percent": percent,
             "seconds": round(time.monotonic() - began, 3),
-            "visitors": asdict(visitors.new),
+            "visitors": asdict(scene.visitors().new),
         }
     )
