@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from keepflow.agent.state import State
+from keepflow.crypto import keys, rotation
 from keepflow.executors.shell import started_at
 from keepflow.wire import messages
 from tests.agent.processes import AgentProcess, job, number_in
@@ -210,3 +212,25 @@ def test_heartbeats_say_what_is_held(make_agent: MakeAgent, master: FakeMaster, 
     assert beat.running == (5,)
     assert beat.free_bytes
     assert abs(beat.at - time.time_ns() // 1000) < 5_000_000
+
+
+def test_a_new_order_key_outlives_the_agent_and_nobody_joins_anew(
+    master: FakeMaster, make_agent: MakeAgent, sha: str
+) -> None:
+    agent = make_agent()
+    agent.start()
+    second, third = keys.generate(), keys.generate()
+    master.rotations = (rotation.seal(master.key, second, 1),)
+    master.send(messages.KeyRotated(envelope=master.rotations[0]))
+    wait_until(lambda: not master.outgoing, 20, "the confirmation")
+    master.signs_with = second
+    agent.kill()
+    master.rotations = (*master.rotations, rotation.seal(second, third, 2))
+    master.signs_with = third
+    agent.start()
+    master.send(job(1, sha, ["echo still here"]))
+    assert finished(master, 1).state == "succeeded"
+    identity = State(agent.state).identity()
+    assert identity.order_keys == (third.public,)
+    assert [former.key for former in identity.former] == [master.key.public, second.public]
+    assert identity.pinned.for_orders(rotation.GRACE + 3) == (third.public,)
