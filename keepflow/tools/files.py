@@ -41,6 +41,15 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, replace: bool = 
         raise
 
 
+def write_unsynced(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put `data` at `path` at once, for what can be made again: a power cut may leave it empty."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+        file.write(data)
+    fresh.replace(path)
+
+
 def sync_directory(path: Path) -> None:
     """Make renames and new names in a directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -338,3 +338,16 @@ def test_a_link_to_the_outside_stays_a_link(lane: Lane, origin: Path, tmp_path: 
     move(lane, origin, commit(origin, {"x": "file now"}))
     assert (tmp_path / "secret").read_text() == "mine"
     assert files(lane) == {"x": "file now"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a tree to another account")
+def test_an_index_that_a_power_cut_left_empty_fails_and_never_passes_for_one(origin: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        lane = Lane(Path(place) / "git", Path(place) / "work", (65534, 65534))
+        sha = commit(origin, {"a": "1", "b": "2"})
+        move(lane, origin, sha)
+        (lane.git_dir / "index").write_bytes(b"")
+        (lane.work_tree / "a").write_text("of a job")
+        with pytest.raises(errors.CommandFailed):  # whoever holds the lane begins it afresh
+            lane.checkout(sha)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from keepflow import errors
 from keepflow.tools import processes
-from keepflow.tools.files import write_atomic
+from keepflow.tools.files import write_unsynced
 from keepflow.tools.git import onward
 from keepflow.tools.git.checks import check_remote_url, check_sha
 from keepflow.tools.git.mirror import init_bare
@@ -131,7 +131,7 @@ class Lane:
                 os.chown(index, *self._account)
             os.chown(place, *self._account)
             yield index
-            write_atomic(kept, _plain_bytes(index), 0o600)
+            write_unsynced(kept, _plain_bytes(index), 0o600)  # torn by a power cut, the lane is begun afresh
         finally:
             shutil.rmtree(place, ignore_errors=True)
 

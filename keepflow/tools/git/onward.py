@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from keepflow import errors
 from keepflow.core.names import is_sha
 from keepflow.tools import processes
+from keepflow.tools.files import write_unsynced
 from keepflow.tools.git.remotes import environment
 
 _SHA1 = 40  #: hex digits; other repositories say their format, which is not done here
@@ -49,9 +50,9 @@ def fetch(
     deadline = time.monotonic() + timeout
     try:
         shallow, pack = _ask(url, have, want, header, ca_file, deadline)
-        _write(git_dir / "shallow", "".join(f"{sha}\n" for sha in sorted(shallow | {have})))
+        write_unsynced(git_dir / "shallow", "".join(f"{sha}\n" for sha in sorted(shallow | {have})).encode())
         _unpack(git_dir, pack, deadline - time.monotonic())
-        _write(git_dir / ref, f"{want}\n")
+        write_unsynced(git_dir / ref, f"{want}\n".encode())
     except (OSError, http.client.HTTPException, ValueError, errors.KeepflowError) as error:
         raise Unusual(str(error)) from error
 
@@ -144,9 +145,3 @@ def _unpack(git_dir: Path, pack: bytes, timeout: float) -> None:
     # Not synced: a checkout that a power cut tore is begun afresh.
     env = {**environment(settings={"core.fsync": "none"}), "GIT_DIR": str(git_dir)}
     processes.run(["git", *program], env=env, timeout=max(1.0, timeout), input=pack)
-
-
-def _write(path: Path, text: str) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text)
-    fresh.rename(path)
