@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keepflow.core.releases import is_digest
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -37,9 +39,13 @@ def sentence(found: Sequence[Difference]) -> str | None:
 
 def _told(one: Difference) -> str:
     if one.what == "release":
-        serves = "nothing serves" if one.found == "nothing" else f"{one.found} serves"
-        return f"{serves}; {one.expected} was deployed"
-    return f"{one.what}: {one.found} instead of {one.expected}"
+        return f"{_short(one.found)} serves; {_short(one.expected)} was deployed"
+    return f"{one.what}: {_short(one.found)} instead of {_short(one.expected)}"
+
+
+def _short(text: str) -> str:
+    """Return an identity as far as people compare it, anything else as it is."""
+    return text[:19] if is_digest(text) else text
 
 
 def _ailing(observed: Mapping[str, Any]) -> tuple[Difference, ...]:

@@ -273,7 +273,7 @@ def test_drift_is_told_with_what_was_expected_and_what_was_found(twice: Story, m
         ("slot", "green", "blue"),
     ]
     page = _text(_board(twice))
-    assert f"{OLD} serves; {NEW} was deployed; slot: blue instead of green" in page
+    assert f"{OLD[:19]} serves; {NEW[:19]} was deployed; slot: blue instead of green" in page
     assert "Restore what was deployed" in page
     assert "Adopt what serves" in page
 
