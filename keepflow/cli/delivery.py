@@ -235,6 +235,8 @@ def _show(preview: dict[str, Any]) -> None:
     target = f"{preview['project']}/{preview['environment']}"
     say(f"{target}: {before} → {output.short(preview['identity'])} (run {preview['project']}#{preview['run']})")
     say_change(preview["commits"], preview["leaving"], preview["changes"])
+    if preview["order"]:
+        say(preview["order"])
     if preview["stop_first"]:
         say("visitors see a maintenance page while it starts")
     show_guards(preview)

@@ -463,7 +463,8 @@ class Commit(Answer):
 class Preview(Answer):
     """What a promote would do, without doing it. `direction` is first, same, forward or back (then say `rollback`).
 
-    `allowed` says that every rule is met; `breakable`, that breaking the glass may override those that are not.
+    `allowed` says that every rule is met; `breakable`, that breaking the glass may override those that are not. `order`
+    is a sentence about how several `hosts` are switched, "" for one.
     """
 
     project: str
@@ -480,6 +481,8 @@ class Preview(Answer):
     leaving: list[Commit]
     changes: list[Change]
     stop_first: bool
+    hosts: list[str]
+    order: str
 
 
 class OrderKey(Answer):

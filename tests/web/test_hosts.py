@@ -56,6 +56,17 @@ def test_hosts_that_serve_different_versions_are_said_to_be_mixed(story: Story) 
     assert "prod-2 serves nothing that was deployed" in _text(page)
 
 
+def test_before_a_promote_the_page_says_in_what_order_its_hosts_are_switched(story: Story) -> None:
+    app = web_app(story)
+    said = (
+        "goes to prod-1, prod-2, one after the other; "
+        "when one fails, the others are not begun and those switched before go back"
+    )
+    found = _api(app, story).get(f"{BOARD}/production/preview", source="3")
+    assert (found["hosts"], found["order"]) == (["prod-1", "prod-2"], said)
+    assert said in _text(browser(app, story, "bo").get(f"{BOARD}/production/promote?source=3").text)
+
+
 def test_a_promote_to_two_hosts_ends_in_one_receipt_over_both(story: Story) -> None:
     app = web_app(story)
     api = _api(app, story)

@@ -257,6 +257,16 @@ def _commit(commit: Commit) -> api.Commit:
     return api.Commit(sha=commit.sha, subject=commit.subject, author=commit.author, at=commit.at)
 
 
+def _order(environment: environments.Environment) -> str:
+    """Say how the hosts of an environment are switched; "" when there is one."""
+    agents, at_once = environment.agents, environment.max_unavailable
+    if len(agents) < 2:
+        return ""
+    how = "one after the other" if at_once == 1 else f"{min(at_once, len(agents))} at a time"
+    then = "those switched before go back" if environment.on_failure == "revert" else "those switched before stay"
+    return f"goes to {', '.join(agents)}, {how}; when one fails, the others are not begun and {then}"
+
+
 def preview(found: promoting.Preview) -> api.Preview:
     """Return what a promote would do."""
     return api.Preview(
@@ -274,4 +284,6 @@ def preview(found: promoting.Preview) -> api.Preview:
         leaving=[_commit(commit) for commit in found.leaving],
         changes=[api.Change(setting=c.setting, before=c.before, after=c.after) for c in found.changes],
         stop_first=found.stop_first,
+        hosts=list(found.environment.agents),
+        order=_order(found.environment),
     )
