@@ -100,7 +100,10 @@ def write_production_agent(path: Path, names: Names, engine: str, authority: str
             "networks": "10.214.0.0/16",
             "nginx": {"mode": "own"},
             "services": {
-                "keepwork": _service("production", [f"{names.registry}/{names.image}"], PRODUCTION_NAME, "80")
+                "keepwork": {
+                    **_service("production", [f"{names.registry}/{names.image}"], PRODUCTION_NAME, "80"),
+                    "receipts": "required",
+                }
             },
         },
     )
