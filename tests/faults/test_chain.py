@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from keepflow.core import names
 from tests.faults.visitors import Visitors
-from tests.real.demo.files import PRODUCTION_NAME
+from tests.real.demo.files import PRODUCTION_NAME, PROJECT
 from tests.real.demo.story import Live, Released, Story
 from tests.real.demo.world import World
 from tests.real.waiting import wait_until
@@ -127,14 +128,27 @@ class Held:
 
 @pytest.fixture(scope="module")
 def chain(world: World, story: Story, released: Released) -> Iterator[Chain]:
-    """Two tested releases, one of which serves in production; in the end the agent is as usual."""
+    """Two tested releases, one of which serves in production; nothing is laid there ahead, so that promotes pull.
+
+    In the end the agent is as usual.
+    """
+    lay_ahead(world, allowed=False)
     first = released.test
     second = story.tested()
     if world.doors["production"].marker() not in (first.marker, second.marker):
         story.promote(second)
     yield Chain(world, (first, second))
+    lay_ahead(world, allowed=True)
     world.production.stop()
     world.production.start()
+
+
+def lay_ahead(world: World, *, allowed: bool) -> None:
+    """Have the production host take images ahead of a promote, or refuse them."""
+    path = world.host.path("/etc/keepflow/agent.yml")
+    told = yaml.safe_load(path.read_text())
+    told["services"][PROJECT]["prestage"] = allowed
+    path.write_text(yaml.safe_dump(told, sort_keys=False))
 
 
 @pytest.mark.parametrize("point", STATES)
