@@ -25,21 +25,20 @@ def offer(tx: Tx, source: Environment, release: StoredRelease, now: int) -> None
     """
     if not release.release.promotable:
         return
-    said = marks.of_identity(tx.conn, source.id, release.release.identity)
-    if testers.rejections(said):
-        return
     for environment in environments.promoted_from(tx.conn, source):
-        asked = environment.verified_by
-        if not asked or testers.verifiers(said, people.members(tx.conn, asked)):
+        if _passed(tx.conn, source, environment, release):
             _offer(tx, environment, release, now)
 
 
 def open_anew(tx: Tx, environment: Environment, release: StoredRelease, by: str, now: int) -> None:
     """Open the gate for a release whose gate was superseded or lapsed, in place of the one that is open now.
 
-    Raises Refused `gate-open` when it is open.
+    Raises Refused `gate-open` when it is open, and `not-passed` for what the testers do not let through.
     """
     standing, name = gates.open_one(tx.conn, environment.id), _name(tx.conn, release)
+    source = environments.by_name(tx.conn, environment.project_id, environment.promote_from or "")
+    if source is None or not _passed(tx.conn, source, environment, release):
+        raise Refused(f"{name} has not passed the testers of {environment.name}", code="not-passed")
     if standing is not None and standing.identity == release.release.identity:
         raise Refused(f"{name} waits at the gate of {environment.name} already", code="gate-open")
     if standing is not None:
@@ -77,6 +76,16 @@ def closed(conn: Connection, environment: Environment, release: StoredRelease) -
     name = _name(conn, release)
     how = found.reason if found.gate.state is GateState.SUPERSEDED else f"lapsed: {found.reason}"
     return f"{name} no longer waits at the gate of {environment.name} ({how}); open it anew to promote it"
+
+
+def _passed(conn: Connection, source: Environment, environment: Environment, release: StoredRelease) -> bool:
+    """Say whether a release served in the source, and nothing that testers said keeps it from waiting for a person."""
+    identity, asked = release.release.identity, environment.verified_by
+    if deployments.newest_done(conn, source.id, identity) is None:
+        return False
+    said = marks.of_identity(conn, source.id, identity)
+    verified = not asked or bool(testers.verifiers(said, people.members(conn, asked)))
+    return verified and not testers.rejections(said)
 
 
 def _offer(tx: Tx, environment: Environment, release: StoredRelease, now: int) -> None:

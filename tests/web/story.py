@@ -439,9 +439,11 @@ def tell(story: Story) -> None:
     )
 
 
-def run_test(story: Story, sha: str, message: str, letter: str, outcome: str = "done") -> int:
+def run_test(
+    story: Story, sha: str, message: str, letter: str, outcome: str = "done", *, branch: str = "master"
+) -> int:
     """Let a push to master be built, pushed to the registry and (`outcome` "" is not) deployed to test."""
-    number = story.push("test", sha, message)
+    number = story.push("test", sha, message, branch=branch)
     work = story.begin(number).step("scripts/build-image.sh test", BUILD_LOG, seconds=24)
     work.step("scripts/push-image.sh test", f"digest: {pushed(letter).digest} size: 1784\n", seconds=4)
     work.end(image=pushed(letter))

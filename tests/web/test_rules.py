@@ -14,8 +14,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
+from keepflow.config.desired import desired
+from keepflow.config.server_file import load_server
 from keepflow.core.rules import LAPSE_AFTER
-from keepflow.engine import gates, locking
+from keepflow.engine import apply, gates, locking
+from keepflow.errors import UsageError
 from keepflow.store import deployments, environments, events
 from keepflow.store import gates as stored_gates
 from keepflow.store.environments import Environment
@@ -427,3 +430,68 @@ def test_the_page_has_a_form_of_its_own_for_it(web: Flask, strict: Story) -> Non
     assert (refused.status_code, "at least 15 characters" in refused.text) == (400, True)
     assert bo.post(f"{PAGES}/production/promote", headers=OURS, data={**form, "reason": REASON}).status_code == 303
     assert "broke the glass" in bo.get(PAGES).text
+
+
+# --- where the rules come from ---------------------------------------------------------------------------------------
+
+FILE = """
+projects:
+  keepwork: {repo: "https://github.com/example/keepwork.git", images: [keepwork]}
+groups: {testers: [ann], release-managers: [bo, cy]}
+environments:
+  keepwork/test: {agent: local, service: keepwork-test, branches: [master, main]}
+  keepwork/production:
+    agent: prod-1
+    service: keepwork
+    promote_from: test
+    branches: master
+    verified_by: testers
+    approved_by: release-managers
+    four_eyes: true
+    max_age: 7d
+    lapse_after: 3d
+    freeze:
+      - {from: Fri 16:00, to: Mon 08:00, tz: Europe/Berlin, why: nobody is here}
+      - {from: 2026-12-24, to: 2027-01-02, tz: Europe/Berlin}
+"""
+
+
+def test_what_the_server_file_says_is_what_the_environment_demands(story: Story) -> None:
+    wanted = desired(load_server(FILE))
+    story.write(lambda tx: apply.apply(tx, story.master, wanted, "root", story.now))
+    production = _place(story, "production")
+    assert (production.verified_by, production.branches) == (("testers",), ("master",))
+    rules = production.rules
+    assert (rules.four_eyes, rules.max_age, rules.lapse_after) == (True, 7 * 86400.0, 3 * 86400.0)
+    assert [(window.start, window.end, window.why) for window in rules.freeze] == [
+        ("Fri 16:00", "Mon 08:00", "nobody is here"),
+        ("2026-12-24", "2027-01-02", ""),
+    ]
+    with story.master.database.read() as conn:
+        assert apply.plan(conn, story.master, wanted) == [], "applying it again changes nothing"
+
+
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        {},
+        {"from": "Fri", "to": "Mon", "tz": "UTC", "why": ""},
+        {"from": "Fri 16:00", "to": "Mon 08:00", "why": "", "tz": "x"},
+    ],
+)
+def test_rules_no_master_can_keep_are_refused_before_anything_changes(story: Story, freeze: dict[str, str]) -> None:
+    wanted = desired(load_server(FILE))
+    place = wanted.environments["keepwork/production"].model_copy(update={"rules": {"freeze": [freeze]}})
+    broken = wanted.model_copy(update={"environments": {**wanted.environments, "keepwork/production": place}})
+    with pytest.raises(UsageError) as refused:
+        story.write(lambda tx: apply.apply(tx, story.master, broken, "root", story.now))
+    assert refused.value.code == "bad-rules"
+    assert _place(story, "production").verified_by == ()
+
+
+def test_no_gate_is_opened_anew_for_what_no_tester_passed(web: Flask, strict: Story) -> None:
+    bo = browser(web, strict, "bo")
+    newer = strict.commit("Count the sheep")
+    number = run_test(strict, newer, "Count the sheep", "c")
+    refused = _ask(bo, "POST", f"{PLACE}/production/gate", {"source": str(number)})
+    assert (refused.status_code, _said(refused)["code"]) == (409, "not-passed")
