@@ -171,6 +171,27 @@ def test_a_release_that_never_served_in_test_is_not_promoted(world: World, relea
     assert world.doors["production"].version()["commit"] == released.production.sha
 
 
+def test_what_was_built_before_a_new_order_key_is_promoted_after_it_and_its_evidence_fits(
+    world: World, story: Story, tmp_path: Path
+) -> None:
+    tested = story.tested()
+    rotated = world.keepflow.attempt("keys", "rotate", "--yes", "-o", "json")
+    assert rotated.returncode == 0, rotated.stderr
+    keys = [each["key"] for each in json.loads(rotated.stdout)["items"]]
+    story.promote(tested)
+    digest = next(each["identity"] for each in world.master.run(tested.run)["releases"] if each["promotable"])
+    saved = tmp_path / "evidence.json"
+    checked = world.keepflow.attempt("verify", digest, "--project", PROJECT, "--save", str(saved))
+    assert checked.returncode == 0, checked.stderr
+    assert "keepwork/production" in checked.stdout
+    both = [argument for key in keys for argument in ("--key", key)]
+    assert world.keepflow.attempt("verify", str(saved), *both).returncode == 0
+    changed = saved.read_bytes().replace(b'"keyid":"sha256:', b'"keyid":"sha256;', 1)
+    saved.write_bytes(changed)
+    refused = world.keepflow.attempt("verify", str(saved))
+    assert (refused.returncode, "receipt 1 does not fit" in refused.stderr) == (4, True), refused.stderr
+
+
 def test_a_double_press_is_one_deployment(world: World, story: Story) -> None:
     tested = story.tested()
     promotions = f"/projects/{PROJECT}/environments/production/promotions"
