@@ -22,6 +22,7 @@ from keepflow.store import deployments, environments, events, jobs, projects, re
 from keepflow.store.deployments import HOLDING, Deployment
 from keepflow.store.environments import Environment
 from keepflow.store.jobs import Job
+from keepflow.store.releases import StoredRelease
 from keepflow.store.writer import Tx
 
 #: Name of the flow that carries out rollbacks, and who asks for those that nobody pressed.
@@ -78,7 +79,9 @@ def _put_back(
         events.add(tx, now, "hosts-kept", project_id=environment.project_id, environment_id=environment.id, data=data)
     if not wanted or _asked_before(tx.conn, environment, switched):
         return
-    run_id = _run(tx, master, environment, wanted, why, now)
+    hosts, first = tuple(wanted), next(iter(wanted.values())).release
+    told = f"{why}; {', '.join(hosts)} {'goes' if len(hosts) == 1 else 'go'} back to what served before"
+    run_id = add_run(tx, master, environment, first, hosts, flow=FLOW, who=MASTER, why=told, now=now, when="always")
     group = jobs.of_run(tx.conn, run_id)
     deploying.add(tx, environment, group, wanted, kind="rollback", by=MASTER, now=now, note=why)
     dispatch.advance(tx, master, run_id, now)
@@ -98,17 +101,27 @@ def _asked_before(conn: Connection, environment: Environment, switched: list[Dep
     return any(one.kind == "rollback" and one.requested_at > asked for one in found)
 
 
-def _run(
-    tx: Tx, master: Master, environment: Environment, wanted: dict[str, deploying.Wanted], why: str, now: int
+def add_run(
+    tx: Tx,
+    master: Master,
+    environment: Environment,
+    stored: StoredRelease,
+    hosts: tuple[str, ...],
+    *,
+    flow: str,
+    who: str,
+    why: str,
+    now: int,
+    when: str = "success",
 ) -> int:
-    """Add a run with one deploy per host; one that fails keeps none of the others from being put back."""
-    project = projects.by_id(tx.conn, environment.project_id)
-    first = next(iter(wanted.values())).release
-    built = runs.by_id(tx.conn, first.run_id)
+    """Add a run with one deploy to each of these hosts, in batches, and return its id.
+
+    With `when` "always" a host that fails keeps none of the others from its turn.
+    """
+    project, built = projects.by_id(tx.conn, environment.project_id), runs.by_id(tx.conn, stored.run_id)
     job = PlannedJob(key=f"deploy-{environment.name}", kind=JobKind.DEPLOY, target=environment.name)
-    plan = Plan(flow=FLOW, jobs=(job,), concurrency=dispatch.PARALLEL)
-    plan = spread(plan, {environment.name: Hosts(tuple(wanted), environment.max_unavailable)})
-    plan = replace(plan, jobs=tuple(replace(one, when="always") for one in plan.jobs))
-    event = Event(kind=EventKind.MANUAL, ref=built.ref, sha=built.sha, message=built.message, actor=MASTER)
-    sentence = f"{why}; {', '.join(wanted)} {'goes' if len(wanted) == 1 else 'go'} back to what served before"
-    return engine_runs.add(tx, master, project, event, plan, trust=built.trust, why=sentence, now=now)
+    plan = Plan(flow=flow, jobs=(job,), concurrency=dispatch.PARALLEL)
+    plan = spread(plan, {environment.name: Hosts(hosts, environment.max_unavailable)})
+    plan = replace(plan, jobs=tuple(replace(one, when=when) for one in plan.jobs))
+    event = Event(kind=EventKind.MANUAL, ref=built.ref, sha=built.sha, message=built.message, actor=who)
+    return engine_runs.add(tx, master, project, event, plan, trust=built.trust, why=why, now=now)

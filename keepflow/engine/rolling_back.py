@@ -9,15 +9,12 @@ from sqlalchemy import Connection
 
 from keepflow.core import deploys, rollbacks
 from keepflow.core.deploys import Change
-from keepflow.core.events import Event, EventKind
-from keepflow.core.flows import JobKind, Plan, PlannedJob
-from keepflow.core.planning import Hosts, spread
 from keepflow.core.promoting import Guard, unmet
 from keepflow.core.rollbacks import Readiness
 from keepflow.core.states import Phase, Reason, job_state_of
 from keepflow.core.text import one_line
 from keepflow.engine import deploying, dispatch, locking
-from keepflow.engine import runs as engine_runs
+from keepflow.engine import hosts as several
 from keepflow.engine.context import Master
 from keepflow.engine.promoting import COMMITS_SHOWN, Presser, find_release, host_of
 from keepflow.errors import Refused
@@ -34,7 +31,7 @@ from keepflow.tools.git import Commit
 from keepflow.wire import messages
 
 #: Name of the flow that carries out rollbacks; no flow file can define it.
-FLOW = "rollback"
+FLOW = several.FLOW
 _LOOKED_BACK = 100  #: deployments of an environment
 _MOST_PHASES, _A_DAY = 50, 86_400.0
 
@@ -174,14 +171,9 @@ def add_run(
     now: int,
 ) -> int:
     """Add the run that carries out a deployment of an earlier release to these hosts, and return its id."""
-    project = projects.by_id(tx.conn, environment.project_id)
-    built = runs.by_id(tx.conn, stored.run_id)
-    event = Event(kind=EventKind.MANUAL, ref=built.ref, sha=built.sha, message=built.message, actor=who)
-    job = PlannedJob(key=f"deploy-{environment.name}", kind=JobKind.DEPLOY, target=environment.name)
+    project, built = projects.by_id(tx.conn, environment.project_id), runs.by_id(tx.conn, stored.run_id)
     why = f"{who} {did} {environment.name} to {project.name}#{built.number}"
-    plan = Plan(flow=flow, jobs=(job,), concurrency=dispatch.PARALLEL)
-    plan = spread(plan, {environment.name: Hosts(hosts, environment.max_unavailable)})
-    return engine_runs.add(tx, master, project, event, plan, trust=built.trust, why=why, now=now)
+    return several.add_run(tx, master, environment, stored, hosts, flow=flow, who=who, why=why, now=now)
 
 
 def _target(conn: Connection, project: Project, environment: Environment, source: str) -> Deployment | None:
