@@ -193,7 +193,7 @@ def test_a_promote_needs_the_name_typed_and_then_runs_live_on_every_page(opened:
     expect(page.locator("#run-head .state")).to_have_text("succeeded")
     expect(production).to_contain_text("b0b0b0b0b0b0")
     expect(production).to_contain_text("bo, from keepwork#3")
-    promote(story, "1")
+    promote(story, "1", rollback=True)
     expect(production).to_contain_text("a0a0a0a0a0a0")
 
 
