@@ -220,6 +220,7 @@ def prove(scene: Scene) -> None:
     scene.enter(Phase.PROVING)
     plan = scene.known_plan()
     _answers_of(scene, plan.new)
+    scene.visitors().proven()
     scene.receipt.serving_after = scene.since_accepted()
     facts = still_good(scene)
     if facts.image_id != plan.image_id:

@@ -67,6 +67,15 @@ class Visitors:
                 )
         return None
 
+    def proven(self) -> None:
+        """Forget what the other slot answered until now: the proxy may have avoided a slot where something died before.
+
+        The new release answers through the front door since then; failures that visitors saw still count.
+        """
+        self._read_on()
+        self.new = Tally(self.new.requests - self.new.caught, self.new.errors - self.new.caught)
+        self._recent.clear()
+
     def to_json(self) -> dict[str, Any]:
         """Read on and return the counts for the receipt."""
         self._read_on()

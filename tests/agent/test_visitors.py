@@ -97,3 +97,15 @@ def test_a_site_that_always_failed_a_little_is_measured_by_what_it_did_when_it_w
 def test_the_limits_are_the_hosts() -> None:
     assert judged(given(10, 1, "green"), errors=0.05, enough=10) is not None
     assert judged(given(10, 1, "green"), errors=0.1, enough=10) is None
+
+
+def test_what_the_other_slot_answered_before_the_proof_is_not_held_against_the_release_but_failures_are() -> None:
+    caught = [*given(100, 100, "green", by="blue", status=200)]
+    proxy = Recorded([*caught, *given(100, 5, "green")])
+    visitors = Visitors(proxy, SITE, "green", Limits())
+    assert visitors.trouble() is not None
+    visitors.proven()
+    assert visitors.trouble() is None
+    assert visitors.new == Tally(100, 5, 0)
+    proxy.record += given(40, 40, "green", by="blue", status=200)
+    assert visitors.trouble() is not None
