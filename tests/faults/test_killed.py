@@ -29,7 +29,8 @@ pytestmark = pytest.mark.real
 KILLED = -9
 QUICK = Health(within=8.0, successes=1, timeout=2.0)
 PAGE = ("GET", "status 503"), ("POST", "status 503")  #: the maintenance page
-IN_THE_DYING = (("POST", "status 502"),)  #: a POST that was inside a container when it died: nobody may send it again
+#: A POST that was inside a container when it died, before or after it had begun to answer: nobody may send it again.
+IN_THE_DYING = ("POST", "status 502"), ("POST", "connection closed without an answer")
 RELOADED = tuple(  #: an nginx below 1.27.4 closes idle connections at a reload, and a request may meet the close
     (method, error)
     for method in ("GET", "POST")
