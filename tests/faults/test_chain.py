@@ -278,9 +278,13 @@ def test_f07_a_rollback_typed_on_the_host_and_killed_is_ended_by_the_agent_and_t
     after = world.doors["production"].marker()
     assert after not in ("", before)
     serves = world.doors["production"].version()["commit"]
-    wait_until(
-        lambda: world.master.environment("production")["serving"]["sha"] == serves, 60, "the master hearing of it"
-    )
+    wait_until(lambda: heard_of(world, serves), 60, "the master hearing of it", every=0.1)
+
+
+def heard_of(world: World, sha: str) -> bool:
+    """Say whether the master expects a commit in production, and has seen that it serves there."""
+    card = world.master.environment("production")
+    return card["serving"]["sha"] == sha and not card["drift"]
 
 
 # --- the registry, the engine, nginx ----------------------------------------------------------------------------------
