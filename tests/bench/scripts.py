@@ -55,7 +55,7 @@ class StartFirst:
             "run", "--detach", "--init", "--label", _LABEL, "--name", f"{_NAME}-{slot}",
             "--network", _NETWORK, "--ip", address, image,
         )  # fmt: skip
-        _wait_for(Door(f"http://{address}:8080", "localhost"))
+        wait_for(Door(f"http://{address}:8080", "localhost"))
         flag = self._nginx.root / "green"
         if slot == "green":
             flag.touch()
@@ -102,7 +102,8 @@ class Naive:
         self._engine.attempt("rm", "--force", f"{_NAME}-naive")
 
 
-def _wait_for(door: Door) -> None:
+def wait_for(door: Door) -> None:
+    """Wait until an application shows its page."""
     deadline = time.monotonic() + 30
     while not door.marker():
         if time.monotonic() > deadline:
