@@ -29,7 +29,7 @@ from keepflow.agent.logs import Log
 from keepflow.agent.pins import Pins
 from keepflow.agent.reports import Reports
 from keepflow.agent.standing import Standing
-from keepflow.agent.state import State, machine_id
+from keepflow.agent.state import State
 from keepflow.agent.supervision import Supervisor
 from keepflow.agent.worker import Host, Job
 from keepflow.agent.workplace import Workplace
@@ -37,6 +37,7 @@ from keepflow.config.agent_file import AgentFile
 from keepflow.core.loopback import in_the_clear
 from keepflow.ports import discover
 from keepflow.targets.docker import Docker
+from keepflow.tools.machine import machine_id
 from keepflow.wire import messages
 from keepflow.wire.messages import Body, Heartbeat, Hello
 

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 import keepflow
 from keepflow import errors
 from keepflow.agent.acquaintance import ask
-from keepflow.agent.state import Identity, State, machine_id
+from keepflow.agent.state import Identity, State
 from keepflow.core.loopback import in_the_clear
 from keepflow.core.text import one_line
 from keepflow.crypto import tokens
 from keepflow.crypto.keys import PublicKey
+from keepflow.tools.machine import machine_id
 from keepflow.wire.messages import Enrol, Enrolled
 
 

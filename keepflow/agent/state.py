@@ -25,7 +25,6 @@ from keepflow.crypto.rotation import Former, Pinned
 from keepflow.tools.files import write_atomic
 
 DEFAULT = Path("/var/lib/keepflow/agent")
-_MACHINE_ID = Path("/etc/machine-id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +151,6 @@ class State:
         path = self.root / name
         path.mkdir(mode=0o700, exist_ok=True)
         return path
-
-
-def machine_id() -> str:
-    """Return what tells this machine from a copy of its disk, or ""."""
-    try:
-        return _MACHINE_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _locked(descriptor: int) -> bool:

@@ -27,6 +27,8 @@ def environments(project: str | None, form: str) -> None:
         return output.print_json(found)
     rows = [row for place in found["items"] for row in _rows(name, place)]
     output.print_table(("ENVIRONMENT", "STATE", "DIGEST", "RUN", "COMMIT", "SINCE", "BY", "AGENT", "MESSAGE"), rows)
+    for warning in found["warnings"]:
+        say(f"warning: {warning}")
     for place in found["items"]:
         if place["serving"]:
             say(f"{place['name']}: rollback: {place['rollback']['sentence']}")

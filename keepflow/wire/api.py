@@ -892,6 +892,7 @@ class Environments(Items):
     """All environments of a project, in the order of the board."""
 
     items: list[Environment]
+    warnings: list[str] = Field(description="What is weak about how this project reaches production, and its cure")
 
 
 class Quarantines(Items):

@@ -11,7 +11,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
+from keepflow.engine import advice
 from keepflow.engine import people as rules
+from keepflow.store import agents
 from keepflow.store.tables import deployments, environments
 from tests.web import story as stories
 from tests.web.conftest import browser, web_app
@@ -87,6 +89,20 @@ def test_a_greyed_button_says_which_rule_it_waits_for(story: Story) -> None:
     assert "ann needs the role release-manager on this project" in _text(page)
     assert "agent prod-1 is not connected" in _text(page)
     assert "prod-1 offline" in _text(page)
+
+
+@pytest.mark.parametrize(("where", "warned"), [("here", True), ("elsewhere", False), ("", False)])
+def test_builds_beside_the_keys_that_order_production_are_told_until_they_move(
+    story: Story, monkeypatch: pytest.MonkeyPatch, where: str, warned: bool
+) -> None:
+    monkeypatch.setattr(advice, "machine_id", lambda: "here")
+    with story.master.database.read() as conn:
+        local = agents.by_name(conn, "local")
+    assert local is not None
+    hello = {**(local.hello or {}), "machine_id": where}
+    story.master.writer.call(lambda tx: agents.change(tx.conn, local.id, hello=hello, capabilities=["run", "deploy"]))
+    page = _text(browser(web_app(story), story, "bo").get(BOARD).text)
+    assert ("agent local builds on the master's own machine" in page) is warned
 
 
 def test_drift_is_shown_red_and_in_words(story: Story) -> None:

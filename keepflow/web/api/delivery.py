@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keepflow.engine import promoting
+from keepflow.engine import advice, promoting
 from keepflow.errors import UsageError
 from keepflow.web.answers import deployments as answers
 from keepflow.web.api.endpoint import Endpoints
@@ -15,7 +15,8 @@ endpoints = Endpoints("Delivery")
 @endpoints.add("GET", "/projects/<project>/environments", "see", api.Environments)
 def environments() -> api.Environments:
     """List the environments of a project: what serves, since when, by whom, and what could be promoted."""
-    return api.Environments(items=answers.board(reading(), current_project()))
+    conn, project = reading(), current_project()
+    return api.Environments(items=answers.board(conn, project), warnings=advice.of_project(conn, project.id))
 
 
 @endpoints.add(

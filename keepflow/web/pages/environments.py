@@ -12,8 +12,8 @@ from keepflow import errors
 from keepflow.core.direction import Direction
 from keepflow.core.promoting import LEAST_REASON
 from keepflow.core.roles import PROJECT_VERBS
+from keepflow.engine import advice, promoting
 from keepflow.engine import people as rights
-from keepflow.engine import promoting
 from keepflow.engine.marks import not_a_tester
 from keepflow.web.access import needs
 from keepflow.web.answers import deployments as answers
@@ -50,6 +50,7 @@ def _facts() -> dict[str, object]:
         "tab": "environments",
         "project": place,
         "environments": found,
+        "warnings": advice.of_project(conn, place.id),
         "offers": {name: offer for name, offer in offers.items() if offer is not None},
         "may": {verb: rights.may(conn, user, place.id, verb) for verb in PROJECT_VERBS},
         "kept_from_marking": {environment.name: _kept_from_marking(environment) for environment in found},
