@@ -34,5 +34,5 @@ def _builds_beside_the_keys(conn: Connection, project_id: int) -> str | None:
     return (
         f"agent {', '.join(building)} builds on the master's own machine, beside the keys that sign orders for "
         f"{', '.join(promoted)}: join another machine for builds (keepflow agent token build-1), "
-        f"then take `run` out of the capabilities in the agent file here"
+        f"then take “run” out of the capabilities in the agent file here"
     )
