@@ -88,8 +88,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
 
 
-#: Rooms whose tests share the one engine, network and accounts of this host, and so stay with one worker.
-_ON_THE_HOST = ("agent", "browser", "cli", "contracts", "faults", "proxies", "real", "steps")
+#: Tests that share the one engine, network and accounts of this host, and so stay with one worker.
+_ON_THE_HOST = (
+    *(f"tests/{room}/" for room in ("browser", "contracts", "faults", "proxies", "real")),
+    *(f"tests/agent/test_{name}.py" for name in ("jobs_user", "lane_account", "lifecycle")),
+    *(f"tests/cli/test_{name}.py" for name in ("bootstrap", "local_agent", "up")),
+)
 
 
 class _HostApart(LoadScopeScheduling):
@@ -97,7 +101,7 @@ class _HostApart(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "host" if file.split("/")[1] in _ON_THE_HOST else file
+        return "host" if file.startswith(_ON_THE_HOST) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _HostApart:
