@@ -121,6 +121,15 @@ class SlotSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """An engine: its version, the newest API it speaks, and the directory its images lie in."""
+
+    version: str
+    api: str
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """An image on the engine: its id and the `repository@sha256:…` names it is known by."""
 

@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keepflow.core import names
 from keepflow.errors import DeployFailed, Unavailable
-from keepflow.ports import ContainerFacts, ImageFacts, RegistryLogin, SlotSpec
+from keepflow.ports import ContainerFacts, EngineFacts, ImageFacts, RegistryLogin, SlotSpec
 from keepflow.targets._containers import facts, settings, subnets
 from keepflow.targets._pulling import follow
 from keepflow.tools.failpoints import fail
@@ -30,15 +29,6 @@ if TYPE_CHECKING:
 
 _TAIL_BYTES = 64 * 1024
 _REMOVAL_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFacts:
-    """An engine: its version, the newest API it speaks, and the directory its images lie in."""
-
-    version: str
-    api: str
-    root: str
 
 
 class Docker:

@@ -77,6 +77,7 @@ class Host(Builder):
             "image": {"origin": "local", "repository": SERVICE, "image_id": built.image_id, "digest": None},
             "description": deploys.to_json(container),
             "description_hash": deploys.description_hash(container),
+            "evidence": "none",
             "receipts": [],
             "fence": self.last,
             "expect_current": None,

@@ -40,7 +40,8 @@ def bad_push(world: World) -> Any:
     return push
 
 
-def test_what_was_pushed_and_promoted_serves(world: World, released: Released) -> None:
+def test_what_was_pushed_and_promoted_serves(world: World, story: Story) -> None:
+    released = story.release()
     served = {name: world.doors[name].version()["commit"] for name in world.doors}
     assert served == {"dev": released.dev.sha, "test": released.test.sha, "production": released.test.sha}
 

@@ -112,6 +112,7 @@ def allow_staging(world: World) -> Door:
     world.keepflow("apply", "--file", str(world.directory / "home" / "keepflow.yml"), "--yes")
     on_the_host = world.host.path("/etc/keepflow/agent.yml")
     service = yaml.safe_load(on_the_host.read_text())["services"]["keepwork"]
+    del service["receipts"]  # it is pushed to, not promoted to
     staging = {**service, "environment": "keepwork/staging", "front": {"server_name": "localhost", "listen": "8080"}}
     add(on_the_host, ("services", "staging"), staging)
     return Door(f"http://{world.host.address}:8080", "localhost")
