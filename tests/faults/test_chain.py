@@ -81,7 +81,9 @@ class Chain:
 
     def running(self) -> list[str]:
         """Return the containers that run on the host, by its engine."""
-        names = self.world.host.engine.docker("ps", "--filter", "label=keepflow.service", "--format", "{{.Names}}")
+        names = self.world.host.engine.docker(
+            "ps", "--filter", "label=keepflow.service=keepwork", "--format", "{{.Names}}"
+        )
         return names.split()
 
     def ended_on_the_host(self) -> None:
