@@ -118,6 +118,9 @@ class SlotSpec:
     env: Mapping[str, str]  #: final environment, secrets and env_file included
     labels: Mapping[str, str]
     restart: str = "unless-stopped"  #: given by `persist`, once it has proven itself
+    command: tuple[
+        str, ...
+    ] = ()  #: argv run instead of what the image starts; () = the image's entry point with `args`
 
 
 @dataclass(frozen=True, slots=True)

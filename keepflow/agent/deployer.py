@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from keepflow.agent import adopting, inventory, maintenance, rehearsing, rolling_back, rollout
+from keepflow.agent import adopting, inventory, maintenance, rehearsing, release_command, rolling_back, rollout
 from keepflow.agent.canary import Wishes
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
@@ -387,7 +387,10 @@ def _pick_up(scene: Scene) -> None:
     state = scene.proxy.state(scene.site)
     plan = scene.plan
     if plan is None or state is None or state.slot != plan.new or not scene.journal.has_act("switch"):
-        raise DeployFailed("the agent was started again before the switch", code="agent-restarted")
+        sentence = "the agent was started again before the switch"
+        if release_command.may_have_begun(scene):
+            sentence += "; the release command may have run in part, look at what it changes before you deploy again"
+        raise DeployFailed(sentence, code="agent-restarted")
     scene.receipt.slot = plan.new
     scene.start_probing(pause=False)
     try:

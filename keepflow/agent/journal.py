@@ -65,6 +65,10 @@ class Journal:
         """Say whether an act was at least meant."""
         return any(record["kind"] == "intent" and record["act"] == act for record in self.records)
 
+    def is_unfinished(self, act: str) -> bool:
+        """Say whether an act was meant and nobody wrote that it was done."""
+        return self.has_act(act) and not any(one["kind"] == "done" and one["act"] == act for one in self.records)
+
     @property
     def deployment(self) -> Deployment:
         """What this journal is about."""

@@ -31,6 +31,11 @@ class SlotNetwork:
         """Return the address of a slot."""
         return self.blue if slot == names.SLOTS[0] else self.green
 
+    @property
+    def beside(self) -> str:
+        """The address of what runs once beside the slots: the last one, which the engine gives to nobody else first."""
+        return str(list(IPv4Network(self.subnet).hosts())[-1])
+
 
 class Networks:
     """Who has which part of the pool; kept in one file, which several processes of a host may use."""

@@ -174,6 +174,12 @@ def _description(order: DeployOrder, service: Service) -> None:
             "volume-not-allowed",
             f"service {order.service} may not mount {', '.join(map(quoted, foreign))} on this host",
         )
+    if container.release_command and service.release_command != "allowed":
+        raise _Refused(
+            "release-command-not-allowed",
+            f"the release has a release_command, and this host runs none for {order.service}; to allow it, write "
+            f"'release_command: allowed' under services.{order.service} in agent.yml",
+        )
 
 
 def _canary(order: DeployOrder, facts: Facts) -> None:

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
-from keepflow.agent import env_file
+from keepflow.agent import env_file, release_command
 from keepflow.agent.deployment import Outcome
 from keepflow.agent.gate import TAIL_LINES, Gate
 from keepflow.agent.masks import masked
@@ -76,6 +76,7 @@ def _undo(scene: Scene) -> bool:
         scene.visitors_are_back()
     _until_engine_answers(scene)
     _remove_new(scene, plan, touched)
+    release_command.clear(scene)
     scene.remove_aside()
     _drop_tag(scene)
     return touched

@@ -41,7 +41,9 @@ def rehearse(scene: Scene) -> Outcome:
     _take_away(scene)
     scene.instance.save_staged(scene.deployment.identity)
     seconds = scene.receipt.gate.get("seconds", 0.0)
-    return Outcome(Phase.DONE, "", f"healthy in {seconds:.1f} s; no visitor saw it", serving_identity(scene))
+    not_run = "; its release command was not run" if scene.deployment.container.release_command else ""
+    sentence = f"healthy in {seconds:.1f} s; no visitor saw it{not_run}"
+    return Outcome(Phase.DONE, "", sentence, serving_identity(scene))
 
 
 def _take_away(scene: Scene) -> None:

@@ -10,7 +10,7 @@ import shutil
 import time
 from dataclasses import replace
 
-from keepflow.agent import canary, disk, draining, env_file
+from keepflow.agent import canary, disk, draining, env_file, release_command
 from keepflow.agent.canary import Wishes
 from keepflow.agent.gate import Gate
 from keepflow.agent.scene import Plan, Scene
@@ -141,7 +141,7 @@ def fetch(scene: Scene) -> ImageFacts:
 
 
 def prepare(scene: Scene) -> None:
-    """Create the new container in the idle slot; a hot one of the wanted release is taken as it is."""
+    """Run the release command and create the new container in the idle slot; a hot one is taken as it is."""
     scene.enter(Phase.PREPARING)
     deployment, plan = scene.deployment, scene.known_plan()
     labels = _labels(scene)
@@ -151,9 +151,6 @@ def prepare(scene: Scene) -> None:
         scene.receipt.hot_start = True
         scene.keep_plan(replace(plan, container=idle.id, reused=True))
         return
-    if idle is not None and idle.running:
-        with scene.act("clear", container=idle.id):
-            scene.target.stop(idle.id, plan.old_grace)
     host_env = env_file.read(scene.policy.env_file) if scene.policy.env_file else {}
     spec = SlotSpec(
         service=deployment.service,
@@ -166,6 +163,11 @@ def prepare(scene: Scene) -> None:
         env={**deployment.container.env, **scene.secrets, **host_env},
         labels=labels,
     )
+    if release_command.is_due(scene):
+        release_command.run(scene, spec)
+    if idle is not None and idle.running:
+        with scene.act("clear", container=idle.id):
+            scene.target.stop(idle.id, plan.old_grace)
     with scene.act("create", slot=plan.new):
         container = scene.target.create(spec)
     scene.keep_plan(replace(plan, container=container))

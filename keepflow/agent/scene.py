@@ -53,6 +53,7 @@ class Receipt:
     slot: str | None = None
     pulled: bool = False
     hot_start: bool = False  #: the container was already running
+    release_command: dict[str, Any] = field(default_factory=dict)  #: its `seconds` and `exit_code`; {} = not run
     gate: dict[str, Any] = field(default_factory=dict)
     serving_after: float | None = None  #: seconds from accepted until visitors got the new release
     maintenance: float = 0.0  #: seconds that visitors saw the maintenance page

@@ -138,6 +138,7 @@ class Service(Model):
     prestage: Flag = True  #: whether images that passed their test are laid here ahead of a promote
     drain: Duration = 30.0  #: longest wait for open connections of the old slot
     watch: Annotated[Watch, BeforeValidator(_watch, json_schema_input_type=Duration | Watch)] = Watch()
+    release_command: Literal["refused", "allowed"] = "refused"  #: whether a release may run a command of its own first
     hot: Duration = 600.0  #: how long the old slot is kept running for a rollback in no time
 
 

@@ -99,6 +99,16 @@ def _duration(value: Any) -> Any:
     return seconds
 
 
+def _argv(value: Any) -> Any:
+    if not isinstance(value, list) or not value or value[0] == "":
+        raise bad(
+            "bad-command",
+            "must be a list: the program and its arguments, like [python, manage.py, migrate]; "
+            'for a shell write [sh, -c, "..."]',
+        )
+    return value
+
+
 def _percent(value: Any) -> Any:
     match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) > 100:
@@ -298,6 +308,8 @@ Url = Annotated[str, AfterValidator(_address_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1), OneOrMany()]
 Texts = Annotated[tuple[Text, ...], OneOrMany()]
+#: A program and its arguments, each as it is; a line for a shell is refused, for nothing here splits or expands it.
+Argv = Annotated[tuple[Text, ...], BeforeValidator(_argv)]
 Interpolated = Annotated[Text, AfterValidator(_interpolated)]  #: `${NAME}` is replaced here
 FilePath = Annotated[Path, BeforeValidator(_beside_the_file)]  #: relative to the folder of the file that names it
 Program = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from keepflow.config.fields import (
+    Argv,
     ContainerPath,
     Count,
     Duration,
@@ -62,6 +63,8 @@ class Container(Model):
     args: Texts = ()
     strategy: flows.Strategy | None = None
     stop_timeout: Duration = 30.0
+    release_command: Argv = ()
+    release_timeout: Annotated[Duration, Field(gt=0)] = 300.0
 
     def to_core(self) -> flows.Container:
         """Return the description that is frozen into releases."""
@@ -74,6 +77,8 @@ class Container(Model):
             args=self.args,
             strategy=self.strategy or flows.Strategy.OVERLAP,
             stop_timeout=self.stop_timeout,
+            release_command=self.release_command,
+            release_timeout=self.release_timeout,
         )
 
 

@@ -37,6 +37,12 @@ def _container_problems(model: models.File, document: Document) -> Iterator[Prob
                 "'strategy: stop-first' (visitors see the maintenance page), 'strategy: overlap', or 'shared: true'"
             )
             yield document.problem(path, "needs-choice", sentence)
+        elif not volume.shared and container.release_command:
+            sentence = (
+                f"{shown(path)}: the release command runs while the old release serves, so both may write "
+                f"{quoted(volume.name)} at once; write 'shared: true' when that is safe, or do without release_command"
+            )
+            yield document.problem(path, "release-command-volume", sentence)
     for index, secret in enumerate(container.secrets):
         if secret in container.env or secret in container.secrets[:index]:
             where = "env" if secret in container.env else "secrets"

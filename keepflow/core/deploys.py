@@ -90,6 +90,8 @@ def from_json(data: dict[str, Any]) -> Container:
         args=tuple(data["args"]),
         strategy=Strategy(data["strategy"]),
         stop_timeout=float(data["stop_timeout"]),
+        release_command=tuple(data["release_command"]),
+        release_timeout=float(data["release_timeout"]),
     )
 
 
@@ -123,5 +125,5 @@ def _flat(container: Container) -> dict[str, str]:
         for item in data.pop("volumes")
     }
     flat |= {f"secrets.{name}": "by name" for name in data.pop("secrets")}
-    flat["args"] = " ".join(data.pop("args"))
+    flat |= {name: " ".join(data.pop(name)) for name in ("args", "release_command")}
     return flat | {key: str(value) for key, value in data.items()}

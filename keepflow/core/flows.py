@@ -59,6 +59,8 @@ class Container:
     args: tuple[str, ...] = ()
     strategy: Strategy = Strategy.OVERLAP
     stop_timeout: float = 30.0  #: seconds between SIGTERM and SIGKILL
+    release_command: tuple[str, ...] = ()  #: argv run to its end before the new container is started; () = none
+    release_timeout: float = 300.0  #: seconds that it may take
 
 
 @dataclass(frozen=True, slots=True)

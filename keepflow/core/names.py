@@ -11,6 +11,7 @@ SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 REF_LIMIT = 1024  #: bytes; longer names do not fit into a file of git's
 SLOTS = ("blue", "green")
+RELEASE = "release"  #: stands in a container's name where the others have their slot
 
 
 def is_name(text: str) -> bool:

@@ -25,7 +25,8 @@ def settings(engine: APIClient, spec: SlotSpec) -> Any:
     endpoint = engine.create_endpoint_config(ipv4_address=spec.address)
     return engine.create_container_config(
         image=spec.image_id,
-        command=list(spec.container.args),  # empty: what the image says
+        command=[] if spec.command else list(spec.container.args),  # empty: what the image says
+        entrypoint=list(spec.command) or None,  # with one, the engine leaves the image's command out
         environment=[f"{key}={value}" for key, value in spec.env.items()],
         labels={**spec.labels, names.LABEL_RESTART: spec.restart},
         host_config=host,

@@ -65,6 +65,7 @@ class FakeTarget:
     calls: list[tuple[str, str]] = field(default_factory=list)
     down: bool = False
     words: str = ""  #: what containers say
+    ends: int | None = 0  #: exit code of what runs a command of its own; None = it goes on
     room: int | None = None  #: bytes that are free
     _made: int = 0
 
@@ -140,6 +141,9 @@ class FakeTarget:
         mode = found.spec.env.get("MODE", "ok")
         if mode == "no-start":
             raise DeployFailed("exec format error", code="start-failed")
+        if found.spec.command:
+            found.facts = replace(found.facts, running=self.ends is None, exit_code=self.ends)
+            return
         if mode == "exit":
             found.facts = replace(found.facts, exit_code=7)
             return

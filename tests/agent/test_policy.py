@@ -113,6 +113,7 @@ def test_unsigned_foreign_and_mistyped_envelopes_are_refused() -> None:
 
 
 DESCRIPTION: dict[str, Any] = GOOD["description"]
+WITH_COMMAND = Container(release_command=("migrate",))
 FOREIGN_VOLUME = Container(volumes=(Volume("data", "/data"), Volume("etc", "/etc")))
 
 
@@ -153,6 +154,7 @@ FOREIGN_VOLUME = Container(volumes=(Volume("data", "/data"), Volume("etc", "/etc
         ({"description": {**DESCRIPTION, "port": 8100}}, "description-hash"),
         ({"description": {**DESCRIPTION, "env": {"A": "b"}}}, "description-hash"),
         ({"container": FOREIGN_VOLUME}, "volume-not-allowed"),
+        ({"container": WITH_COMMAND}, "release-command-not-allowed"),
         ({"expires_at": NOW}, "expired"),
         ({"expires_at": NOW - MINUTE, "issued_at": NOW - 2 * MINUTE}, "expired"),
         ({"issued_at": NOW + 2 * MINUTE}, "clock"),

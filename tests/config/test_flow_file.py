@@ -240,6 +240,10 @@ def test_a_graph_is_refused_in_one_clear_problem() -> None:
         ("{stop_timeout: 2h}", Container(stop_timeout=7200.0)),
         ("{stop_timeout: 1d2h3m4.5s}", Container(stop_timeout=93784.5)),
         ("{stop_timeout: 0}", Container(stop_timeout=0.0)),
+        (
+            "{release_command: [python, manage.py, migrate], release_timeout: 10m}",
+            Container(release_command=("python", "manage.py", "migrate"), release_timeout=600.0),
+        ),
         ("{args: serve}", Container(args=("serve",))),
         ("{args: [serve, 8080]}", Container(args=("serve", "8080"))),
         (
@@ -274,6 +278,10 @@ def test_a_container_is_read(text: str, expected: Container) -> None:
         ("{secrets: [A, A]}", 26, "conflict"),
         ("{env: {A: x}, secrets: [A]}", 36, "conflict"),
         ("{volumes: [{name: d, at: /d}]}", 23, "needs-choice"),
+        ("{volumes: [{name: d, at: /d}], strategy: stop-first, release_command: [m]}", 23, "release-command-volume"),
+        ("{release_command: python manage.py migrate}", 30, "bad-command"),
+        ("{release_command: []}", 30, "bad-command"),
+        ("{release_command: [m], release_timeout: 0}", 52, "out-of-range"),
         ("{volumes: [{name: d, at: d, shared: true}]}", 37, "bad-path"),
         ("{volumes: [{name: d, at: /a/../etc, shared: true}]}", 37, "bad-path"),
         ("{volumes: [{name: /etc, at: /d, shared: true}]}", 30, "bad-name"),

@@ -15,7 +15,7 @@ from keepflow import ports
 from keepflow.core import names
 from keepflow.core.flows import Container, Volume
 from keepflow.errors import DeployFailed
-from keepflow.ports import SlotSpec, Target
+from keepflow.ports import ContainerFacts, SlotSpec, Target
 from tests.agent.fakes import FakeTarget
 from tests.real.engines import Engine
 from tests.real.parts import missing
@@ -98,6 +98,12 @@ def made(request: pytest.FixtureRequest) -> Iterator[tuple[Target, SlotSpec]]:
         target.remove(facts.id)
 
 
+def facts_of(target: Target, container_id: str) -> ContainerFacts:
+    found = target.inspect(container_id)
+    assert found is not None
+    return found
+
+
 def name_of(spec: SlotSpec) -> str:
     return names.container(spec.service, spec.instance, spec.slot)
 
@@ -140,6 +146,17 @@ def test_start_stop_start_remove(made: tuple[Target, SlotSpec]) -> None:
     target.remove(created)
     target.remove(created)
     assert target.inspect(created) is None
+
+
+def test_a_command_of_its_own_replaces_what_the_image_and_the_args_say_and_ends(made: tuple[Target, SlotSpec]) -> None:
+    target, spec = made
+    once = replace(spec, slot=names.RELEASE, command=("sh", "-c", 'echo "A is $A"; exit 0'))
+    created = target.create(once)
+    target.start(created)
+    wait_until(lambda: not facts_of(target, created).running, 20, "the end of the command")
+    ended = facts_of(target, created)
+    assert (ended.name, ended.exit_code) == (name_of(once), 0)
+    assert "hello" not in target.tail(created, 5)
 
 
 def test_what_is_gone_can_be_stopped_and_asked_for_its_words(made: tuple[Target, SlotSpec]) -> None:

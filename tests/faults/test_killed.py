@@ -59,6 +59,7 @@ STORIES = {
     "into a slot that is still hot": Story(crowded=True),
     "adopted": Story(adopts=True),
     "rehearsed": Story(action="rehearse"),
+    "with a release command": Story({"release_command": ("python3", "--version")}),
     "with a canary": Story({"canary": (50,), "canary_hold": 1}),
     "with another port": Story({"port": 9000, "env": {"PORT": "9000"}}, declared=RELOADED),
 }
@@ -92,6 +93,7 @@ CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
     "into a slot that is still hot": {Phase.FAILED: _around("clear")},
     "adopted": {Phase.DONE: _around("adopt")},
     "rehearsed": {Phase.FAILED: _around("remove-rehearsed")},
+    "with a release command": {Phase.FAILED: _around("release-command")},
     "with a canary": {Phase.FAILED: ("deploy.canary", "canary.before"), Phase.REVERTED: ("canary.after",)},
     "with another port": {Phase.FAILED: _around("reload")},
 }  # fmt: skip

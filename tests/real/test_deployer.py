@@ -139,6 +139,42 @@ def test_a_new_one_that_does_not_serve_leaves_the_old_one_alone(
     assert serving.deployer().serving(serving.service) == before
 
 
+def test_a_release_command_runs_once_beside_the_old_release_with_the_settings_of_the_new_one(serving: Host) -> None:
+    script = (
+        "import os, socket; open('/data/said', 'w').write(os.environ['TOKEN'] + ' ' + os.environ['VERSION']"
+        " + ' ' + socket.gethostbyname(socket.gethostname()))"
+    )
+    volume = Volume("data", "/data", shared=True)
+    wanted = serving.order("v2", release_command=("python3", "-c", script), volumes=(volume,), secrets=("TOKEN",))
+    outcome = serving.deployer().deploy(wanted, {"TOKEN": "a-secret-value"})
+    assert outcome.outcome == Phase.DONE, outcome.sentence
+    assert outcome.receipt["release_command"]["exit_code"] == 0
+    assert serving.containers() == {"blue": "exited", "green": "running"}
+    said = serving.engine.docker("exec", f"kf-{serving.service}-main-green", "cat", "/data/said").split()
+    network = serving.deployer().networks.of(serving.service, "main")
+    assert said == ["a-secret-value", "v2", network.beside]
+
+
+@pytest.mark.parametrize(
+    ("script", "limit", "code"),
+    [
+        ("print('no such table', flush=True); raise SystemExit(4)", 20.0, "release-command"),
+        ("print('no such table', flush=True); import time; time.sleep(600)", 5.0, "release-command-timeout"),
+    ],
+)
+def test_a_release_command_that_does_not_succeed_leaves_the_old_release_alone(
+    serving: Host, script: str, limit: float, code: str
+) -> None:
+    before = serving.deployer().serving(serving.service)
+    wanted = serving.order("v2", release_command=("python3", "-c", script), release_timeout=limit)
+    outcome = serving.deployer().deploy(wanted)
+    assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.FAILED, code, serving.images["v1"])
+    assert "no such table" in outcome.log_tail
+    assert serving.containers() == {"blue": "running"}
+    assert serving.deployer().serving(serving.service) == before
+    assert serving.get() == (200, "marker: v1\n")
+
+
 def test_a_missing_image_touches_nothing(serving: Host) -> None:
     outcome = serving.deployer().deploy(serving.order("sha256:" + "0" * 64))
     assert (outcome.outcome, outcome.code) == (Phase.FAILED, "image-missing")
