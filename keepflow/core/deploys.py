@@ -90,8 +90,8 @@ def from_json(data: dict[str, Any]) -> Container:
         args=tuple(data["args"]),
         strategy=Strategy(data["strategy"]),
         stop_timeout=float(data["stop_timeout"]),
-        release_command=tuple(data["release_command"]),
-        release_timeout=float(data["release_timeout"]),
+        release_command=tuple(data.get("release_command", ())),
+        release_timeout=float(data.get("release_timeout", 300.0)),
     )
 
 
