@@ -115,8 +115,9 @@ class SlotSpec:
     subnet: str  #: /28 of the slot network
     image_id: str  #: started by image id, so no registry and no tag is asked
     container: Container
-    env: Mapping[str, str]  #: final environment, secrets and env_file included
+    env: Mapping[str, str]  #: final environment, env_file included
     labels: Mapping[str, str]
+    secrets: str = ""  #: directory on the host that the container reads as /run/secrets; "" = none
     restart: str = "unless-stopped"  #: given by `persist`, once it has proven itself
     command: tuple[
         str, ...

@@ -13,6 +13,7 @@ from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import Deployment, Outcome
 from keepflow.agent.deploys import HostPolicies
 from keepflow.agent.front import Front
+from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.agent.host_file import HostFile
 from keepflow.agent.state import State
 from keepflow.core.states import Phase
@@ -48,6 +49,7 @@ def deployer(state: State, host_file: HostFile, say: Callable[[str], None]) -> D
         Front(host_file, state.front_root),
         HostPolicies(host_file),
         Spoken(say),
+        HeldSecrets(state.root / "secrets", state.key().opening),
         str(file.networks),
         patience=_AT_ONCE,
         tells=False,

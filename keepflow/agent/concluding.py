@@ -24,7 +24,7 @@ log = Log(__name__)
 def conclude(scene: Scene) -> Outcome:
     """Retire the old, remember the new, and return `done`, or `unknown` when that must be tried again."""
     identity = scene.deployment.identity
-    for step in (draining.retire_old, Scene.remove_aside, _remember, _drop_unneeded):
+    for step in (draining.retire_old, Scene.remove_aside, _remember, _drop_unneeded, _drop_files):
         try:
             step(scene)
         except Unavailable as error:
@@ -62,3 +62,10 @@ def _drop_unneeded(scene: Scene) -> None:
     for tag, _ in scene.target.kept(repository):
         if tag not in needed:
             scene.target.drop(tag)
+
+
+def _drop_files(scene: Scene) -> None:
+    """Remove the secrets that no container of this instance reads any more."""
+    labels = {names.LABEL_SERVICE: scene.deployment.service, names.LABEL_INSTANCE: scene.deployment.instance}
+    needed = {facts.labels.get(names.LABEL_DEPLOYMENT, "") for facts in scene.target.mine(labels)}
+    scene.held.drop_files(scene.deployment, needed)

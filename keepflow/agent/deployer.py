@@ -18,6 +18,7 @@ from keepflow.agent.canary import Wishes
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
 from keepflow.agent.gate import Gate
+from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.agent.instances import History, Instance, known_instances
 from keepflow.agent.inventory import Kept
 from keepflow.agent.journal import Journal, Journals
@@ -68,6 +69,7 @@ class Deployer:
     proxy: Proxy
     policies: Mapping[str, ServicePolicy]
     reporter: Reporter
+    held: HeldSecrets
     pool: str = "10.213.0.0/16"
     labels: Mapping[str, str] = field(default_factory=dict)  #: more labels for every container and network
     patience: float = 45.0  #: seconds an order waits while a hot container is being stopped, or a person rolls back
@@ -107,17 +109,17 @@ class Deployer:
 
         return self._take_on(service, instance, chosen)
 
-    def carry_out(self, accepted: Accepted, secrets: Mapping[str, str] | None = None) -> Outcome:
-        """Bring an accepted deployment to its end and tell it; `secrets` are the values of its secrets by name."""
+    def carry_out(self, accepted: Accepted) -> Outcome:
+        """Bring an accepted deployment to its end and tell it."""
         steps = _STEPS.get(accepted.deployment.action, self._forward)
-        return self._to_the_end(self._scene(accepted, secrets or {}), steps)
+        return self._to_the_end(self._scene(accepted), steps)
 
     def _forward(self, scene: Scene) -> None:
         rollout.forward(scene, self.wishes)
 
-    def deploy(self, deployment: Deployment, secrets: Mapping[str, str] | None = None) -> Outcome:
+    def deploy(self, deployment: Deployment) -> Outcome:
         """Accept and carry out."""
-        return self.carry_out(self.accept(deployment), secrets)
+        return self.carry_out(self.accept(deployment))
 
     def recover(self) -> list[Outcome]:
         """Have all fronts stand, finish or undo what a dead process left, and tell ends that were not told.
@@ -273,7 +275,7 @@ class Deployer:
             finally:
                 accepted.instance.release()
             return ended
-        scene = self._scene(accepted, {})
+        scene = self._scene(accepted)
         scene.receipt.recovered = True
         kept = accepted.journal.last("plan")
         scene.plan = Plan(**kept["plan"]) if kept else None
@@ -283,7 +285,7 @@ class Deployer:
         action = accepted.deployment.action
         return self._to_the_end(scene, _STEPS[action] if action in _AGAIN else _pick_up)
 
-    def _scene(self, accepted: Accepted, secrets: Mapping[str, str]) -> Scene:
+    def _scene(self, accepted: Accepted) -> Scene:
         deployment = accepted.deployment
         policy = self._policy(deployment.service)
         network = self.networks.of(deployment.service, deployment.instance)
@@ -298,7 +300,8 @@ class Deployer:
             journal=accepted.journal,
             reporter=self.reporter,
             labels={**self.labels, names.LABEL_OWNER: f"agent:{self.agent}"},
-            secrets=secrets,
+            held=self.held,
+            secrets=self.held.values(deployment),
             receipt=Receipt(deployment.container.strategy.value),
         )
 

@@ -11,7 +11,7 @@ from keepflow.core import deploys
 from keepflow.core.flows import Container
 from keepflow.core.states import Phase
 from keepflow.ports import RegistryLogin
-from keepflow.wire.orders import DeployOrder
+from keepflow.wire.orders import DeployOrder, OrderSecret
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Deployment:
     approver: str = ""  #: who asked for it, as the order says
     canary: tuple[int, ...] = ()  #: percents of visitors that get it first, step by step
     canary_hold: int = 0  #: seconds for each step
+    secrets: tuple[OrderSecret, ...] = ()  #: what the order brings of its environment, by name; no value
 
     @property
     def identity(self) -> str:
@@ -62,16 +63,20 @@ class Deployment:
             approver=order.approver,
             canary=order.canary,
             canary_hold=order.canary_hold,
+            secrets=order.secrets,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data, for the journal."""
-        return asdict(self)
+        return {**asdict(self), "secrets": [one.model_dump() for one in self.secrets]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Deployment:
         """Read it back from plain data."""
-        lists = {"canary": tuple(data.get("canary", ()))}
+        lists = {
+            "canary": tuple(data.get("canary", ())),
+            "secrets": tuple(OrderSecret(**one) for one in data.get("secrets", ())),
+        }
         return cls(**{**data, **lists, "container": deploys.from_json(data["container"])})
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from keepflow import errors
-from keepflow.agent import steering
+from keepflow.agent import env_file, steering
 from keepflow.agent.clock import Clock
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import ServicePolicy
 from keepflow.agent.front import Front
+from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.agent.host_file import HostFile
 from keepflow.agent.images import MadeHere
 from keepflow.agent.logs import Log
@@ -65,8 +66,9 @@ class Deploys:
         front = Front(host_file, state.front_root)
         if file.services:
             front.proxy()  # what is wrong with it is said at the start
+        held = HeldSecrets(state.root / "secrets", state.key().opening)
         self._deployer = Deployer(
-            state.root, pins.identity.agent, engine, front, HostPolicies(host_file), told, str(file.networks)
+            state.root, pins.identity.agent, engine, front, HostPolicies(host_file), told, held, str(file.networks)
         )
         self._orders = Orders(
             state.directory("orders"),
@@ -178,6 +180,7 @@ class Deploys:
                 KeptRelease(identity=one.identity, how=one.how, bytes=one.size, hot_until=one.hot_until)
                 for one in self._deployer.inventory(name, service.instance)
             ),
+            given=_given(service),
         )
 
     def _facts(self) -> Facts:
@@ -194,6 +197,14 @@ class Deploys:
             made_here=lambda image_id: image_id in self._made,
             serving=lambda service, instance: self._deployer.serving(service, instance).identity,
         )
+
+
+def _given(service: Service) -> tuple[str, ...] | None:
+    """Return the names, never the values, that the host's env_file holds; None when it cannot be read."""
+    try:
+        return tuple(env_file.read(service.env_file)) if service.env_file else ()
+    except errors.KeepflowError:
+        return None
 
 
 class HostPolicies(Mapping[str, ServicePolicy]):

@@ -144,7 +144,15 @@ class Link:
         asked = self._clock.mark()
         nonce, key_id = secrets.token_hex(16), self._key.public.key_id
         signature = self._key.sign(messages.hello_bytes(challenge.nonce, key_id, nonce))
-        hello = Hello(key_id=key_id, signature=_base64(signature), nonce=nonce, version=keepflow.__version__)
+        sealing_key = _base64(self._key.opening.public)
+        hello = Hello(
+            key_id=key_id,
+            signature=_base64(signature),
+            nonce=nonce,
+            version=keepflow.__version__,
+            sealing_key=sealing_key,
+            sealing_proof=_base64(self._key.sign(messages.sealing_bytes(key_id, sealing_key))),
+        )
         channel.send(self._hello(hello).model_dump_json())
         welcome = self._expect(channel, messages.Welcome)
         self._pins.follow(welcome.rotations)

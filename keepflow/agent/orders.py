@@ -260,12 +260,15 @@ class Orders:
 
     def _accept(self, path: Path, message: Deploy, deployment: Deployment) -> None:
         try:
+            self._deployer.held.check(deployment, message.secrets)
             accepted = self._deployer.accept(deployment)
         except errors.KeepflowError as error:
             self._refuse(message, Refusal(error.code, error.message))
             path.unlink()
             return
         fail("order.accepted")
+        if deployment.action not in ("adopt", "stage"):  # those make no container, so they bring none
+            self._deployer.held.keep(deployment, message.secrets)
         self._reports.answer(message, accepted=True)
         fail("order.answered")
         path.unlink()

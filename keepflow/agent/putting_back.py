@@ -144,7 +144,7 @@ def _tail_of_new(scene: Scene) -> str:
 
 def _without_secrets(scene: Scene, text: str) -> str:
     """Return the last words of an application without the values it was given in confidence."""
-    given = set(scene.secrets.values())
+    given = {held.value for held in scene.secrets.values()}
     if scene.policy.env_file:
         with suppress(KeepflowError):
             given |= set(env_file.read(scene.policy.env_file).values())

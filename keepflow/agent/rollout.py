@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from keepflow.agent import canary, disk, draining, env_file, release_command
@@ -149,6 +150,8 @@ def prepare(scene: Scene) -> None:
     idle = scene.holder(plan.new)
     if idle is not None and _is_hot(scene, idle):
         scene.receipt.hot_start = True
+        if deployment.container.secrets:
+            scene.receipt.notes.append("the container kept hot has the secrets it was started with")
         scene.keep_plan(replace(plan, container=idle.id, reused=True))
         return
     host_env = env_file.read(scene.policy.env_file) if scene.policy.env_file else {}
@@ -160,8 +163,9 @@ def prepare(scene: Scene) -> None:
         subnet=scene.network.subnet,
         image_id=plan.image_id,
         container=deployment.container,
-        env={**deployment.container.env, **scene.secrets, **host_env},
+        env={**deployment.container.env, **host_env},
         labels=labels,
+        secrets=_secret_files(scene, host_env),
     )
     if release_command.is_due(scene):
         release_command.run(scene, spec)
@@ -171,6 +175,18 @@ def prepare(scene: Scene) -> None:
     with scene.act("create", slot=plan.new):
         container = scene.target.create(spec)
     scene.keep_plan(replace(plan, container=container))
+
+
+def _secret_files(scene: Scene, host_env: Mapping[str, str]) -> str:
+    """Lay out the files that the new container reads; a name in the host's env_file is the host's affair."""
+    values = {name: held.value for name, held in scene.secrets.items() if name not in host_env}
+    place = scene.held.render(scene.deployment, values)
+    if place is None:
+        return ""
+    told = ", ".join(f"{name} version {scene.secrets[name].version}" for name in sorted(values))
+    whose = "the newest held on this host" if scene.deployment.by else "as ordered"
+    scene.receipt.notes.append(f"secrets, {whose}: {told}")
+    return str(place)
 
 
 def stop_old(scene: Scene) -> None:
@@ -245,7 +261,8 @@ def _check_settings(scene: Scene) -> None:
     missing = [name for name in container.secrets if name not in given]
     if missing:
         raise DeployFailed(
-            f"no value for {', '.join(missing)}: set it for the environment, or in the host's env_file",
+            f"no value for {', '.join(missing)}: keepflow secret set {scene.deployment.environment} {missing[0]}, "
+            "or a line in the host's env_file",
             code="secret-missing",
         )
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from keepflow.agent.deployment import Deployment, Reporter, ServicePolicy
+from keepflow.agent.held_secrets import Held, HeldSecrets
 from keepflow.agent.instances import Instance
 from keepflow.agent.journal import Journal
 from keepflow.agent.networks import SlotNetwork
@@ -84,7 +85,8 @@ class Scene:
     journal: Journal
     reporter: Reporter
     labels: Mapping[str, str]  #: those every container and network of this host gets
-    secrets: Mapping[str, str] = field(repr=False, default_factory=dict)
+    held: HeldSecrets
+    secrets: Mapping[str, Held] = field(repr=False, default_factory=dict)
     receipt: Receipt = field(default_factory=lambda: Receipt(""))
     plan: Plan | None = None
     undoing: bool = False  #: from now on a full disk must not stop anything

@@ -55,6 +55,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "promote": Verb("delivery:promote", "Promote a tested release."),
         "rollback": Verb("going_back:rollback", "Go back to a release that served before."),
         "canary": Verb("canary:canary", "Steer a canary that is under way."),
+        "secret": Verb("secrets:secret", "Set, list and remove the secrets of an environment."),
         "quarantine": Verb("quarantine:quarantine", "See and lift what keeps a release from an environment."),
         "drift": Verb("drift:drift", "Say how what serves differs from what was deployed."),
         "receipt": Verb("switches:receipt", "Show what the switches of a run proved."),

@@ -65,6 +65,7 @@ class Facts:
     max_age: float | None = None  #: seconds
     age: float | None = None  #: seconds since the newest done deployment of this identity in `promote_from`
     freeze: str | None = None  #: sentence naming the freeze window that holds now
+    secrets: str | None = None  #: sentence naming secrets that neither the environment nor its hosts have
     gate: str | None = None  #: sentence saying that its gate was closed by something else than a promote
     direction: Direction = Direction.FORWARD
     rollback: bool = False  #: the person said the word
@@ -94,6 +95,7 @@ def guards(facts: Facts) -> tuple[Guard, ...]:
         _direction(facts),
         Guard("freeze", facts.freeze is None, facts.freeze, overridable=True) if facts.freeze else None,
         _agent(facts),
+        Guard("secrets", False, facts.secrets) if facts.secrets else None,
         Guard("underway", facts.underway is None, facts.underway or "no other deployment is under way"),
         Guard("locked", facts.lock is None, facts.lock or "not locked", overridable=not facts.lock_is_own),
     )

@@ -12,7 +12,7 @@ class Role(StrEnum):
     VIEWER = "viewer"  #: sees runs, logs, environments
     DEVELOPER = "developer"  #: starts and cancels runs, follows up what others deployed outside the rules
     TESTER = "tester"  #: marks a release tested
-    RELEASE_MANAGER = "release-manager"  #: promotes, rolls back, locks
+    RELEASE_MANAGER = "release-manager"  #: promotes, rolls back, locks, sets secrets of environments
     ADMIN = "admin"  #: gives roles
 
 
@@ -28,6 +28,7 @@ PROJECT_VERBS: dict[str, Role] = {
     "promote": Role.RELEASE_MANAGER,
     "rollback": Role.RELEASE_MANAGER,
     "lock": Role.RELEASE_MANAGER,
+    "secrets": Role.RELEASE_MANAGER,
     "roles": Role.ADMIN,
 }
 #: Verbs on the server itself that everybody who signed in may do: look around, make API tokens of one's own.

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from keepflow import errors
+from keepflow.crypto.sealing import OpeningKey
 from keepflow.tools.files import read_private, write_atomic
 
 _PREFIX = "ed25519:"
@@ -82,6 +83,11 @@ class PrivateKey:
     def public(self) -> PublicKey:
         """The key that checks what this one signs."""
         return PublicKey(self._key.public_key().public_bytes_raw())
+
+    @property
+    def opening(self) -> OpeningKey:
+        """The key that opens what was sealed to the holder of this one."""
+        return OpeningKey.derive(self._key.private_bytes_raw())
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature of a message."""

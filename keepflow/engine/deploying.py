@@ -19,7 +19,7 @@ from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.core.text import one_line
 from keepflow.crypto import dsse
-from keepflow.engine import breakglass, deployment_receipts, evidence, gates, locking, quarantining, sending
+from keepflow.engine import breakglass, confiding, deployment_receipts, evidence, gates, locking, quarantining, sending
 from keepflow.engine.context import Master
 from keepflow.store import (
     agents,
@@ -236,6 +236,9 @@ def _admit(conn: Connection, run: Run, job: Job, group: list[Job]) -> tuple[Envi
             f"no step of this run named an image that agent {', '.join(hosts)} can deploy: "
             "a script must write image=NAME or pushed=NAME to the file $KEEPFLOW_OUTPUT",
         )
+    lacking = confiding.missing(conn, environment, deploys.resolve(release.container, environment.overrides))
+    if lacking is not None:
+        return Reason("secret-missing", lacking)
     return environment, release
 
 
@@ -292,15 +295,29 @@ def _offer(tx: Tx, master: Master, deployment: Deployment, environment: Environm
             tx.conn, deployment.fence, State.LOST, Reason("order-expired", "the order was never taken"), now
         )
     attempt = jobs.add_attempt(tx.conn, deployment.job_id, agent.id, now)
-    signed = order(tx.conn, master, deployment, environment, agent, attempt.fence, now)
+    confided = confide(tx.conn, master, deployment, environment, agent, attempt.fence)
+    signed = order(tx.conn, master, deployment, environment, agent, attempt.fence, now, confided)
     payload = deploys.canonical(signed.model_dump(mode="json"))
     envelope = dsse.seal(payload, orders.PAYLOAD_TYPE, master.order_key)
-    body = messages.Deploy(fence=attempt.fence, deployment=deployment.id, envelope=envelope)
+    body = messages.Deploy(fence=attempt.fence, deployment=deployment.id, envelope=envelope, secrets=confided.sealed)
     sending.send(tx, master, agent.id, body, now)
     phases = [*deployment.phases, {"phase": Phase.OFFERED.value, "at": now, "detail": f"order sent to {agent.name}"}]
     values = {"agent_id": agent.id, "fence": attempt.fence, "order": envelope, "phases": phases}
     deployments.move(tx.conn, deployment, Phase.OFFERED, values)
     jobs.wait(tx.conn, deployment.job_id, Reason("offered", f"the order is on its way to agent {agent.name}"))
+
+
+def confide(
+    conn: Connection,
+    master: Master,
+    deployment: Deployment | Preparation,
+    environment: Environment,
+    agent: agents.Agent,
+    fence: int,
+) -> confiding.Travelling:
+    """Seal what an order's new container reads to the agent; an order that makes no container brings no secret."""
+    names = () if _ACTIONS.get(deployment.kind) in ("adopt", "stage") else deployment.description.get("secrets", ())
+    return confiding.travelling(conn, master, environment, agent, deployment.id, fence, names)
 
 
 def order(
@@ -311,6 +328,7 @@ def order(
     agent: agents.Agent,
     fence: int,
     now: int,
+    confided: confiding.Travelling,
 ) -> orders.DeployOrder:
     """Return the order of a deployment or preparation on one host, not signed yet."""
     stored = releases.by_id(conn, deployment.release_id)
@@ -336,6 +354,7 @@ def order(
         description=deployment.description,
         description_hash=deployment.description_hash,
         receipts=tuple(receipt.envelope for receipt in evidence.of_release(conn, master, stored).receipts),
+        secrets=confided.named,
         evidence=evidence.wanted(deployment, environment, outside_rules=broken_glass is not None),
         fence=fence,
         expect_current=placement.identity if promoted and placement else None,

@@ -91,7 +91,10 @@ def greet(master: Master, challenge: str, hello: messages.Hello, now: int) -> tu
     if agent is None:
         raise errors.AuthError("no agent has this key; join with a new token", code="unknown-agent")
     covered = messages.hello_bytes(challenge, hello.key_id, hello.nonce)
-    PublicKey.parse(agent.public_key).verify(_unbase64(hello.signature), covered)
+    key = PublicKey.parse(agent.public_key)
+    key.verify(_unbase64(hello.signature), covered)
+    if hello.sealing_key:  # whoever can seal to an agent's key can read nothing; whoever can name it reads everything
+        key.verify(_unbase64(hello.sealing_proof), messages.sealing_bytes(hello.key_id, hello.sealing_key))
     if agent.revoked_at is not None:
         raise errors.Denied(f"agent {agent.name} may not connect: {agent.offline_why}", code="revoked")
     protocol = min(hello.protocol[1], messages.PROTOCOL[1])
@@ -116,7 +119,7 @@ def greet(master: Master, challenge: str, hello: messages.Hello, now: int) -> tu
 def connected(tx: Tx, master: Master, agent_id: int, hello: messages.Hello, now: int) -> None:
     """Write down that an agent is here and what it says of itself, and give it what waits for it."""
     agent = agents.by_id(tx.conn, agent_id)
-    said = hello.model_dump(mode="json", exclude={"type", "signature", "nonce", "key_id", "running"})
+    said = hello.model_dump(mode="json", exclude={"type", "signature", "nonce", "key_id", "running", "sealing_proof"})
     agents.change(
         tx.conn,
         agent_id,

@@ -90,9 +90,10 @@ def offer(tx: Tx, master: Master, agent: Agent, now: int) -> None:
     for preparation in reversed(preparations.waiting(tx.conn, agent.name)):
         environment = environments.by_id(tx.conn, preparation.environment_id)
         fence = counters.next_value(tx.conn, counters.FENCE)
-        order = deploying.order(tx.conn, master, preparation, environment, agent, fence, now)
+        confided = deploying.confide(tx.conn, master, preparation, environment, agent, fence)
+        order = deploying.order(tx.conn, master, preparation, environment, agent, fence, now, confided)
         envelope = dsse.seal(deploys.canonical(order.model_dump(mode="json")), orders.PAYLOAD_TYPE, master.order_key)
-        body = messages.Deploy(fence=fence, deployment=preparation.id, envelope=envelope)
+        body = messages.Deploy(fence=fence, deployment=preparation.id, envelope=envelope, secrets=confided.sealed)
         sending.send(tx, master, agent.id, body, now)
         preparations.move(tx.conn, preparation, Phase.OFFERED, {"agent_id": agent.id, "fence": fence})
 

@@ -21,7 +21,7 @@ from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard, Host
 from keepflow.core.releases import is_digest
 from keepflow.core.states import Phase
-from keepflow.engine import breakglass, deploying, dispatch, evidence, gates, locking, quarantining
+from keepflow.engine import breakglass, confiding, deploying, dispatch, evidence, gates, locking, quarantining
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
 from keepflow.errors import NotFound, Refused, UsageError
@@ -410,6 +410,7 @@ def _guards(
             max_age=environment.rules.max_age,
             age=(now - (tested.finished_at or tested.requested_at)) / _SECOND if tested else None,
             freeze=_freeze(environment, now),
+            secrets=confiding.missing(conn, environment, deploys.resolve(stored.container, environment.overrides)),
             gate=gates.closed(conn, environment, stored),
             direction=way,
             rollback=said.rollback,

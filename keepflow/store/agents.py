@@ -39,6 +39,11 @@ class Agent:
         """The step kinds it can carry out."""
         return frozenset((self.hello or {}).get("step_kinds", ()))
 
+    @property
+    def sealing_key(self) -> str:
+        """The key that secrets are sealed to, in base64; "" for an agent that takes none. Its proof was checked."""
+        return str((self.hello or {}).get("sealing_key", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:

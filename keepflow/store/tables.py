@@ -352,6 +352,20 @@ quarantines = Table(
     Index("ix_quarantines_environment", "environment_id", "identity"),
 )
 
+# Secrets of environments, each version sealed; a removed one keeps its row without the value. Owner: secrets.py
+environment_secrets = Table(
+    "environment_secrets",
+    metadata,
+    Column("environment_id", Id, ForeignKey("environments.id"), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("sealed", LargeBinary),  # NULL = removed
+    Column("size", Integer, nullable=False),  # bytes of the value
+    Column("set_by", String(200), nullable=False),
+    _at("at", nullable=False),
+    _at("removed_at"),
+)
+
 # What testers said of a deployment; never deleted, the newest of a person counts. Owner: marks.py
 marks = Table(
     "marks",

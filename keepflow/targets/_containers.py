@@ -11,6 +11,8 @@ from keepflow.ports import ContainerFacts, SlotSpec
 if TYPE_CHECKING:
     from docker import APIClient
 
+SECRETS = "/run/secrets"  #: where a container finds the secrets of its environment
+
 
 def settings(engine: APIClient, spec: SlotSpec) -> Any:
     """Return the whole configuration of a container: exactly these keys, whatever a release asks for."""
@@ -21,6 +23,8 @@ def settings(engine: APIClient, spec: SlotSpec) -> Any:
         Mount(target=volume.at, source=names.volume(spec.service, spec.instance, volume.name), type="volume")
         for volume in spec.container.volumes
     ]
+    if spec.secrets:  # a mount, so that no value is in what `docker inspect` shows
+        mounts.append(Mount(target=SECRETS, source=spec.secrets, type="bind", read_only=True))
     host = engine.create_host_config(init=True, restart_policy={"Name": "no"}, mounts=mounts, network_mode=network)
     endpoint = engine.create_endpoint_config(ipv4_address=spec.address)
     return engine.create_container_config(

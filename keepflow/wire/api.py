@@ -398,6 +398,21 @@ class Lift(Request):
     why: str = Field(min_length=1, max_length=2000)
 
 
+class Secret(Answer):
+    """A secret of an environment: its name and version, never its value."""
+
+    name: str
+    version: int
+    set_by: str
+    at: Moment
+
+
+class SecretValue(Request):
+    """The value of a secret; it is sealed at once and never shown again."""
+
+    value: str = Field(repr=False, min_length=1, max_length=64 * 1024)
+
+
 class Readiness(Answer):
     """What going back would take: `how` is hot, cold, re-pull or impossible; the sentence says why."""
 
@@ -899,6 +914,12 @@ class Quarantines(Items):
     """Releases under quarantine, newest first."""
 
     items: list[Quarantine]
+
+
+class Secrets(Items):
+    """The secrets an environment has, by name."""
+
+    items: list[Secret]
 
 
 class Marks(Items):

@@ -62,6 +62,8 @@ class Hello(Message):
     running: tuple[Whole, ...] = ()  #: fences of jobs and deployments it holds
     machine_id: str = ""
     warnings: tuple[str, ...] = ()  #: what this host knows to be weak, for people
+    sealing_key: str = ""  #: base64 of the X25519 key that secrets are sealed to; "" = this agent takes none
+    sealing_proof: str = ""  #: base64 over sealing_bytes(), by the agent's own key
 
 
 class Welcome(Message):
@@ -96,6 +98,11 @@ class Farewell(Message):
 def hello_bytes(challenge_nonce: str, key_id: str, own_nonce: str) -> bytes:
     """Return what an agent signs: bound to the challenge, the key and the agent's own nonce."""
     return f"keepflow-agent-hello-v1\n{challenge_nonce}\n{key_id}\n{own_nonce}".encode()
+
+
+def sealing_bytes(key_id: str, sealing_key: str) -> bytes:
+    """Return what an agent signs to say which key secrets are to be sealed to."""
+    return f"keepflow-agent-sealing-v1\n{key_id}\n{sealing_key}".encode()
 
 
 def welcome_bytes(agent_nonce: str, agent: str) -> bytes:
@@ -164,6 +171,7 @@ class Deploy(Message):
     fence: Whole
     deployment: DeploymentId
     envelope: dict[str, Any]
+    secrets: dict[str, str] = Field(default_factory=dict, repr=False)  #: name → base64, sealed to the agent's key
 
 
 class Steer(Message):
@@ -407,6 +415,7 @@ class ServiceState(Message):
     ours: bool | None = None  #: whether a deployment made it
     differences: tuple[Difference, ...] = ()
     kept: tuple[KeptRelease, ...] | None = None  #: None = this agent does not tell
+    given: tuple[str, ...] | None = None  #: names that the host's env_file holds; None = this agent does not tell
 
 
 class Heartbeat(Message):

@@ -6,6 +6,7 @@ The agent ignores unknown fields only when `critical` does not name them; a crit
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +35,7 @@ CRITICAL = (
     "issued_at",
     "nonce",
     "receipts",
+    "secrets",
     "service",
     "version",
 )
@@ -45,6 +47,8 @@ Evidence = Literal["none", "built", "passed", "tested"]
 EVIDENCE: tuple[Evidence, ...] = ("none", "built", "passed", "tested")
 #: More receipts than an order ever needs; a hostile one must not buy unbounded verifications.
 MOST_RECEIPTS = 16
+#: More secrets than a container of an order may name.
+MOST_SECRETS = 200
 
 
 class OrderImage(BaseModel):
@@ -61,6 +65,25 @@ class OrderImage(BaseModel):
     def identity(self) -> str:
         """The digest of a registry release, else the image id."""
         return self.digest or self.image_id
+
+
+class OrderSecret(BaseModel):
+    """One secret of the environment by name; its value travels apart from the order, sealed to the agent's key.
+
+    `sha256` is of the sealed bytes, which begin with a fresh random key: it binds the order to exactly what travels
+    with it, and says nothing that a value could be guessed by.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int = Field(ge=1)
+    sha256: str
+
+
+def secret_place(order: str, fence: int, environment: str, name: str, version: int) -> str:
+    """Return the place that a secret of an order is sealed for; `order` is the id of the deployment."""
+    return json.dumps(["keepflow-order-secret-v1", order, fence, environment, name, version])
 
 
 class DeployOrder(BaseModel):
@@ -81,6 +104,7 @@ class DeployOrder(BaseModel):
     description: dict[str, Any]  #: the resolved container description (`core.deploys.to_json`)
     description_hash: str
     receipts: Annotated[tuple[dict[str, Any], ...], Field(max_length=MOST_RECEIPTS)] = ()
+    secrets: Annotated[tuple[OrderSecret, ...], Field(max_length=MOST_SECRETS)] = ()
     evidence: Evidence = "tested"  #: what the rules of the environment ask of `receipts`; the host's file may ask more
     fence: int = Field(ge=1)
     expect_current: str | None = None  #: identity that must serve now; None = not checked

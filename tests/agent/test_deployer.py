@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from keepflow import errors
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import Deployment, ServicePolicy
+from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.core import names
 from keepflow.core.flows import Container, Health, Strategy, Volume
 from keepflow.core.states import PHASE_ORDER, Phase
 from keepflow.ports import Answer, ImageFacts, RegistryLogin, Site, Traffic, Visit
 from keepflow.proxies.none import NoProxy
 from keepflow.tools import failpoints
+from tests.agent.confided import KEY, confided
 from tests.agent.fakes import FakeTarget, Told
 
 V1, V2, V3 = (f"sha256:{digit * 64}" for digit in "123")
@@ -63,6 +65,7 @@ class Host:
             proxy=NoProxy(self.root / "sw"),
             policies={"shop": replace(self.policy, **changes)},
             reporter=self.told,
+            held=HeldSecrets(self.root / "agent/secrets", KEY.opening),
             pool=self.pool,
             patience=0.0,
         )
@@ -444,15 +447,35 @@ def test_what_the_hosts_file_does_not_give_fails_in_preflight(host: Host, contai
     assert host.target.calls == []
 
 
-def test_the_hosts_env_file_wins_and_secrets_reach_the_container_but_no_file(host: Host, tmp_path: Path) -> None:
-    (tmp_path / "shop.env").write_text("# ours\nTZ=UTC\nEMPTY=\n")
+def test_secrets_reach_the_container_as_files_and_the_hosts_env_file_wins(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "shop.env").write_text("# ours\nTZ=UTC\nEMPTY=\nTOKEN=of the host\n")
     deployer = host.deployer(env_file=tmp_path / "shop.env")
-    wanted = order(V1, env={"TZ": "Asia/Shanghai", "A": "1"}, secrets=("PASSWORD",))
-    deployer.deploy(wanted, {"PASSWORD": "very-secret"})
-    env = host.target.containers["kf-shop-main-blue"].spec.env
-    assert env == {"TZ": "UTC", "A": "1", "EMPTY": "", "PASSWORD": "very-secret"}
-    written = b"".join(path.read_bytes() for path in (tmp_path / "agent").rglob("*") if path.is_file())
-    assert b"very-secret" not in written
+    plain = order(V1, env={"TZ": "Asia/Shanghai", "A": "1"}, secrets=("PASSWORD", "TOKEN"))
+    wanted, sealed = confided(plain, {"PASSWORD": "very-secret", "TOKEN": "of-the-master"}, version=3)
+    deployer.held.keep(wanted, sealed)
+    outcome = deployer.deploy(wanted)
+    spec = host.target.containers["kf-shop-main-blue"].spec
+    assert spec.env == {"TZ": "UTC", "A": "1", "EMPTY": "", "TOKEN": "of the host"}
+    assert {path.name: path.read_text() for path in Path(spec.secrets).iterdir()} == {"PASSWORD": "very-secret"}
+    assert "secrets, as ordered: PASSWORD version 3" in outcome.receipt["notes"]
+    holding = [path for path in tmp_path.rglob("*") if path.is_file() and b"very-secret" in path.read_bytes()]
+    assert holding == [Path(spec.secrets) / "PASSWORD"], "no journal, history or report holds it"
+    assert "very-secret" not in repr(outcome) + repr(spec)
+
+
+def test_files_go_with_the_last_container_that_reads_them(host: Host) -> None:
+    deployer = host.deployer()
+    places = []
+    for image in (V1, V2, V3):
+        wanted, sealed = confided(order(image, secrets=("PASSWORD",)), {"PASSWORD": image})
+        deployer.held.keep(wanted, sealed)
+        assert deployer.deploy(wanted).outcome == Phase.DONE
+        here = {one.spec.secrets for one in host.target.containers.values()}
+        places.append(here)
+        assert all((Path(place) / "PASSWORD").exists() for place in here)
+    gone = (places[0] | places[1]) - places[2]
+    assert gone
+    assert not [place for place in gone if Path(place).exists()]
 
 
 def test_the_last_words_of_a_failed_one_are_told_without_the_values_of_the_host(host: Host, tmp_path: Path) -> None:
@@ -460,7 +483,9 @@ def test_the_last_words_of_a_failed_one_are_told_without_the_values_of_the_host(
     deployer = host.deployer(env_file=tmp_path / "shop.env")
     host.target.words = "connecting to postgres://last words of c1, TZ Asia/Shanghai, as very-secret"
     failing = order(V1, env={"MODE": "exit", "TZ": "Asia/Shanghai"}, secrets=("PASSWORD",))
-    outcome = deployer.deploy(failing, {"PASSWORD": "very-secret"})
+    failing, sealed = confided(failing, {"PASSWORD": "very-secret"})
+    deployer.held.keep(failing, sealed)
+    outcome = deployer.deploy(failing)
     assert outcome.log_tail == "connecting to [MASKED] c1, TZ Asia/Shanghai, as [MASKED]"
 
 

@@ -17,6 +17,7 @@ import pytest
 from keepflow.agent.clock import Clock
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import ServicePolicy
+from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.agent.orders import DeployReports, Orders
 from keepflow.agent.policy import Facts
 from keepflow.agent.reports import Reports
@@ -67,6 +68,7 @@ class Host:
             proxy=NoProxy(self.root / "sw"),
             policies={"shop": ServicePolicy("shop", "shop/production", volumes=("data",), watch=0.02, drain=0.2)},
             reporter=told,
+            held=HeldSecrets(self.root / "agent/secrets", KEY.opening),
             pool=self.pool,
         )
         self.orders = Orders(

@@ -16,12 +16,14 @@ from typing import Any
 
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import Deployment, ServicePolicy
+from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.core.flows import Container, Health
 from keepflow.proxies._own import OwnNginx
 from keepflow.proxies.nginx import Nginx
 from keepflow.targets.docker import Docker
 from keepflow.tools.failpoints import VARIABLE
 from keepflow.tools.http_get import get
+from tests.agent.confided import KEY
 from tests.agent.fakes import Told
 from tests.real.engines import Engine
 from tests.real.load_process import ROOT
@@ -97,6 +99,7 @@ class Host:
             proxy=Nginx.own(self.root / "sw", self.root / "nginx", find("nginx") or "nginx"),
             policies={self.service: policy},
             reporter=self.told,
+            held=HeldSecrets(self.root / "agent/secrets", KEY.opening),
             pool=self.pool,
             labels={LABEL: self.service},
             patience=0.0,

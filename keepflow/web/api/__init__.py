@@ -17,6 +17,7 @@ from keepflow.web.api import (
     rollbacks,
     rules,
     runs,
+    secrets,
     server,
 )
 from keepflow.web.api.endpoint import Endpoints, flask_view
@@ -29,6 +30,7 @@ SUBJECTS: tuple[Endpoints, ...] = (
     delivery.endpoints,
     canary.endpoints,
     quarantine.endpoints,
+    secrets.endpoints,
     rehearsals.endpoints,
     rollbacks.endpoints,
     drift.endpoints,

@@ -492,6 +492,21 @@ def upgrade() -> None:
         batch_op.create_index("ix_preparations_release", ["environment_id", "identity"], unique=False)
 
     op.create_table(
+        "environment_secrets",
+        sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=True),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("set_by", sa.String(length=200), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("removed_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["environment_id"], ["environments.id"], name=op.f("fk_environment_secrets_environment_id_environments")
+        ),
+        sa.PrimaryKeyConstraint("environment_id", "name", name=op.f("pk_environment_secrets")),
+    )
+    op.create_table(
         "quarantines",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
