@@ -25,7 +25,7 @@ def _deployment(
     values = {"environment": "shop/production", "service": "shop", "instance": "main", "action": "deploy", **changes}
     image = {"origin": "local", "repository": "shop", "image_id": f"sha256:{'1' * 64}", "digest": None}
     container = Container(port=8080, health=Health(), secrets=names)
-    return Deployment(id=identity, fence=fence, nonce="n", container=container, **values, **image)  # type: ignore[arg-type]
+    return Deployment(id=identity, fence=fence, nonce="n", container=container, **values, **image)  # type: ignore[arg-type]  # fields by name
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_value_of_another_order_is_refused_even_when_this_one_names_its_bytes(
 ) -> None:
     deployment, sealed = confided(_deployment(), {"PASSWORD": CANARY})
     with pytest.raises(errors.Refused):
-        held.check(replace(deployment, **changes), sealed)  # type: ignore[arg-type]
+        held.check(replace(deployment, **changes), sealed)  # type: ignore[arg-type]  # fields by name
 
 
 def test_a_value_for_another_agent_is_refused(held: HeldSecrets) -> None:
