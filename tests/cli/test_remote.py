@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 
@@ -309,3 +310,22 @@ def test_the_order_key_is_listed_and_replaced(keepflow: Keepflow) -> None:
     digest = str(pushed("b").digest)
     assert keepflow("verify", digest, "-P", "keepwork").code == 0
     assert keepflow("verify", digest, "-P", "keepwork", "--key", before["key"]).code == 0
+
+
+def test_a_secret_comes_from_stdin_and_is_never_shown(keepflow: Keepflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "keepwork/production"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"c4nary\n\n")))
+    said = keepflow("secret", "set", place, "PASSWORD")
+    assert (said.code, "PASSWORD version 1" in said.out + said.err) == (0, True), said
+    listed = keepflow("secret", "ls", place)
+    assert "PASSWORD" in listed.out
+    assert "c4nary" not in listed.out + said.out + said.err
+    assert keepflow("secret", "rm", place, "PASSWORD").code == 0
+    for value, argv in (
+        (b"\n", (place, "A")),
+        (b"\xff", (place, "A")),
+        (b"x", ("keepwork", "A")),
+        (b"x", (place, "1")),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(value)))
+        assert keepflow("secret", "set", *argv).code == 2
