@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from keepflow.agent.deployment import Deployment, Outcome
 from keepflow.core.flows import Health, Strategy, Volume
 from keepflow.core.states import Phase
 from keepflow.tools.http_get import get
+from tests.agent.confided import confided
 from tests.agent.fakes import Told
 from tests.real.deploying import Host, image_tag
 from tests.real.engines import Engine
@@ -42,6 +44,23 @@ def serving(host: Host) -> Host:
     assert host.deployer().deploy(host.order("v1")).outcome == Phase.DONE
     assert host.get() == (200, "marker: v1\n")
     return host
+
+
+def test_a_container_reads_its_secrets_as_files_and_the_engine_tells_no_value(host: Host, engine: Engine) -> None:
+    deployer = host.deployer()
+    wanted, sealed = confided(host.order("v1", secrets=("PASSWORD",)), {"PASSWORD": "c4nary\nof two lines"})
+    deployer.held.check(wanted, sealed)
+    deployer.held.keep(wanted, sealed)
+    assert deployer.deploy(wanted).outcome == Phase.DONE
+    container = deployer.serving(host.service).container_id or ""
+    engine.docker("restart", container)  # as the engine does by itself after a reboot
+    copied = host.root / "copied"
+    engine.docker("cp", f"{container}:/run/secrets/PASSWORD", str(copied))
+    assert copied.read_text() == "c4nary\nof two lines"
+    seen = engine.docker("inspect", container)
+    assert "c4nary" not in seen
+    [mount] = json.loads(seen)[0]["Mounts"]
+    assert (mount["Destination"], mount["RW"]) == ("/run/secrets", False)
 
 
 # --- good -------------------------------------------------------------------------------------------------------------
