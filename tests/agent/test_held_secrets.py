@@ -14,6 +14,7 @@ from keepflow.agent.deployment import Deployment
 from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.core.flows import Container, Health
 from keepflow.crypto import keys
+from keepflow.tools.failpoints import VARIABLE, Injected
 from tests.agent.confided import KEY, confided
 
 CANARY = "c4nary-value\nof two lines"
@@ -126,3 +127,31 @@ def test_files_are_readable_for_the_container_alone(held: HeldSecrets, tmp_path:
     assert place.exists()
     held.drop_files(deployment, {"another"})
     assert not place.exists()
+
+
+def test_a_crash_while_keeping_leaves_what_was_kept_before(held: HeldSecrets, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, sealed = confided(_deployment(), {"PASSWORD": "old"})
+    held.keep(first, sealed)
+    second, newer = confided(_deployment("d2", 8), {"PASSWORD": "new"})
+    monkeypatch.setenv(VARIABLE, "secrets.keep=raise")
+    with pytest.raises(Injected):
+        held.keep(second, newer)
+    monkeypatch.delenv(VARIABLE)
+    assert [one.value for one in held.values(first).values()] == ["old"]
+    held.keep(second, newer)
+    assert [one.value for one in held.values(second).values()] == ["new"]
+
+
+def test_what_a_crash_while_rendering_left_goes_with_the_next_good_end(
+    held: HeldSecrets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = _deployment()
+    monkeypatch.setenv(VARIABLE, "secrets.render=raise")
+    with pytest.raises(Injected):
+        held.render(deployment, {"PASSWORD": CANARY})
+    monkeypatch.delenv(VARIABLE)
+    place = held.render(deployment, {"PASSWORD": CANARY})
+    assert place is not None
+    assert (place / "PASSWORD").read_text() == CANARY
+    held.drop_files(deployment, [])
+    assert not any(b"c4nary" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
