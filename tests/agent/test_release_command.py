@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from keepflow.core.flows import Container
 from keepflow.core.states import Phase
 from keepflow.errors import Unavailable
 from keepflow.ports import SlotSpec
+from tests.agent.confided import confided
 from tests.agent.fakes import FakeTarget
 from tests.agent.orders import FILE, Court
 from tests.agent.test_deployer import V1, V2, V3, Host, die, host, killed_at, order
@@ -58,11 +60,14 @@ def test_it_has_the_image_and_the_environment_of_the_release_but_no_address_of_a
         return create(target, spec)
 
     monkeypatch.setattr(FakeTarget, "create", remember)
-    wanted = order(V2, release_command=COMMAND, env={"A": "b"}, secrets=("TOKEN",))
-    assert serving.deployer().deploy(wanted, {"TOKEN": "a secret value"}).outcome == Phase.DONE
+    plain = order(V2, release_command=COMMAND, env={"A": "b"}, secrets=("TOKEN",))
+    wanted, sealed = confided(plain, {"TOKEN": "a secret value"})
+    serving.deployer().held.keep(wanted, sealed)
+    assert serving.deployer().deploy(wanted).outcome == Phase.DONE
     once, slot = made
     assert (once.image_id, once.command, once.env) == (V2, COMMAND, slot.env)
-    assert once.env["TOKEN"] == "a secret value"
+    assert once.secrets == slot.secrets
+    assert (Path(once.secrets) / "TOKEN").read_text() == "a secret value"
     network = serving.deployer().networks.of("shop", "main")
     assert once.address not in (network.blue, network.green)
     assert names.LABEL_SLOT not in once.labels
@@ -72,8 +77,9 @@ def test_it_has_the_image_and_the_environment_of_the_release_but_no_address_of_a
 def test_one_that_fails_leaves_the_old_release_alone_and_its_words_are_kept(serving: Host) -> None:
     serving.target.ends = 3
     serving.target.words = "no such column, a secret value"
-    wanted = order(V2, release_command=COMMAND, secrets=("TOKEN",))
-    outcome = serving.deployer().deploy(wanted, {"TOKEN": "a secret value"})
+    wanted, sealed = confided(order(V2, release_command=COMMAND, secrets=("TOKEN",)), {"TOKEN": "a secret value"})
+    serving.deployer().held.keep(wanted, sealed)
+    outcome = serving.deployer().deploy(wanted)
     assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.FAILED, "release-command", V1)
     assert "exit code 3" in outcome.sentence
     assert outcome.log_tail.startswith("no such column")

@@ -160,12 +160,15 @@ def test_a_new_one_that_does_not_serve_leaves_the_old_one_alone(
 
 def test_a_release_command_runs_once_beside_the_old_release_with_the_settings_of_the_new_one(serving: Host) -> None:
     script = (
-        "import os, socket; open('/data/said', 'w').write(os.environ['TOKEN'] + ' ' + os.environ['VERSION']"
-        " + ' ' + socket.gethostbyname(socket.gethostname()))"
+        "import os, socket; token = open('/run/secrets/TOKEN').read()"
+        "; address = socket.gethostbyname(socket.gethostname())"
+        "; open('/data/said', 'w').write(f'{token} {os.environ[\"VERSION\"]} {address}')"
     )
     volume = Volume("data", "/data", shared=True)
-    wanted = serving.order("v2", release_command=("python3", "-c", script), volumes=(volume,), secrets=("TOKEN",))
-    outcome = serving.deployer().deploy(wanted, {"TOKEN": "a-secret-value"})
+    plain = serving.order("v2", release_command=("python3", "-c", script), volumes=(volume,), secrets=("TOKEN",))
+    wanted, sealed = confided(plain, {"TOKEN": "a-secret-value"})
+    serving.deployer().held.keep(wanted, sealed)
+    outcome = serving.deployer().deploy(wanted)
     assert outcome.outcome == Phase.DONE, outcome.sentence
     assert outcome.receipt["release_command"]["exit_code"] == 0
     assert serving.containers() == {"blue": "exited", "green": "running"}
