@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from keepflow import errors
 from keepflow.core import planning
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import Flow, FlowFile
+from keepflow.core.inputs import given_inputs
 from keepflow.core.states import Reason, State
 from keepflow.core.text import did_you_mean, quoted
 from keepflow.engine import clock, dispatch, repository, runs
@@ -47,7 +47,7 @@ def run_flow(master: Master, project_name: str, flow: str, ref: str, inputs: Map
     if found.gone or found.flow_file is None:
         raise errors.UsageError(found.gone or (found.failure.sentence if found.failure else ""), code="no-flow")
     chosen = _choose(found.flow_file, flow, event)
-    event = Event.from_json({**found.event.to_json(), "inputs": _inputs(chosen, inputs)})
+    event = Event.from_json({**found.event.to_json(), "inputs": given_inputs(chosen, inputs)})
     plan = planning.plan(chosen, found.flow_file)
 
     def start(tx: Tx) -> int:
@@ -103,20 +103,3 @@ def _choose(flow_file: FlowFile, flow: str, event: Event) -> Flow:
         sentence = f"{flow}: {decision.why_not[flow]}; `on: {{manual: true}}` in the flow file lets people start it"
         raise errors.Refused(sentence, code="not-manual")
     return flow_file.flows[flow]
-
-
-def _inputs(flow: Flow, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the inputs of a run: what was given, defaults for the rest; raises UsageError for what is not declared."""
-    declared: Mapping[str, Mapping[str, Any]] = flow.inputs
-    for name, value in given.items():
-        if name not in declared:
-            hint = did_you_mean(name, declared) or (
-                f"; there are: {', '.join(declared)}" if declared else "; it takes none"
-            )
-            raise errors.UsageError(f"{flow.name}: unknown input {quoted(name)}{hint}", code="unknown-input")
-        choices = declared[name].get("choices") or ()
-        if choices and value not in choices:
-            allowed = ", ".join(map(str, choices))
-            raise errors.UsageError(f"{flow.name}: {name} must be one of {allowed}", code="bad-input")
-    defaults = {name: str(entry["default"]) for name, entry in declared.items() if entry.get("default") is not None}
-    return {**defaults, **given}
