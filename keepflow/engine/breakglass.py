@@ -37,14 +37,13 @@ def record(
         overridden=rules,
         at=now,
     )
-    events.add(
+    events.add_about(
         tx,
         now,
         "break-glass",
+        environment,
         actor=by,
-        project_id=environment.project_id,
-        environment_id=environment.id,
-        deployment_id=deployment,
+        deployment=deployment,
         data={"reason": reason.strip(), "overridden": rules},
     )
 

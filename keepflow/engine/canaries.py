@@ -43,16 +43,7 @@ def steer(
     for deployment in meant:
         _send(tx, master, deployment, word, by, now)
         data = {"word": word, "percent": step(deployment), "host": deployment.host}
-        events.add(
-            tx,
-            now,
-            "canary-steered",
-            actor=by,
-            project_id=environment.project_id,
-            environment_id=environment.id,
-            deployment_id=deployment.id,
-            data=data,
-        )
+        events.add_about(tx, now, "canary-steered", environment, actor=by, deployment=deployment.id, data=data)
     return [deployment.host for deployment in meant]
 
 

@@ -50,7 +50,7 @@ def put(tx: Tx, master: Master, environment: Environment, name: str, value: str,
     place = _place(tx.conn, environment, name, version)
     stored = StoredSecret(environment.id, name, version, master.vault.seal(raw, place), len(raw), by, now, None)
     secrets.put(tx.conn, stored)
-    _event(tx, now, "secret-set", environment, by, name, version)
+    events.add_about(tx, now, "secret-set", environment, actor=by, data={"name": name, "version": version})
     return stored
 
 
@@ -60,7 +60,8 @@ def remove(tx: Tx, environment: Environment, name: str, by: str, now: int) -> No
     if found is None:
         raise errors.NotFound(f"{environment.name} has no secret {quoted(name)}", code="no-secret")
     secrets.remove(tx.conn, environment.id, name, by, now)
-    _event(tx, now, "secret-removed", environment, by, name, found.version)
+    data = {"name": name, "version": found.version}
+    events.add_about(tx, now, "secret-removed", environment, actor=by, data=data)
 
 
 def travelling(
@@ -128,8 +129,3 @@ def _checked(name: str, value: str) -> bytes:
 def _place(conn: Connection, environment: Environment, name: str, version: int) -> str:
     project = projects.by_id(conn, environment.project_id)
     return f"{project.name}/{environment.name}/{name}/{version}"
-
-
-def _event(tx: Tx, now: int, kind: str, environment: Environment, by: str, name: str, version: int) -> None:
-    data = {"name": name, "version": version}
-    events.add(tx, now, kind, actor=by, project_id=environment.project_id, environment_id=environment.id, data=data)

@@ -140,7 +140,7 @@ def _add(tx: Tx, environment: Environment, job: Job, wanted: Wanted, asked: dict
     )
     data = {"kind": asked["kind"], "note": asked["note"], "host": job.spec["host"]}
     at, by = asked["requested_at"], asked["requested_by"]
-    _event(tx, at, "deployment-requested", environment, asked["id"], actor=by, data=data)
+    events.add_about(tx, at, "deployment-requested", environment, actor=by, deployment=asked["id"], data=data)
 
 
 def offer_waiting(tx: Tx, master: Master, now: int) -> None:
@@ -166,7 +166,7 @@ def ask_again(tx: Tx, master: Master, agent_id: int, held: Collection[int], now:
         body = messages.Deploy(fence=fence, deployment=deployment.id, envelope=envelope)
         sending.send(tx, master, agent_id, body, now)
         environment = environments.by_id(tx.conn, deployment.environment_id)
-        _event(tx, now, "deployment-asked-again", environment, deployment.id)
+        events.add_about(tx, now, "deployment-asked-again", environment, deployment=deployment.id)
 
 
 def silence(conn: Connection, deployment: Deployment, now: int) -> str | None:
@@ -391,7 +391,7 @@ def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         deployments.move(tx.conn, deployment, Phase.ACCEPTED, {"phases": phases, "accepted_at": now})
         jobs.run(tx.conn, deployment.job_id, now)
         environment = environments.by_id(tx.conn, deployment.environment_id)
-        _event(tx, now, "deployment-accepted", environment, deployment.id)
+        events.add_about(tx, now, "deployment-accepted", environment, deployment=deployment.id)
 
 
 def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.DeployPhase, now: int) -> None:
@@ -405,7 +405,7 @@ def _entered(tx: Tx, master: Master, deployment: Deployment, body: messages.Depl
     moved = phase if forward else deployment.phase
     deployments.move(tx.conn, deployment, moved, {"phases": [*deployment.phases, said]})
     environment = environments.by_id(tx.conn, deployment.environment_id)
-    _event(tx, now, "deployment-phase", environment, deployment.id, data={"phase": said["phase"]})
+    events.add_about(tx, now, "deployment-phase", environment, deployment=deployment.id, data={"phase": said["phase"]})
     tx.after_commit(lambda: master.wakes.fire("events"))
 
 
@@ -447,7 +447,8 @@ def _finished(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
         jobs.finish_attempt(tx.conn, body.fence, state, reason, now)
         jobs.finish(tx.conn, deployment.job_id, state, reason, now)
     data = {"outcome": body.outcome, "code": code, "identity": deployment.identity}
-    _event(tx, now, f"deployment-{outcome.value}", environment, deployment.id, actor=deployment.requested_by, data=data)
+    kind, by = f"deployment-{outcome.value}", deployment.requested_by
+    events.add_about(tx, now, kind, environment, actor=by, deployment=deployment.id, data=data)
 
 
 def _everywhere(conn: Connection, deployment: Deployment) -> bool:
@@ -475,25 +476,3 @@ def _observe(
         healthy=True,
     )
     placements.observe(conn, environment.id, deployment.host, seen.model_dump(mode="json"))
-
-
-def _event(
-    tx: Tx,
-    now: int,
-    kind: str,
-    environment: Environment,
-    deployment: str,
-    *,
-    actor: str = "",
-    data: dict[str, Any] | None = None,
-) -> None:
-    events.add(
-        tx,
-        now,
-        kind,
-        actor=actor,
-        project_id=environment.project_id,
-        environment_id=environment.id,
-        deployment_id=deployment,
-        data=data or {},
-    )

@@ -121,7 +121,8 @@ def _open(tx: Tx, environment: Environment, release: StoredRelease, now: int, by
     groups = " or ".join(environment.approved_by) or "a release manager"
     reason = Reason("approval", f"waits for approval by {groups}")
     gates.add(tx.conn, environment.id, release.id, identity, gate, reason, now)
-    _event(tx, environment, "gate-opened", {"run": number, "identity": identity}, now, by)
+    data = {"run": number, "identity": identity}
+    events.add_about(tx, now, "gate-opened", environment, actor=by, data=data)
 
 
 def _close(tx: Tx, standing: StoredGate, state: GateState, reason: Reason, now: int) -> None:
@@ -130,13 +131,9 @@ def _close(tx: Tx, standing: StoredGate, state: GateState, reason: Reason, now: 
     gates.close(tx.conn, standing.id, state, reason, now)
     environment = environments.by_id(tx.conn, standing.environment_id)
     data = {"run": standing.gate.run, "identity": standing.identity, "state": state.value, "reason": reason.sentence}
-    _event(tx, environment, "gate-closed", data, now, "")
+    events.add_about(tx, now, "gate-closed", environment, data=data)
 
 
 def _name(conn: Connection, release: StoredRelease) -> str:
     project = projects.by_id(conn, release.project_id)
     return f"{project.name}#{runs.by_id(conn, release.run_id).number}"
-
-
-def _event(tx: Tx, environment: Environment, kind: str, data: dict[str, object], now: int, by: str) -> None:
-    events.add(tx, now, kind, actor=by, project_id=environment.project_id, environment_id=environment.id, data=data)

@@ -76,7 +76,7 @@ def _put_back(
     if kept:
         sentence = f"{why}; {', '.join(kept)} served nothing before and cannot be put back"
         data = {"hosts": kept, "sentence": sentence}
-        events.add(tx, now, "hosts-kept", project_id=environment.project_id, environment_id=environment.id, data=data)
+        events.add_about(tx, now, "hosts-kept", environment, data=data)
     if not wanted or _asked_before(tx.conn, environment, switched):
         return
     hosts, first = tuple(wanted), next(iter(wanted.values())).release

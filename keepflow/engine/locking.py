@@ -55,6 +55,6 @@ def sentence(environment: Environment) -> str | None:
 def _event(
     tx: Tx, master: Master, environment: Environment, kind: str, by: str, data: dict[str, str | None], now: int
 ) -> None:
-    events.add(tx, now, kind, actor=by, project_id=environment.project_id, environment_id=environment.id, data=data)
+    events.add_about(tx, now, kind, environment, actor=by, data=data)
     for topic in ("dispatch", "events"):
         tx.after_commit(partial(master.wakes.fire, topic))

@@ -49,14 +49,13 @@ def mark(
     found = _deployment(tx.conn, environment, deployment, release_id)
     made = Mark(person, verdict, found.id, found.identity, note.strip()[:NOTE_LIMIT], now)
     marks.add(tx.conn, environment.id, made)
-    events.add(
+    events.add_about(
         tx,
         now,
         "marked",
+        environment,
         actor=person,
-        project_id=environment.project_id,
-        environment_id=environment.id,
-        deployment_id=found.id,
+        deployment=found.id,
         data={"verdict": verdict.value, "identity": found.identity, "note": made.note},
     )
     passed = verdict is Verdict.TESTED

@@ -209,12 +209,4 @@ def _end(
     environment = environments.by_id(tx.conn, found.environment_id)
     data = {"preparation": found.id, "outcome": outcome.value, "identity": found.identity, "host": found.host}
     kind = f"{found.kind}-{outcome.value}"
-    events.add(
-        tx,
-        now,
-        kind,
-        actor=found.requested_by,
-        project_id=environment.project_id,
-        environment_id=environment.id,
-        data=data,
-    )
+    events.add_about(tx, now, kind, environment, actor=found.requested_by, data=data)

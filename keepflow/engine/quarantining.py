@@ -37,7 +37,9 @@ def judge(
         }
         quarantines.add(tx.conn, row)
         data = {"identity": identity, "code": code, "sentence": sentence}
-        _event(tx, "release-quarantined", environment, deployment.id, BY_ITSELF, data, now)
+        events.add_about(
+            tx, now, "release-quarantined", environment, actor=BY_ITSELF, deployment=deployment.id, data=data
+        )
 
 
 def standing(conn: Connection, environment: Environment, identity: str | None = None) -> list[Quarantine]:
@@ -66,19 +68,4 @@ def sentence(conn: Connection, environment: Environment, identity: str) -> str |
 def _lift(tx: Tx, environment: Environment, found: list[Quarantine], by: str, why: str, now: int) -> None:
     quarantines.lift(tx.conn, found, by, why, now)
     data = {"identity": found[0].identity, "why": why}
-    _event(tx, "quarantine-lifted", environment, found[0].deployment_id, by, data, now)
-
-
-def _event(
-    tx: Tx, kind: str, environment: Environment, deployment: str, actor: str, data: dict[str, str], now: int
-) -> None:
-    events.add(
-        tx,
-        now,
-        kind,
-        actor=actor,
-        project_id=environment.project_id,
-        environment_id=environment.id,
-        deployment_id=deployment,
-        data=data,
-    )
+    events.add_about(tx, now, "quarantine-lifted", environment, actor=by, deployment=found[0].deployment_id, data=data)

@@ -273,14 +273,13 @@ def _end(
     else:
         jobs.finish(tx.conn, deployment.job_id, job_state_of(outcome), reason, now)
     data = {"outcome": body.outcome, "code": values["reason_code"], "identity": deployment.identity, "on_host": True}
-    events.add(
+    events.add_about(
         tx,
         now,
         f"deployment-{outcome.value}",
+        environment,
         actor=deployment.requested_by,
-        project_id=environment.project_id,
-        environment_id=environment.id,
-        deployment_id=deployment.id,
+        deployment=deployment.id,
         data=data,
     )
     dispatch.advance(tx, master, jobs.by_id(tx.conn, deployment.job_id).run_id, now)

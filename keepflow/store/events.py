@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from keepflow.core.deploys import canonical
+from keepflow.store.environments import Environment
 from keepflow.store.tables import events
 from keepflow.store.writer import Tx
 
@@ -56,6 +57,23 @@ def add(
     """
     row = _row(now, kind, actor, project_id, run_id, environment_id, deployment_id, agent_id, data)
     return int(tx.conn.execute(_ADD, _chained(tx, row)).scalar_one())
+
+
+def add_about(
+    tx: Tx,
+    now: int,
+    kind: str,
+    environment: Environment,
+    *,
+    actor: str = "",
+    deployment: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> int:
+    """Append one event about an environment, or about a deployment there, and return its id."""
+    project, place = environment.project_id, environment.id
+    return add(
+        tx, now, kind, actor=actor, project_id=project, environment_id=place, deployment_id=deployment, data=data
+    )
 
 
 def add_all(tx: Tx, now: int, kind: str, project_id: int, told: Sequence[tuple[str, int, Mapping[str, Any]]]) -> None:

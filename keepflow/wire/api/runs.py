@@ -1,0 +1,144 @@
+"""Runs with their jobs, attempts, steps and releases."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from keepflow.wire.api.base import Answer, Moment, Request
+from keepflow.wire.api.deployments import Deployment
+
+
+class Run(Answer):
+    """One run. Every state but running and succeeded carries a reason code and a sentence."""
+
+    id: int
+    project: str
+    number: int
+    flow: str
+    state: str
+    reason_code: str
+    reason: str
+    event: str
+    ref: str
+    sha: str
+    message: str
+    actor: str
+    why: str
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
+class RunPage(Answer):
+    """Runs, newest first; `next` is the `before` of the following page, or null at the end."""
+
+    items: list[Run]
+    next: int | None
+
+
+class Step(Answer):
+    """One command of a script job; `meaning` says what its exit code usually means."""
+
+    ordinal: int
+    name: str
+    state: str
+    exit_code: int | None
+    meaning: str
+    log_from: int
+    log_to: int | None
+    started_at: Moment
+    finished_at: Moment | None
+
+
+class Attempt(Answer):
+    """One try at a job; `fence` names it everywhere, the log stream included."""
+
+    n: int
+    fence: int
+    state: str
+    reason_code: str
+    reason: str
+    agent: str | None
+    exit_code: int | None
+    log_bytes: int
+    started_at: Moment | None
+    finished_at: Moment | None
+    steps: list[Step]
+
+
+class Job(Answer):
+    """One job of a run, with every attempt at it; a deploy job has its deployment."""
+
+    key: str
+    kind: str
+    state: str
+    reason_code: str
+    reason: str
+    needs: list[str]
+    started_at: Moment | None
+    finished_at: Moment | None
+    attempts: list[Attempt]
+    deployment: Deployment | None
+
+
+class Release(Answer):
+    """What a run produced; only what a registry holds is `promotable`."""
+
+    origin: str
+    repository: str
+    reference: str
+    image_id: str
+    digest: str | None
+    identity: str
+    promotable: bool
+    sha: str
+    created_at: Moment
+
+
+class RunDetail(Run):
+    """One run with its jobs and releases."""
+
+    superseded_by: int | None
+    delivery: int | None
+    agent: str | None
+    jobs: list[Job]
+    releases: list[Release]
+
+
+class RunsQuery(Request):
+    """Which runs."""
+
+    flow: str | None = Field(default=None, max_length=40)
+    state: str | None = Field(default=None, max_length=12)
+    branch: str | None = Field(default=None, max_length=255)
+    before: int | None = Field(default=None, ge=1, le=2**53, description="`next` of the page before this one")
+    limit: int = Field(default=30, ge=1, le=200)
+
+
+class NewRun(Request):
+    """Start a flow by hand. `ref` is a branch, a tag or a full ref name; without it, the main branch."""
+
+    flow: str = Field(max_length=40)
+    ref: str = Field(default="", max_length=255)
+    inputs: dict[str, str] = Field(default_factory=dict, max_length=50)
+
+
+class Started(Answer):
+    """A run that was started."""
+
+    run: int
+    url: str
+
+
+class Cancelled(Answer):
+    """What became of a cancel: `cancelled`, `stopping`, or `too-late` for a deployment that was accepted."""
+
+    word: str
+    sentence: str
+
+
+class LogQuery(Request):
+    """Which part of a log: a byte range, or the last lines."""
+
+    job: str | None = Field(default=None, max_length=60, description="only this job")
+    tail: int | None = Field(default=None, ge=1, le=100_000, description="only the last lines")

@@ -1,0 +1,78 @@
+"""The server itself: projects, agents, and the server file."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from keepflow.wire.api.base import Answer, Items, Moment, Request
+from keepflow.wire.desired import Desired, PlanLine
+
+
+class Project(Answer):
+    """One repository the master knows; its secrets are never told."""
+
+    name: str
+    repo: str
+    forge: str
+    flow_file: str
+    images: list[str]
+    managed: bool
+    environments: list[str]
+
+
+class Agent(Answer):
+    """One agent, as it last described itself."""
+
+    name: str
+    capabilities: list[str]
+    labels: list[str]
+    slots: int
+    connected: bool
+    offline_why: str
+    version: str
+    warnings: list[str]
+    environments: list[str]
+    key_id: str
+    revoked: bool
+    last_seen_at: Moment | None
+    created_at: Moment
+
+
+class NewAgent(Request):
+    """The name an agent may join under."""
+
+    name: str = Field(max_length=40)
+
+
+class JoinToken(Answer):
+    """A one-time join token; it is told this once."""
+
+    agent: str
+    token: str
+    command: str
+
+
+class Apply(Request):
+    """A whole server file; with `dry_run` only the plan is made."""
+
+    desired: Desired
+    dry_run: bool = False
+
+
+class Applied(Answer):
+    """What an apply did or would do."""
+
+    lines: list[PlanLine]
+    applied: bool
+
+
+class Projects(Items):
+    """All projects the caller may see."""
+
+    items: list[Project]
+
+
+class Agents(Items):
+    """All agents the caller may see."""
+
+    items: list[Agent]
