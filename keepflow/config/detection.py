@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keepflow.config.agent_file import load_agent
-from keepflow.config.flow_file import Kinds, load_flow
+from keepflow.config.flow_file import load_flow
+from keepflow.config.flow_steps import Kinds
 from keepflow.config.server_file import load_server
 from keepflow.config.yaml_loader import load
 from keepflow.errors import ConfigError, Problem

@@ -19,6 +19,8 @@ from keepflow.config.fields import (
     Line,
     Model,
     Name,
+    Names,
+    OneOrMany,
     Patterns,
     Port,
     Text,
@@ -157,13 +159,30 @@ class Input(Model):
         return bool(self.choices and self.default) and self.default not in self.choices
 
 
+class Job(Model):
+    """One job of a graph; what it does is read by `flow_jobs`, which knows the step kinds."""
+
+    needs: Names = ()
+    when: flows.When | None = None
+    allow_failure: Flag = False
+    stage: Name | None = None
+    success: Names = ()
+    failure: Names = ()
+    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()
+    deploy: Any = None
+    approve: Any = None
+    notify: Any = None
+
+
 class Flow(Model):
-    """One flow; its steps are read by `flow_file`, which knows the step kinds."""
+    """One flow; its work is read by `flow_file`, which knows the step kinds."""
 
     on: Annotated[On, BeforeValidator(_events, json_schema_input_type=EventWord | list[EventWord] | On)]
     concurrency: Literal["queue", "latest", "cancel"] = "queue"
     inputs: dict[EnvName, Input] = Field(default_factory=dict)
-    steps: Annotated[tuple[Any, ...], Field(min_length=1)]
+    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()
+    jobs: Annotated[dict[Name, Job], Field(min_length=1)] = Field(default_factory=dict)
+    stages: Annotated[tuple[Name, ...], Field(min_length=1), OneOrMany()] = ()
 
 
 def _version(value: Any) -> Any:

@@ -59,6 +59,10 @@ def _flow_problems(model: models.File, parts: Parts, document: Document) -> Iter
                 place = (*path, "inputs", key, "default")
                 sentence = f"{shown(place)}: {quoted(given.default)} is none of the choices"
                 yield document.problem(place, "bad-value", sentence)
+        for index, stage in enumerate(flow.stages):
+            if stage in flow.stages[:index]:
+                place = (*path, "stages", index)
+                yield document.problem(place, "conflict", f"{shown(place)}: {quoted(stage)} is named twice")
         first = parts[name][0] if parts[name] else None
         if first is not None and first.kind == JobKind.DEPLOY:
             place = (*path, "steps", 0)

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from keepflow.config import flow_models as models
 from keepflow.config.agent_file import AgentFile
-from keepflow.config.flow_file import Kinds
+from keepflow.config.flow_steps import Kinds
 from keepflow.config.server_file import ServerFile
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -20,8 +20,9 @@ def flow_schema(kinds: Kinds) -> dict[str, Any]:
     schema = models.File.model_json_schema(ref_template="#/$defs/{model}")
     entries = [_entry_schema(kind, module, schema["$defs"]) for kind, module in sorted(kinds.items())]
     deploy = {"type": "string", "description": "The environment that gets what was built.", "pattern": "^[a-z0-9-]+$"}
-    entries.append(_one_key("deploy", deploy, {}))
-    schema["$defs"]["Flow"]["properties"]["steps"]["items"] = {"anyOf": entries}
+    for holder, allowed in (("Flow", [*entries, _one_key("deploy", deploy, {})]), ("Job", entries)):
+        schema["$defs"][holder]["properties"]["steps"]["items"] = {"anyOf": allowed}
+    schema["$defs"]["Job"]["properties"]["deploy"] = deploy
     return _headed(schema, "flow-file", "keepflow flow file (.keepflow.yml)")
 
 

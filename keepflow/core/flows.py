@@ -16,8 +16,18 @@ class JobKind(StrEnum):
     NOTIFY = "notify"  #: carried out by the master
 
 
+#: Jobs that one flow may have.
+JOBS_LIMIT = 256
 #: Keys of the flow file that are jobs of their own, never step files.
 JOB_KEYS = frozenset({JobKind.DEPLOY.value, JobKind.APPROVE.value, JobKind.NOTIFY.value})
+
+
+class When(StrEnum):
+    """What must have become of the jobs that a job needs, for it to run."""
+
+    SUCCESS = "success"  #: all of them went well
+    FAILURE = "failure"  #: one of them failed, or was never begun because of a failure
+    ALWAYS = "always"  #: they have ended, whatever came of them
 
 
 class Strategy(StrEnum):
@@ -96,12 +106,40 @@ class JobPart:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """One job of a plan: what is handed out as one, and which jobs must have succeeded before."""
+
+    key: str
+    kind: JobKind
+    needs: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    target: str = ""
+    host: str = ""  #: DEPLOY: the agent of the host it goes to; "" when the environment was not there to be asked
+    group: str = ""  #: DEPLOY: key of the deploy as the flow writes it; one group goes to all hosts of an environment
+    when: str = When.SUCCESS
+    allow_failure: bool = False  #: its failure stops nothing and does not make the run a failed one
+    stage: str = ""  #: the stage that the flow file puts it in; "" = it has none
+
+
+@dataclass(frozen=True, slots=True)
+class GraphJob:
+    """One entry of a flow's `jobs:` as written; `core.graphs` makes plain needs of all that wires it to others."""
+
+    job: PlannedJob  #: what it is by itself, with the needs and the stage that it names
+    when: When | None = None  #: as written; None = not said
+    success: tuple[str, ...] = ()  #: jobs that run when it went well
+    failure: tuple[str, ...] = ()  #: jobs that run when it failed
+
+
+@dataclass(frozen=True, slots=True)
 class Flow:
-    """A named list of parts, what starts it, and how two runs of it meet."""
+    """What starts it, how two runs of it meet, and its work: a list of parts in order, or a graph of jobs."""
 
     name: str
     on: Trigger
-    parts: tuple[JobPart, ...]
+    parts: tuple[JobPart, ...] = ()
+    jobs: tuple[GraphJob, ...] = ()
+    stages: tuple[str, ...] = ()
     concurrency: str = "queue"  #: queue | latest | cancel
     inputs: dict[str, Any] = field(default_factory=dict)
     line: int = 0
@@ -115,21 +153,6 @@ class FlowFile:
     image: str | None = None
     container: Container | None = None
     version: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedJob:
-    """One job of a plan: what is handed out as one, and which jobs must have succeeded before."""
-
-    key: str
-    kind: JobKind
-    needs: tuple[str, ...] = ()
-    steps: tuple[Step, ...] = ()
-    target: str = ""
-    host: str = ""  #: DEPLOY: the agent of the host it goes to; "" when the environment was not there to be asked
-    group: str = ""  #: DEPLOY: key of the deploy as the flow writes it; one group goes to all hosts of an environment
-    when: str = "success"  #: success | failure | always
-    allow_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

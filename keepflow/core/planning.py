@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from keepflow.core import deploys
+from keepflow.core import deploys, graphs
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step, Trigger
 from keepflow.core.patterns import Verdict, decide
@@ -115,7 +115,13 @@ def _happening(event: Event) -> str:
 
 
 def plan(flow: Flow, flow_file: FlowFile) -> Plan:
-    """Turn a flow into jobs, one after the other: neighbouring steps are one job, all else is a job of its own."""
+    """Turn a flow into jobs, each after all that it needs."""
+    jobs = graphs.wire(flow.jobs, flow.stages) if flow.jobs else _in_line(flow)
+    return Plan(flow.name, jobs, flow.concurrency, flow_file.image, flow_file.container)
+
+
+def _in_line(flow: Flow) -> tuple[PlannedJob, ...]:
+    """Return the jobs of `steps:`, one after the other: neighbouring steps are one job, all else is one of its own."""
     jobs: list[PlannedJob] = []
     steps: list[Step] = []
 
@@ -132,7 +138,7 @@ def plan(flow: Flow, flow_file: FlowFile) -> Plan:
         key = f"deploy-{part.target}" if part.kind == JobKind.DEPLOY else part.kind.value
         jobs.append(PlannedJob(_free_key(key, jobs), part.kind, _needs(jobs), target=part.target))
     close_steps()
-    return Plan(flow.name, tuple(jobs), flow.concurrency, flow_file.image, flow_file.container)
+    return tuple(jobs)
 
 
 @dataclass(frozen=True, slots=True)

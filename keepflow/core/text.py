@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def one_line(text: str, limit: int = 200) -> str:
@@ -16,6 +16,11 @@ def one_line(text: str, limit: int = 200) -> str:
 def quoted(text: str, limit: int = 80) -> str:
     """Return a text in single quotes for a sentence, made one line first."""
     return f"'{one_line(text, limit)}'"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as they are said: `a`, `a and b`, `a, b and c`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

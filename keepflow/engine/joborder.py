@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from keepflow.core import graphs
 from keepflow.core.flows import JobKind, PlannedJob
 from keepflow.core.planning import plan_from_json
 from keepflow.engine import lending
@@ -68,7 +69,6 @@ def _env(run: Run, *, url: str, registry: str, image: str, environment: str) -> 
 
 
 def _target_after(jobs: tuple[PlannedJob, ...], key: str) -> str:
-    """Return the environment that the work of a job goes to: the first deploy that follows it."""
-    keys = [job.key for job in jobs]
-    following = jobs[keys.index(key) + 1 :]
-    return next((job.target for job in following if job.kind == JobKind.DEPLOY), "")
+    """Return the environment that the work of a job goes to: the first deploy that comes after it."""
+    deploys = (job for job in jobs if job.kind == JobKind.DEPLOY)
+    return next((job.target for job in deploys if key in graphs.before(job, jobs)), "")

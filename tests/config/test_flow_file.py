@@ -221,13 +221,6 @@ def test_a_wrong_step_is_told_at_its_place(steps: str, problem: tuple[int, int, 
     assert refused(with_steps(steps)) == [problem]
 
 
-def test_a_graph_is_refused_in_one_clear_problem() -> None:
-    text = "flows:\n  a: {on: push, jobs: {unit: {steps: [{run: make}]}}}\n"
-    found = problems(load_flow, text, KINDS)
-    assert places(found) == [(2, 17, "not-supported")]
-    assert "graphs are not supported by this version" in found[0].message
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -375,7 +368,7 @@ def test_any_text_is_read_or_refused_with_problems(text: str) -> None:
     read_or_refuse(text)
 
 
-keys = st.sampled_from(["on", "push", "steps", "run", "deploy", "inputs", "jobs", "script", "name"])
+keys = st.sampled_from(["on", "push", "steps", "run", "deploy", "inputs", "jobs", "needs", "script", "name", "stages"])
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
@@ -385,7 +378,8 @@ values = st.recursive(
 
 @given(values, values, values)
 def test_any_shape_is_read_or_refused_with_problems(flow: object, steps: object, box: object) -> None:
-    shape = {"container": box, "flows": {"a": flow, "b": {"on": "push", "steps": steps}}}
+    graph = {"on": "push", "stages": box, "jobs": {"a": steps, "c": {"steps": steps, "needs": box}}}
+    shape = {"container": box, "flows": {"a": flow, "b": {"on": "push", "steps": steps}, "g": graph}}
     read_or_refuse(json.dumps(shape, ensure_ascii=False))
 
 

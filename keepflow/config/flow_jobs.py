@@ -1,0 +1,90 @@
+"""The jobs of a graph: what each does, read and checked at its place; `core.graphs` knows how they hang together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keepflow.config import flow_models as models
+from keepflow.config.flow_steps import Kinds, read_parts, read_target
+from keepflow.config.validation import shown
+from keepflow.config.yaml_loader import Document, Path
+from keepflow.core.flows import JOB_KEYS, GraphJob, JobKind, PlannedJob, Step
+from keepflow.errors import Problem
+
+_STEPS = "steps"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRead:
+    """What one job does."""
+
+    kind: JobKind
+    steps: tuple[Step, ...] = ()
+    target: str = ""
+
+
+def read_jobs(jobs: Any, kinds: Kinds, document: Document, path: Path) -> tuple[dict[str, JobRead], list[Problem]]:
+    """Read what the jobs of a flow do, as far as they have their shape; the rest is left to the model."""
+    found: dict[str, JobRead] = {}
+    problems: list[Problem] = []
+    for name, job in jobs.items() if isinstance(jobs, dict) else ():
+        if isinstance(job, dict):
+            read, more = _read_job(job, kinds, document, (*path, name))
+            problems += more
+            if read is not None:
+                found[name] = read
+    return found, problems
+
+
+def graph_of(flow: models.Flow, read: Mapping[str, JobRead]) -> tuple[GraphJob, ...]:
+    """Return a flow's jobs as the planner takes them."""
+    return tuple(_graph_job(name, job, read[name]) for name, job in flow.jobs.items())
+
+
+def _graph_job(name: str, job: models.Job, read: JobRead) -> GraphJob:
+    planned = PlannedJob(
+        key=name,
+        kind=read.kind,
+        needs=job.needs,
+        steps=read.steps,
+        target=read.target,
+        allow_failure=job.allow_failure,
+        stage=job.stage or "",
+    )
+    return GraphJob(planned, job.when, job.success, job.failure)
+
+
+def _read_job(
+    job: dict[str, Any], kinds: Kinds, document: Document, path: Path
+) -> tuple[JobRead | None, list[Problem]]:
+    found = [key for key in job if key == _STEPS or key in JOB_KEYS]
+    if len(found) > 1:
+        sentence = f"{shown(path)}: {' and '.join(found)} are two jobs; one needs the other"
+        return None, [document.problem((*path, found[1]), "conflict", sentence, key=True)]
+    if not found:
+        sentence = f"{shown(path)}: says nothing to do; write 'steps' or 'deploy'"
+        return None, [document.problem(path, "missing", sentence)]
+    if found[0] != _STEPS:
+        kind = JobKind(found[0])
+        part, problems = read_target(kind, job[found[0]], document, (*path, found[0]))
+        return JobRead(kind, target=part.target) if part else None, problems
+    parts, problems = read_parts(job[_STEPS], kinds, document, (*path, _STEPS))
+    problems += _no_steps(job[_STEPS], document, (*path, _STEPS))
+    return JobRead(JobKind.SCRIPT, tuple(part.step for part in parts if part.step)), problems
+
+
+def _no_steps(entries: Any, document: Document, path: Path) -> list[Problem]:
+    """Return a problem for each entry that is a job of its own: in a graph it stands beside the others."""
+    return [
+        document.problem(
+            (*path, index, key),
+            "conflict",
+            f"{shown((*path, index))}: in a graph, {key} is a job of its own; write it beside this one, with 'needs'",
+            key=True,
+        )
+        for index, entry in enumerate(entries if isinstance(entries, list) else ())
+        for key in (entry if isinstance(entry, dict) else ())
+        if key in JOB_KEYS
+    ]

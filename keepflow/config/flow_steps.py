@@ -1,0 +1,109 @@
+"""One entry of a list of work: a step of some kind, or a job of its own, read and checked at its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from keepflow.config import flow_models as models
+from keepflow.config.validation import check, kind_of, shown
+from keepflow.config.yaml_loader import Document, Path
+from keepflow.core.flows import JOB_KEYS, JobKind, JobPart, Step
+from keepflow.core.names import is_name
+from keepflow.core.text import did_you_mean, quoted
+from keepflow.errors import Problem
+from keepflow.ports import StepKind
+
+Kinds = Mapping[str, Any]  #: step kinds by their YAML key; each a module that fits `ports.StepKind`
+
+_LATER = {JobKind.APPROVE.value: "gates inside a flow", JobKind.NOTIFY.value: "notifications"}
+_step_name: TypeAdapter[str] = TypeAdapter(models.StepName)
+
+
+def read_parts(entries: Any, kinds: Kinds, document: Document, path: Path) -> tuple[tuple[JobPart, ...], list[Problem]]:
+    """Read a list of entries as far as it is one; what is no list is left to the model."""
+    parts: list[JobPart] = []
+    problems: list[Problem] = []
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if (*path, index) in document.values:
+            part, found = read_part(entry, kinds, document, (*path, index))
+            problems += found
+            parts += [part] if part else []
+    return tuple(parts), problems
+
+
+def read_part(entry: Any, kinds: Kinds, document: Document, path: Path) -> tuple[JobPart | None, list[Problem]]:
+    """Read one entry under `steps`: exactly one kind, and perhaps a name; None when it has problems."""
+    if not isinstance(entry, dict):
+        hint = f"; write '- run: {quoted(entry, 30)[1:-1]}'" if isinstance(entry, str) else ""
+        return None, [
+            document.problem(path, "wrong-type", f"{shown(path)} must be a mapping, not {kind_of(entry)}{hint}")
+        ]
+    known = [*kinds, *JOB_KEYS]
+    problems = [_unknown_key(key, [*known, "name"], document, path) for key in entry if key not in (*known, "name")]
+    found = [key for key in entry if key in known]
+    if len(found) > 1:
+        sentence = f"{shown(path)}: {' and '.join(found)} are two steps"
+        return None, [*problems, document.problem((*path, found[1]), "conflict", sentence, key=True)]
+    if not found:
+        choice = ", ".join(sorted({*kinds, JobKind.DEPLOY.value}))
+        missing = document.problem(path, "missing", f"{shown(path)}: says nothing to do; write one of {choice}")
+        return None, problems or [missing]
+    part, more = _entry(found[0], entry, kinds, document, path)
+    return (None if problems else part), problems + more
+
+
+def _entry(
+    kind: str, entry: dict[str, Any], kinds: Kinds, document: Document, path: Path
+) -> tuple[JobPart | None, list[Problem]]:
+    if kind not in JOB_KEYS:
+        return _step_part(kind, entry, kinds, document, path)
+    part, problems = read_target(JobKind(kind), entry[kind], document, (*path, kind))
+    if not problems and "name" in entry:
+        sentence = f"{shown(path)}: a deploy is called by its environment and has no name of its own"
+        return None, [document.problem((*path, "name"), "unknown-key", sentence, key=True)]
+    return part, problems
+
+
+def _unknown_key(key: str, known: list[str], document: Document, path: Path) -> Problem:
+    sentence = f"{shown(path)}: unknown key {quoted(key)}{did_you_mean(key, known)}"
+    return document.problem((*path, key), "unknown-key", sentence, key=True)
+
+
+def read_target(kind: JobKind, target: Any, document: Document, place: Path) -> tuple[JobPart | None, list[Problem]]:
+    """Read what stands at `deploy`, `approve` or `notify`; None when it has problems."""
+    if kind in _LATER:
+        sentence = f"{shown(place)}: {_LATER[kind]} are not supported by this version"
+        return None, [document.problem(place, "not-supported", sentence, key=True)]
+    if not isinstance(target, str) or not is_name(target):
+        sentence = f"{shown(place)} must be the name of an environment, like 'dev'"
+        return None, [document.problem(place, "bad-name", sentence)]
+    return JobPart(kind, target=target, line=document.mark(place[:-1])[0]), []
+
+
+def _step_part(
+    kind: str, entry: dict[str, Any], kinds: Kinds, document: Document, path: Path
+) -> tuple[JobPart | None, list[Problem]]:
+    module: StepKind = kinds[kind]
+    value, place, skip = entry[kind], (*path, kind), 0
+    if not isinstance(value, dict):
+        value, skip = module.shorthand(value), 1
+    spec, problems = check(module.Spec, value, document, place, skip=skip)
+    name, name_problems = _name(entry, document, path)
+    if spec is None or name_problems:
+        return None, problems + name_problems
+    line = document.mark(path)[0]
+    settings = spec.model_dump(mode="json", exclude_defaults=True)
+    return JobPart(JobKind.SCRIPT, Step(kind, name or module.title(spec), settings, line), line=line), []
+
+
+def _name(entry: dict[str, Any], document: Document, path: Path) -> tuple[str, list[Problem]]:
+    if "name" not in entry:
+        return "", []
+    try:
+        return _step_name.validate_python(entry["name"]), []
+    except ValidationError:
+        place = (*path, "name")
+        return "", [document.problem(place, "bad-name", f"{shown(place)} must be one line of text")]

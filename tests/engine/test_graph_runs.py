@@ -1,0 +1,109 @@
+"""Runs of a graph of jobs: what starts at once, what a failure does to the others, and what becomes of the run."""
+
+from __future__ import annotations
+
+from keepflow.core.states import State
+from keepflow.wire.messages import RunJob
+from tests.engine.world import PlayedAgent, World
+
+HEAD = "version: 1\nflows:\n  dev:\n    on: {push: dev}\n"
+GRAPH = (
+    HEAD
+    + """\
+    jobs:
+      unit: {steps: [{run: a}]}
+      style: {steps: [{run: b}], allow_failure: true}
+      package: {needs: [unit, style], steps: [{run: c}]}
+      ship: {needs: package, steps: [{run: d}]}
+      mail: {needs: [unit, package, ship], when: failure, steps: [{run: e}]}
+      clean: {needs: [ship, mail], when: always, steps: [{run: f}]}
+"""
+)
+
+
+def start(world: World, text: str = GRAPH, slots: int = 4) -> PlayedAgent:
+    """Push a flow file to an agent with free slots."""
+    project, repository = world.project()
+    agent = world.agent(slots=slots)
+    world.send(project, world.pushed(world.push(project, repository, {".keepflow.yml": text})))
+    return agent
+
+
+def orders(agent: PlayedAgent) -> dict[str, RunJob]:
+    return {order.job: order for order in agent.orders() if isinstance(order, RunJob)}
+
+
+def states(world: World) -> dict[str, State]:
+    return {key: job.state for key, job in world.jobs().items()}
+
+
+def test_r20_jobs_that_need_nothing_of_each_other_run_at_once(world: World) -> None:
+    agent = start(world)
+    first = orders(agent)
+    assert list(first) == ["unit", "style"]
+    agent.finish(first["style"])
+    assert orders(agent) == {}
+    assert world.jobs()["package"].reason == "waits for unit and style"
+    agent.finish(first["unit"])
+    assert list(orders(agent)) == ["package"]
+
+
+def test_r20_a_chain_behind_a_failure_ends_at_once_and_every_job_says_why(world: World) -> None:
+    agent = start(world)
+    first = orders(agent)
+    agent.finish(first["unit"], state="failed", code="exit", sentence="your script failed (exit 2)")
+    found = world.jobs()
+    assert (found["package"].state, found["package"].reason) == (State.SKIPPED, "skipped, because unit failed")
+    assert found["ship"].reason == "skipped, because package was skipped"
+    assert (found["ship"].reason_code, found["style"].state) == ("need-failed", State.RUNNING)
+
+
+def test_r22_a_failure_starts_its_handler_and_the_run_stays_a_failed_one(world: World) -> None:
+    agent = start(world)
+    first = orders(agent)
+    agent.finish(first["unit"], state="failed", code="exit", sentence="your script failed (exit 2)")
+    agent.finish(first["style"])
+    agent.finish(orders(agent)["mail"])
+    agent.finish(orders(agent)["clean"])
+    assert (world.run().state, world.run().reason) == (State.FAILED, "unit: your script failed (exit 2)")
+
+
+def test_r22_without_a_failure_the_handler_is_skipped_and_what_comes_always_runs(world: World) -> None:
+    agent = start(world)
+    while handed := orders(agent):
+        for order in handed.values():
+            agent.finish(order)
+    assert states(world)["mail"] is State.SKIPPED
+    assert states(world)["clean"] is State.SUCCEEDED
+    assert (world.run().state, world.run().reason) == (State.SUCCEEDED, "")
+
+
+def test_r21_a_job_may_fail_and_the_run_succeeds_and_says_so(world: World) -> None:
+    agent = start(world)
+    while handed := orders(agent):
+        for order in handed.values():
+            agent.finish(order, state="failed" if order.job == "style" else "succeeded", code="exit", sentence="x")
+    assert states(world)["style"] is State.FAILED
+    assert states(world)["ship"] is State.SUCCEEDED
+    assert (world.run().state, world.run().reason) == (State.SUCCEEDED, "style failed, and may (allow_failure)")
+
+
+def test_r19_a_stage_begins_after_the_success_of_the_one_before(world: World) -> None:
+    text = (
+        HEAD
+        + """\
+    stages: [build, test]
+    jobs:
+      unit: {stage: test, steps: [{run: c}]}
+      one: {stage: build, steps: [{run: a}]}
+      two: {stage: build, steps: [{run: b}]}
+"""
+    )
+    agent = start(world, text)
+    first = orders(agent)
+    assert list(first) == ["one", "two"]
+    agent.finish(first["one"])
+    agent.finish(first["two"], state="failed", code="exit", sentence="x")
+    assert orders(agent) == {}
+    assert states(world) == {"one": State.SUCCEEDED, "two": State.FAILED, "unit": State.SKIPPED}
+    assert world.run().state is State.FAILED
