@@ -79,7 +79,7 @@ class Daemon:
             file=file,
             account=self._account,
             workplace=self._workplace,
-            lanes=Lanes(jobs_root / "lanes", self._account.account),
+            code=Lanes(jobs_root / "lanes", self._account.account),
             kinds=self._kinds,
             images=Images(engine, made, ask_registry),
             reports=self._reports,

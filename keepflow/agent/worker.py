@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -19,7 +20,7 @@ from keepflow.agent.attempts import Attempt
 from keepflow.agent.clock import Clock
 from keepflow.agent.environment import Places
 from keepflow.agent.images import Images
-from keepflow.agent.lanes import Lanes, Source
+from keepflow.agent.lanes import Source
 from keepflow.agent.logs import Log
 from keepflow.agent.masks import masked, needles_of
 from keepflow.agent.recording import Recording
@@ -39,6 +40,16 @@ _KILL_GRACE = 10.0  #: seconds a step has after its time is up
 _LEFT_BEHIND_GRACE = 2.0  #: seconds that processes have which outlived their job
 
 
+class Code(Protocol):
+    """Where jobs have their checkouts: `agent.lanes.Lanes`, or a person's own working tree."""
+
+    def hold(self, project: str, trust: str) -> AbstractContextManager[Path]:
+        """Hold a place for a checkout of a project."""
+
+    def fill(self, place: Path, source: Source) -> Path:
+        """Bring the place to one commit and return the working tree."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """What every job on this host is given; made once, by the daemon."""
@@ -49,7 +60,7 @@ class Host:
     file: AgentFile
     account: JobsAccount
     workplace: Workplace
-    lanes: Lanes
+    code: Code
     kinds: Mapping[str, ModuleType]
     images: Images
     reports: Reports
@@ -145,10 +156,10 @@ class Job:
 
     def _in_lane(self, recording: Recording) -> Ending:
         order, host = self._order, self._host
-        with host.lanes.hold(order.project, order.trust) as lane:
+        with host.code.hold(order.project, order.trust) as lane:
             self._check_stop()
             source = Source(f"{host.master}{order.code_path}", order.sha, order.token, host.ca_file)
-            workspace = host.lanes.fill(lane, source)
+            workspace = host.code.fill(lane, source)
             engine = host.file.docker.host if self._engine else None
             with host.workplace.of(order, workspace, engine) as places:
                 try:

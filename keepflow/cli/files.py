@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
 
 from keepflow.cli.findings import FORMATS, render
+from keepflow.cli.flow_files import FLOW_FILES, flow_file_at, read_flow_file, step_kinds
 from keepflow.errors import Problem, Refused, UsageError
 
-FLOW_FILES = (".keepflow.yml", ".keepflow.yaml")
 SCHEMA_FILE = ".keepflow.schema.json"
 
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("-f", "--file", "named", multiple=True, type=click.Path(path_type=Path), help="The same as FILES.")
 @click.option(
     "--kind", type=click.Choice(["flow", "server", "agent"]), help="What the files are (default: by content)."
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.pass_context
-def lint(ctx: click.Context, files: tuple[Path, ...], kind: Any, form: str) -> None:
+def lint(ctx: click.Context, files: tuple[Path, ...], named: tuple[Path, ...], kind: Any, form: str) -> None:
     """Check flow, server and agent files, offline.
 
     Without FILES: the flow file in this directory. Prints one line per problem: `file:line:column: code message`.
@@ -31,12 +31,12 @@ def lint(ctx: click.Context, files: tuple[Path, ...], kind: Any, form: str) -> N
     """
     from keepflow.config.detection import problems_of
 
-    paths = files or (_flow_file(),)
+    paths = (*files, *named) or (flow_file_at(Path()),)
     problems: list[Problem] = []
     unreadable = False
     for path in paths:
         try:
-            problems += problems_of(path.read_bytes(), str(path), _kinds(), kind)
+            problems += problems_of(path.read_bytes(), str(path), step_kinds(), kind)
         except OSError as error:
             unreadable = True
             click.echo(f"keepflow: cannot read {path}: {error.strerror}", err=True)
@@ -49,21 +49,19 @@ def lint(ctx: click.Context, files: tuple[Path, ...], kind: Any, form: str) -> N
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("-f", "--file", "named", type=click.Path(path_type=Path), help="The same as FILE.")
 @click.option("--event", type=click.Choice(["push", "tag", "manual"]), default="push", show_default=True)
 @click.option("--ref", help="Branch or tag, like dev or refs/heads/dev. Without it: what every flow would do.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def plan(file: Path | None, event: str, ref: str | None, output: str) -> None:
+def plan(file: Path | None, named: Path | None, event: str, ref: str | None, output: str) -> None:
     """Say which flows an event would start, why, and in what order their jobs would run. Starts nothing."""
     from keepflow.cli.planned import as_json, as_text, planned
-    from keepflow.config.flow_file import load_flow
     from keepflow.core.events import EventKind
 
-    path = file or _flow_file()
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", code="unreadable") from None
-    answer = planned(load_flow(data, _kinds(), str(path)), EventKind(event), ref)
+    if file and named:
+        raise UsageError(f"one file is planned, not two: {file} and {named}", code="two-files")
+    path = file or named or flow_file_at(Path())
+    answer = planned(read_flow_file(path, shown=path), EventKind(event), ref)
     click.echo(json.dumps(as_json(answer), indent=2) if output == "json" else as_text(answer))
 
 
@@ -93,22 +91,9 @@ def init(force: bool, image: str | None) -> None:
     click.echo("next: read it, then `keepflow lint` and `keepflow plan --ref dev`", err=True)
 
 
-def _flow_file() -> Path:
-    for name in FLOW_FILES:
-        if Path(name).exists():
-            return Path(name)
-    raise UsageError(f"there is no {FLOW_FILES[0]} here; `keepflow init` writes one", code="no-flow-file")
-
-
-def _kinds() -> dict[str, ModuleType]:
-    from keepflow.ports import discover
-
-    return discover("keepflow.steps")
-
-
 def _schema_text(kind: str) -> str:
     from keepflow.config import schemas
 
     makers = {"server": schemas.server_schema, "agent": schemas.agent_schema}
-    content = schemas.flow_schema(_kinds()) if kind == "flow" else makers[kind]()
+    content = schemas.flow_schema(step_kinds()) if kind == "flow" else makers[kind]()
     return json.dumps(content, indent=2) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -158,11 +159,31 @@ def logs(run: str, job: str | None, project: str | None, follow: bool, tail: int
 @click.option("-p", "--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A declared input; repeatable.")
 @click.option("-w", "--wait", is_flag=True, help="Print the log and reflect the result in the exit code.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="With -w: stop waiting after this (exit code 6).")
-def run(flow: str, project: str | None, ref: str, inputs: tuple[str, ...], wait: bool, timeout: float | None) -> int:
-    """Start a flow by hand."""
+@click.option("--local", is_flag=True, help="Run it here and now, on a copy of the checkout you are in; no server.")
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="With --local: another flow file.")
+def run(
+    flow: str,
+    project: str | None,
+    ref: str,
+    inputs: tuple[str, ...],
+    wait: bool,
+    timeout: float | None,
+    local: bool,
+    file: Path | None,
+) -> int:
+    """Start a flow by hand, or run it here with --local.
+
+    A local run takes what is not committed along, deploys, asks and tells nobody, and ends with Ctrl-C.
+    """
+    given = dict(_input(text) for text in inputs)
+    if local:
+        from keepflow.cli.local_run.verb import run_locally
+
+        return run_locally(flow, ref, given, file)
+    if file:
+        raise click.UsageError("-f goes with --local; the server reads the flow file of the commit")
     client = connect()
     name = the_project(client, project)
-    given = dict(_input(text) for text in inputs)
     started = client.post(at("projects", name, "runs"), {"flow": flow, "ref": ref, "inputs": given})
     say(f"started {name}#{started['run']}  {started['url']}")
     if not wait:

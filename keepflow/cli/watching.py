@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import random
 import sys
 import time
@@ -65,6 +66,19 @@ def write(text: str) -> None:
     """Write a piece of a log to stdout; to a terminal only text and colours."""
     sys.stdout.write(ansi.colours_only(text) if terminal(sys.stdout) else text)
     sys.stdout.flush()
+
+
+def writing() -> Callable[[bytes], None]:
+    """Return what writes the pieces of a log to stdout at once, like `write`; a character may come in two of them."""
+    if terminal(sys.stdout):
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        return lambda data: write(decoder.decode(data))
+
+    def write_through(data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    return write_through
 
 
 def follow_deployment(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from keepflow.core import graphs
-from keepflow.core.flows import JobKind, PlannedJob
 from keepflow.core.planning import plan_from_json
+from keepflow.core.script_names import environment_after, names_of_run
 from keepflow.engine import lending
 from keepflow.engine.context import Master
 from keepflow.store.jobs import Attempt, Job
@@ -40,35 +39,14 @@ def order(
         trust=PROTECTED if trusted else OTHER,
         code_path=f"/git/{project.name}",
         token=token,
-        env=_env(
-            run,
+        env=names_of_run(
+            run.event,
             url=f"{master.url().rstrip('/')}/projects/{project.name}/runs/{run.number}",
             registry=next(iter(lent.addresses), ""),
             image=plan.image or "",
-            environment=_target_after(plan.jobs, job.key),
+            environment=environment_after(plan.jobs, job.key),
         ),
         steps=tuple(StepOrder(kind=step.kind, name=step.name, spec=step.spec) for step in planned.steps),
         logins=lent.logins if trusted else (),
         images=project.images,
     )
-
-
-def _env(run: Run, *, url: str, registry: str, image: str, environment: str) -> dict[str, str]:
-    """Return the names that only the master knows the values of; the agent adds its own and Jenkins' spellings."""
-    event = run.event
-    return {
-        "KEEPFLOW_RUN_URL": url,
-        "KEEPFLOW_EVENT": event.kind.value,
-        "KEEPFLOW_MESSAGE": event.message,
-        "KEEPFLOW_ACTOR": event.actor,
-        "KEEPFLOW_REGISTRY": registry,
-        "KEEPFLOW_IMAGE": image,
-        "KEEPFLOW_ENVIRONMENT": environment,
-        **{f"KEEPFLOW_INPUT_{name.upper().replace('-', '_')}": value for name, value in event.inputs.items()},
-    }
-
-
-def _target_after(jobs: tuple[PlannedJob, ...], key: str) -> str:
-    """Return the environment that the work of a job goes to: the first deploy that comes after it."""
-    deploys = (job for job in jobs if job.kind == JobKind.DEPLOY)
-    return next((job.target for job in deploys if key in graphs.before(job, jobs)), "")

@@ -1,0 +1,29 @@
+"""The names scripts see whose values only the planner of a run knows; the agent adds its own and Jenkins' spellings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keepflow.core import graphs
+from keepflow.core.events import Event
+from keepflow.core.flows import JobKind, PlannedJob
+
+
+def names_of_run(event: Event, *, url: str, registry: str, image: str, environment: str) -> dict[str, str]:
+    """Return what a run tells its scripts; texts that came from a push reach them here and nowhere else."""
+    return {
+        "KEEPFLOW_RUN_URL": url,
+        "KEEPFLOW_EVENT": event.kind.value,
+        "KEEPFLOW_MESSAGE": event.message,
+        "KEEPFLOW_ACTOR": event.actor,
+        "KEEPFLOW_REGISTRY": registry,
+        "KEEPFLOW_IMAGE": image,
+        "KEEPFLOW_ENVIRONMENT": environment,
+        **{f"KEEPFLOW_INPUT_{name.upper().replace('-', '_')}": value for name, value in event.inputs.items()},
+    }
+
+
+def environment_after(jobs: Sequence[PlannedJob], key: str) -> str:
+    """Return the environment that the work of a job goes to: the first deploy that comes after it, "" for none."""
+    deploys = (job for job in jobs if job.kind == JobKind.DEPLOY)
+    return next((job.target for job in deploys if key in graphs.before(job, jobs)), "")
