@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from keepflow.core.matching import OWN_EMAIL
 from keepflow.executors.shell import MARK
 from keepflow.wire.messages import RunJob
 
@@ -48,7 +49,8 @@ class Places:
 def of_job(order: RunJob, agent: str, master: str, user: str, mark: str, places: Places) -> dict[str, str]:
     """Return the whole environment of a job's commands. The master's values win over defaults, the host's over both."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    defaults = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TERM": "dumb", **inherited}
+    # What git takes when nobody said who commits: a commit of that name starts nothing when it is pushed.
+    defaults = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TERM": "dumb", "EMAIL": OWN_EMAIL, **inherited}
     host = {
         "CI": "true",
         "HOME": str(places.home),

@@ -12,6 +12,7 @@ from keepflow.cli.findings import FORMATS, render
 from keepflow.cli.flow_files import FLOW_FILES, flow_file_at, read_flow_file, step_kinds
 from keepflow.errors import Problem, Refused, UsageError
 
+EVENTS = ("push", "tag", "pull_request", "schedule", "manual")
 SCHEMA_FILE = ".keepflow.schema.json"
 
 
@@ -50,10 +51,13 @@ def lint(ctx: click.Context, files: tuple[Path, ...], named: tuple[Path, ...], k
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("-f", "--file", "named", type=click.Path(path_type=Path), help="The same as FILE.")
-@click.option("--event", type=click.Choice(["push", "tag", "manual"]), default="push", show_default=True)
+@click.option("--event", type=click.Choice(EVENTS), default="push", show_default=True)
+@click.option("--changed", multiple=True, metavar="PATH", help="A file it changes, for flows with paths; repeatable.")
 @click.option("--ref", help="Branch or tag, like dev or refs/heads/dev. Without it: what every flow would do.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def plan(file: Path | None, named: Path | None, event: str, ref: str | None, output: str) -> None:
+def plan(
+    file: Path | None, named: Path | None, event: str, changed: tuple[str, ...], ref: str | None, output: str
+) -> None:
     """Say which flows an event would start, why, and in what order their jobs would run. Starts nothing."""
     from keepflow.cli.planned import as_json, as_text, planned
     from keepflow.core.events import EventKind
@@ -61,7 +65,7 @@ def plan(file: Path | None, named: Path | None, event: str, ref: str | None, out
     if file and named:
         raise UsageError(f"one file is planned, not two: {file} and {named}", code="two-files")
     path = file or named or flow_file_at(Path())
-    answer = planned(read_flow_file(path, shown=path), EventKind(event), ref)
+    answer = planned(read_flow_file(path, shown=path), EventKind(event), ref, changed)
     click.echo(json.dumps(as_json(answer), indent=2) if output == "json" else as_text(answer))
 
 

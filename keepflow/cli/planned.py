@@ -7,8 +7,9 @@ from typing import Any
 
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import FlowFile, JobKind, Plan, PlannedJob, Strategy, Trigger
+from keepflow.core.matching import NOBODY_SAID, Changes, match
 from keepflow.core.names import is_ref
-from keepflow.core.planning import match, plan
+from keepflow.core.planning import plan
 from keepflow.core.text import one_line, quoted
 from keepflow.errors import UsageError
 
@@ -33,17 +34,19 @@ class Answer:
     flows: tuple[PlannedFlow, ...]
 
 
-def planned(flow_file: FlowFile, kind: EventKind, ref: str | None) -> Answer:
+def planned(flow_file: FlowFile, kind: EventKind, ref: str | None, changed: tuple[str, ...] = ()) -> Answer:
     """Plan every flow of a file for an event at a ref; without a ref, say for each flow what starts it.
+
+    `changed` are the files that the event changes; none: nobody can tell.
 
     Raises UsageError for a ref that git could not have.
     """
     plans = {name: plan(flow, flow_file) for name, flow in flow_file.flows.items()}
-    if ref is None and kind != EventKind.MANUAL:
+    if ref is None and kind in (EventKind.PUSH, EventKind.TAG):
         flows = [PlannedFlow(name, None, _starts_on(flow_file.flows[name].on), plans[name]) for name in plans]
         return Answer("every flow", tuple(flows))
     full = _full_ref("HEAD" if ref is None else ref, kind)
-    decision = match(Event(kind, full, "0" * 40), flow_file)
+    decision = match(Event(kind, full, "0" * 40), flow_file, Changes(changed) if changed else NOBODY_SAID)
     why = {found.flow: found.why for found in decision.matches}
     flows = [PlannedFlow(name, name in why, {**decision.why_not, **why}[name], plans[name]) for name in plans]
     return Answer(f"{kind.value} {one_line(full)}" if ref else kind.value, tuple(flows))
@@ -101,6 +104,8 @@ def _starts_on(on: Trigger) -> str:
     parts = [f"{key}: {', '.join(patterns)}" for key, patterns in (("push", on.push), ("tag", on.tag)) if patterns]
     parts += [word for word, given in (("pull_request", on.pull_request), ("manual", on.manual)) if given]
     parts += [f"schedule: {on.cron} {on.tz}".rstrip()] if on.cron else []
+    filters = (("paths", on.paths), ("paths_ignore", on.paths_ignore))
+    parts += [f"{key}: {', '.join(patterns)}" for key, patterns in filters if patterns]
     return "on " + "; ".join(parts)
 
 

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from keepflow.core.interpolation import problem_of
 from keepflow.core.names import NAME, is_name
-from keepflow.core.patterns import pattern_problem
+from keepflow.core.patterns import path_pattern_problem, pattern_problem
 from keepflow.core.releases import ImageRef
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -169,6 +169,12 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _path_pattern(text: str) -> str:
+    if sentence := path_pattern_problem(text):
+        raise bad("bad-pattern", sentence)
+    return text
+
+
 def _listen(text: str) -> str:
     address, colon, port = text.rpartition(":")
     if bool(colon) != bool(address) or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
@@ -307,6 +313,7 @@ Listen = Annotated[str, AfterValidator(_listen), WithJsonSchema({"type": ["strin
 Url = Annotated[str, AfterValidator(_address_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1), OneOrMany()]
+PathPatterns = Annotated[tuple[Annotated[str, AfterValidator(_path_pattern)], ...], Field(min_length=1), OneOrMany()]
 Texts = Annotated[tuple[Text, ...], OneOrMany()]
 #: A program and its arguments, each as it is; a line for a shell is refused, for nothing here splits or expands it.
 Argv = Annotated[tuple[Text, ...], BeforeValidator(_argv)]

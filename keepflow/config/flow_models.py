@@ -21,6 +21,7 @@ from keepflow.config.fields import (
     Name,
     Names,
     OneOrMany,
+    PathPatterns,
     Patterns,
     Port,
     Text,
@@ -121,6 +122,8 @@ class On(Model):
 
     push: SomePatterns = None
     tag: SomePatterns = None
+    paths: PathPatterns = ()
+    paths_ignore: PathPatterns = ()
     pull_request: Flag = False
     manual: Flag = False
     schedule: Annotated[Schedule | None, BeforeValidator(_schedule, json_schema_input_type=str | Schedule)] = None
@@ -134,6 +137,8 @@ class On(Model):
             manual=self.manual,
             cron=self.schedule.cron if self.schedule else "",
             tz=self.schedule.tz if self.schedule else "",
+            paths=self.paths,
+            paths_ignore=self.paths_ignore,
         )
 
 

@@ -75,7 +75,13 @@ def _trigger_problems(on: models.On, path: Path, document: Document) -> Iterator
     if not (trigger.push or trigger.tag or trigger.pull_request or trigger.manual or trigger.cron):
         sentence = f"{shown(path)}: nothing starts this flow; write 'manual' when people start it"
         yield document.problem(path, "unreachable", sentence)
-    for key, patterns in (("push", trigger.push), ("tag", trigger.tag)):
+    filters = (("paths", trigger.paths), ("paths_ignore", trigger.paths_ignore))
+    for key, patterns in filters:
+        if patterns and not (trigger.push or trigger.pull_request):
+            place = (*path, key)
+            sentence = f"{shown(place)}: only pushes and pull requests are asked which files they change"
+            yield document.problem(place, "unreachable", sentence, key=True)
+    for key, patterns in (("push", trigger.push), ("tag", trigger.tag), *filters):
         if patterns and all(pattern.startswith("!") for pattern in patterns):
             place = (*path, key)
             sentence = f"{shown(place)}: patterns with '!' take away; write first what they take away from, like '**'"

@@ -75,7 +75,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Which events start a flow: branch patterns, tag patterns, and the plain switches."""
+    """Which events start a flow: branch patterns, tag patterns, the plain switches, and which changed files count."""
 
     push: tuple[str, ...] = ()
     tag: tuple[str, ...] = ()
@@ -83,6 +83,8 @@ class Trigger:
     manual: bool = False
     cron: str = ""
     tz: str = ""
+    paths: tuple[str, ...] = ()
+    paths_ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Branch and tag patterns: `*` stops at a slash, `**` does not, `?` is one character, a leading `!` takes away.
+"""Patterns of branches, tags and paths: `*` stops at a slash, `**` does not, `?` is one character, `!` takes away.
 
 The last pattern that fits decides, so `[release/*, "!release/old"]` means what it says. Matching walks every character
 once over a set of positions: no pattern, however hostile, takes more than length × length steps.
@@ -46,6 +46,29 @@ def decide(patterns: Sequence[str], name: str) -> Verdict:
         if matches(pattern.removeprefix("!"), name):
             verdict = Verdict(not pattern.startswith("!"), pattern)
     return verdict
+
+
+def decide_path(patterns: Sequence[str], name: str) -> Verdict:
+    """Return what a list of path patterns says about a file; `docs/` means all below it, `**/x` also `x` at the top."""
+    verdict = Verdict(False)
+    for pattern in patterns:
+        bare = pattern.removeprefix("!")
+        whole = bare + "**" if bare.endswith("/") else bare
+        if matches(whole, name) or (whole.startswith("**/") and matches(whole.removeprefix("**/"), name)):
+            verdict = Verdict(not pattern.startswith("!"), pattern)
+    return verdict
+
+
+def path_pattern_problem(pattern: str) -> str | None:
+    """Return a sentence about a pattern that can never fit a file of a repository, or None."""
+    bare = pattern.removeprefix("!")
+    if not bare or len(bare) > PATTERN_LIMIT:
+        return f"a pattern has 1 to {PATTERN_LIMIT} characters"
+    if bare.startswith(("/", "./")):
+        return f"write the path from the top of the repository, {quoted(bare.lstrip('./'))}, without a slash before it"
+    if "//" in bare or ".." in bare.split("/") or not bare.isprintable():
+        return f"{quoted(bare)} can never be a file of a repository"
+    return None
 
 
 def branch_allowed(patterns: Sequence[str], branch: str) -> bool:

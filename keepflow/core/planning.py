@@ -1,117 +1,13 @@
-"""From an event to flows and from a flow to jobs: what starts and why, what does not and why not, in what order."""
+"""From a flow to jobs: what a run will do, in what order; `core.matching` says which flows an event starts."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from keepflow.core import deploys, graphs
-from keepflow.core.events import Event, EventKind
-from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step, Trigger
-from keepflow.core.patterns import Verdict, decide
-from keepflow.core.states import Reason
-from keepflow.core.text import one_line, quoted
-
-_SKIP = re.compile(r"\[(skip ci|ci skip|no ci|skip-ci|ci-skip)\]", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A flow that an event starts, and the sentence that says why."""
-
-    flow: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What an event comes to: flows that start, and a sentence for every flow that does not.
-
-    `reason` is set when nothing starts: `no-match`, `no-flow-file` or `broken-flow-file`. The last two must become a
-    visible failed run: never a silent green.
-    """
-
-    matches: tuple[Match, ...] = ()
-    why_not: dict[str, str] = field(default_factory=dict)
-    reason: Reason | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether this decision is a fault of the repository that people must see."""
-        return self.reason is not None and self.reason.code != "no-match"
-
-
-def match(event: Event, flow_file: FlowFile) -> Decision:
-    """Send an event to the flows it matches; every flow gets its sentence."""
-    matches: list[Match] = []
-    why_not: dict[str, str] = {}
-    for flow in flow_file.flows.values():
-        starts, why = _answer(event, flow.on)
-        if starts:
-            matches.append(Match(flow.name, why))
-        else:
-            why_not[flow.name] = why
-    reason = None if matches else Reason("no-match", f"no flow starts for {_happening(event)}")
-    return Decision(tuple(matches), why_not, reason)
-
-
-def no_flow_file(file: str, sha: str) -> Decision:
-    """Return the decision about a commit that has no flow file."""
-    return Decision(reason=Reason("no-flow-file", f"there is no {one_line(file)} at commit {one_line(sha[:12])}"))
-
-
-def broken_flow_file(problems: Sequence[str]) -> Decision:
-    """Return the decision about a commit whose flow file cannot be used; `problems` are its lines, first one shown."""
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    first = one_line(problems[0], 400) if problems else "the flow file cannot be read"
-    return Decision(reason=Reason("broken-flow-file", first + more))
-
-
-def skip_word(message: str) -> str | None:
-    """Return the word that asks to skip (`[skip ci]` and its kin, any case), or None."""
-    found = _SKIP.search(message)
-    return found[0].lower() if found else None
-
-
-def _answer(event: Event, on: Trigger) -> tuple[bool, str]:
-    match event.kind:
-        case EventKind.PUSH:
-            return _by_name("branch", event.branch, "push", on.push)
-        case EventKind.TAG:
-            return _by_name("tag", event.tag, "tag", on.tag)
-        case EventKind.PULL_REQUEST:
-            return _by_switch("pull_request", on.pull_request)
-        case EventKind.MANUAL:
-            return _by_switch("manual", on.manual)
-        case EventKind.SCHEDULE:
-            return _by_switch("schedule", bool(on.cron))
-
-
-def _by_name(noun: str, name: str | None, key: str, patterns: tuple[str, ...]) -> tuple[bool, str]:
-    if name is None:
-        return False, f"the {key} names no {noun}"
-    if not patterns:
-        return False, f"its 'on' does not name {key}"
-    verdict: Verdict = decide(patterns, name)
-    if verdict.by is None:
-        return False, f"{noun} {quoted(name)} fits none of {key}: {', '.join(patterns)}"
-    if not verdict.selected:
-        return False, f"{noun} {quoted(name)} is taken out by {key}: {verdict.by}"
-    return True, f"{noun} {quoted(name)} fits {key}: {verdict.by}"
-
-
-def _by_switch(key: str, on: bool) -> tuple[bool, str]:
-    return (True, f"its 'on' names {key}") if on else (False, f"its 'on' does not name {key}")
-
-
-def _happening(event: Event) -> str:
-    if event.branch is not None and event.kind == EventKind.PUSH:
-        return f"a push to branch {quoted(event.branch)}"
-    if event.tag is not None and event.kind == EventKind.TAG:
-        return f"tag {quoted(event.tag)}"
-    return f"{event.kind.value.replace('_', ' ')} at {quoted(event.ref)}"
+from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step
 
 
 def plan(flow: Flow, flow_file: FlowFile) -> Plan:

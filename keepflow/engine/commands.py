@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from keepflow import errors
-from keepflow.core import planning
+from keepflow.core import matching, planning
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import Flow, FlowFile
 from keepflow.core.inputs import given_inputs
@@ -14,13 +14,11 @@ from keepflow.core.states import Reason, State
 from keepflow.core.text import did_you_mean, quoted
 from keepflow.engine import clock, dispatch, repository, runs
 from keepflow.engine.context import Master
+from keepflow.engine.mirrors import MAIN_BRANCHES
 from keepflow.store import events, projects
 from keepflow.store import runs as stored_runs
 from keepflow.store.projects import Project
 from keepflow.store.writer import Tx
-
-#: Branches that are meant when nobody names one, in this order.
-_DEFAULT_BRANCHES = ("refs/heads/main", "refs/heads/master")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +78,7 @@ _CANCEL_SENTENCES = {
 def _resolve(master: Master, project: Project, ref: str) -> tuple[str, str]:
     """Return the full name and the commit of a branch or tag at the remote."""
     refs = master.mirrors.heads(project)
-    wanted = (
-        (ref,) if ref.startswith("refs/") else (f"refs/heads/{ref}", f"refs/tags/{ref}") if ref else _DEFAULT_BRANCHES
-    )
+    wanted = (ref,) if ref.startswith("refs/") else (f"refs/heads/{ref}", f"refs/tags/{ref}") if ref else MAIN_BRANCHES
     for full in wanted:
         if full in refs:
             return full, refs[full]
@@ -98,7 +94,7 @@ def _choose(flow_file: FlowFile, flow: str, event: Event) -> Flow:
         raise errors.NotFound(
             f"there is no flow {quoted(flow)} at {quoted(event.ref)}; there are: {names}", code="no-flow"
         )
-    decision = planning.match(event, flow_file)
+    decision = matching.match(event, flow_file)
     if flow in decision.why_not:
         sentence = f"{flow}: {decision.why_not[flow]}; `on: {{manual: true}}` in the flow file lets people start it"
         raise errors.Refused(sentence, code="not-manual")

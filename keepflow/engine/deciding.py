@@ -15,8 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keepflow import errors
-from keepflow.core import planning
-from keepflow.core.events import EventKind
+from keepflow.core import matching, planning
 from keepflow.core.flows import FlowFile, Plan
 from keepflow.core.states import Reason, State
 from keepflow.engine import dispatch, repository, runs
@@ -146,7 +145,7 @@ class _Judging:
         self._conn, self._project = conn, project
         self._taken: dict[str, str | None] = {}
         self._swept: dict[tuple[str, str], list[Run]] = {}
-        self._matched: dict[tuple[str, str, str], planning.Decision] = {}
+        self._matched: dict[tuple[str, str, str, matching.Changes], matching.Decision] = {}
         self._plans: dict[tuple[str, str], Plan] = {}
 
     def judge(self, delivery: Delivery, found: Found) -> _Verdict:
@@ -161,6 +160,9 @@ class _Judging:
             verdict.sentence = "its hook came in time after all"
         elif swept := self._swept_before(delivery, found, taken):
             verdict.before = swept
+        elif found.own is not None:
+            verdict.sentence = found.own
+            verdict.takes = event.sha if found.newer is None else None
         else:
             verdict.takes = event.sha if found.newer is None else None
             self._match(verdict)
@@ -185,19 +187,18 @@ class _Judging:
             verdict.wanted = [_Wanted(runs.NO_FLOW, why, ended=State.FAILED, reason=reason, log=found.log)]
             verdict.sentence = reason.sentence
             return
-        key = (event.kind, event.ref, event.sha)
+        key = (event.kind, event.ref, event.sha, found.changes)
         if key not in self._matched:
-            self._matched[key] = planning.match(event, found.flow_file)
+            self._matched[key] = matching.match(event, found.flow_file, found.changes)
         decision = self._matched[key]
         verdict.wanted = [self._wanted(found, found.flow_file, match) for match in decision.matches]
         verdict.sentence = decision.reason.sentence if decision.reason else ""
         verdict.why_not = decision.why_not
 
-    def _wanted(self, found: Found, flow_file: FlowFile, match: planning.Match) -> _Wanted:
+    def _wanted(self, found: Found, flow_file: FlowFile, match: matching.Match) -> _Wanted:
         event = found.event
-        skip = planning.skip_word(event.message) if event.kind == EventKind.PUSH else None
-        if skip is not None:
-            reason = Reason("skip-word", f"the commit message asks to skip it: {skip}")
+        if found.skip is not None:
+            reason = Reason("skip-word", f"the commit message asks to skip it: {found.skip}")
             return _Wanted(match.flow, match.why, ended=State.SKIPPED, reason=reason)
         if found.newer is not None:
             return _Wanted(match.flow, match.why, ended=State.SUPERSEDED, older_than=found.newer)

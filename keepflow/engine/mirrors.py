@@ -8,19 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keepflow import errors
+from keepflow.core.matching import Changes
 from keepflow.crypto.vault import Vault
 from keepflow.store.projects import Project, git_token_place
-from keepflow.tools.git import Commit, Mirror, Remote, check_ref, init_bare, ls_remote
+from keepflow.tools.git import Commit, Made, Mirror, Remote, check_ref, init_bare, ls_remote
 
 #: Names the flow file may have; a project can name one of its own.
 FLOW_FILES = (".keepflow.yml", ".keepflow.yaml")
 FLOW_FILE_LIMIT = 256 * 1024
+#: The main branch is the first of these that exists.
+MAIN_BRANCHES = ("refs/heads/main", "refs/heads/master")
 _FETCH_SECONDS = 120.0
 _ANSWERS_KEPT = 1024  #: whether one commit contains another never changes either
-_FLOW_FILES_KEPT = 16  #: what a commit says never changes; a storm of hooks names few commits
+_COMMITS_KEPT = 16  #: what a commit says never changes; a storm of hooks names few commits
+_MOST_CHANGED = 20_000  #: files; of a commit that changes more nobody asks which
 
-_FlowFile = tuple[str, bytes] | None
-_UNREAD: _FlowFile = ("", b"")
+
+@dataclass(frozen=True, slots=True)
+class AtCommit:
+    """What a commit says: who made it, and the name and content of its flow file, None when it has none."""
+
+    made: Made
+    flow_file: tuple[str, bytes] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class Mirrors:
         self._vault = vault
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[tuple[int, str], tuple[int, str]] = {}  # (project, ref) → when its remote was asked, head
-        self._flow_files: OrderedDict[tuple[int, str, str], _FlowFile] = OrderedDict()
+        self._commits: OrderedDict[tuple[int, str, str], AtCommit] = OrderedDict()
         self._contained: OrderedDict[tuple[int, str, str], bool] = OrderedDict()
 
     def path(self, project: Project) -> Path:
@@ -101,26 +110,48 @@ class Mirrors:
         """Ask the remote for its branches and tags. Raises BadRemote, CommandFailed, CommandTimeout."""
         return ls_remote(self.remote(project))
 
-    def read_flow_file(self, project: Project, sha: str) -> tuple[str, bytes] | None:
-        """Return the name and content of the flow file at a commit, or None when the commit has none.
+    def read(self, project: Project, sha: str) -> AtCommit:
+        """Return what a commit says of itself, and its flow file.
 
         Raises TooLarge, and NotFound when the commit is not here.
         """
         key = (project.id, project.flow_file, sha)
-        found = self._flow_files.get(key, _UNREAD)
-        if found is _UNREAD:
-            found = self._flow_files[key] = self._find_flow_file(project, sha)
-            while len(self._flow_files) > _FLOW_FILES_KEPT:
-                self._flow_files.popitem(last=False)
+        found = self._commits.get(key)
+        if found is None:
+            found = self._commits[key] = self._read(project, sha)
+            while len(self._commits) > _COMMITS_KEPT:
+                self._commits.popitem(last=False)
         return found
 
-    def _find_flow_file(self, project: Project, sha: str) -> _FlowFile:
+    def _read(self, project: Project, sha: str) -> AtCommit:
         names = FLOW_FILES if project.flow_file in FLOW_FILES else (project.flow_file,)
         for name in names:
-            content = self._mirror(project).read_file(sha, name, FLOW_FILE_LIMIT)
+            made, content = self._mirror(project).read(sha, name, FLOW_FILE_LIMIT)
             if content is not None:
-                return name, content
-        return None
+                return AtCommit(made, (name, content))
+        return AtCommit(made, None)
+
+    def changes(self, project: Project, earlier: str, later: str) -> Changes:
+        """Return the files that differ between two commits."""
+        try:
+            files = self._mirror(project).changed(earlier, later, _MOST_CHANGED)
+        except errors.NotFound:
+            return Changes(unknown=f"{earlier[:12]}, from which it came, is gone from the repository")
+        return Changes(files) if files is not None else Changes(unknown=f"more than {_MOST_CHANGED} files changed")
+
+    def since_main(self, project: Project, ref: str, sha: str) -> Changes:
+        """Return the files in which a new branch differs from where it left the main branch, as far as that is here."""
+        mirror = self._mirror(project)
+        for main in MAIN_BRANCHES:
+            head = mirror.resolve(main) if main != ref else None
+            base = mirror.merge_base(head, sha) if head else None
+            if base is not None and base != sha:
+                return self.changes(project, base, sha)
+        return Changes(unknown="nobody can tell what is new on a branch that is new")
+
+    def tagger(self, project: Project, ref: str) -> str:
+        """Return the e-mail of who made an annotated tag that was fetched; empty for a plain one."""
+        return self._mirror(project).tagger(ref)
 
     def commits(self, project: Project, base: str | None, head: str, limit: int) -> list[Commit]:
         """List the newest commits that `head` has and `base` has not, newest first; empty when they are not here."""

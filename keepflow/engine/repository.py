@@ -9,11 +9,14 @@ from keepflow import errors
 from keepflow.config.flow_file import load_flow
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import FlowFile
+from keepflow.core.matching import NOBODY_SAID, Changes, asks_what_changed, own_work, skip_word
 from keepflow.core.states import Reason
 from keepflow.core.text import quoted
 from keepflow.engine.context import Master
 from keepflow.store.projects import Project
-from keepflow.tools.git import check_ref, check_sha
+from keepflow.tools.git import Made, check_ref, check_sha
+
+TEXT_LIMIT = 16_384  #: characters of a commit's message that are kept, as of a hook's
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,11 @@ class Found:
     flow_file: FlowFile | None = None
     failure: Reason | None = None
     log: str = ""
+    made: Made | None = None
     newer: str | None = None
+    changes: Changes = NOBODY_SAID  #: read only when some flow asks
+    skip: str | None = None  #: the word in its commit's message that asks to skip it
+    own: str | None = None  #: says that keepflow made it
 
     def taken_after(self, taken: str | None) -> str | None:
         """Return the commit that is the last one taken of the ref once this is decided; `taken` is it before."""
@@ -78,6 +85,7 @@ class _Looking:
     def __init__(self, master: Master, project: Project, ref: str, head: str | None) -> None:
         self._master, self._project, self._ref, self._head = master, project, ref, head
         self._read: dict[str, Found] = {}
+        self._tagger: str | None = None
 
     def at(self, event: Event, taken: str | None) -> Found:
         """Return what is found out about an event of this ref, when `taken` was taken last."""
@@ -93,34 +101,60 @@ class _Looking:
                 f"{sha[:12]} is no longer part of {quoted(self._ref)}, which was rewritten and now is at {head[:12]}"
             )
             return Found(event, gone=rewritten, head=head)
-        described = _described(self._master, self._project, event)
         if sha not in self._read:
-            self._read[sha] = _flow_file(self._master, self._project, described, sha)
-        newer = _newer(self._master, self._project, event, head, taken)
-        return replace(self._read[sha], event=described, head=head, newer=newer)
+            self._read[sha] = _flow_file(self._master, self._project, event, sha)
+        found, newer = self._read[sha], _newer(self._master, self._project, event, head, taken)
+        made = found.made or Made("", "", event.message)
+        return replace(
+            found,
+            event=_described(event, made),
+            head=head,
+            newer=newer,
+            changes=self._changes(event, found.flow_file, taken),
+            skip=skip_word(f"{event.message}\n{made.message}") if event.kind == EventKind.PUSH else None,
+            own=own_work(event, self._signer(event, made)),
+        )
+
+    def _changes(self, event: Event, flow_file: FlowFile | None, taken: str | None) -> Changes:
+        """Return what a push changed since the commit that was taken before it, whatever its hook says of that."""
+        if flow_file is None or not asks_what_changed(event, flow_file):
+            return NOBODY_SAID
+        before = taken if taken not in (None, event.sha) else event.before
+        if before is None or before == event.sha:
+            return self._master.mirrors.since_main(self._project, event.ref, event.sha)
+        return self._master.mirrors.changes(self._project, before, event.sha)
+
+    def _signer(self, event: Event, made: Made) -> str:
+        """Return who put their name to it: the tagger of an annotated tag, else the committer of a pushed commit."""
+        if event.kind != EventKind.TAG:
+            return made.committer_email
+        if self._tagger is None:
+            self._tagger = self._master.mirrors.tagger(self._project, self._ref)
+        return self._tagger
 
 
-def _described(master: Master, project: Project, event: Event) -> Event:
+def _described(event: Event, made: Made) -> Event:
     """Give an event that nobody described (a sweep's, a person's) the message and author of its commit."""
     if event.message or event.author:
         return event
-    commits = master.mirrors.commits(project, None, event.sha, 1)
-    return replace(event, message=commits[0].subject, author=commits[0].author) if commits else event
+    return replace(event, message=made.message[:TEXT_LIMIT], author=made.author[:TEXT_LIMIT])
 
 
 def _flow_file(master: Master, project: Project, event: Event, sha: str) -> Found:
+    made = None
     try:
-        found = master.mirrors.read_flow_file(project, sha)
+        at = master.mirrors.read(project, sha)
+        made, found = at.made, at.flow_file
         if found is None:
             sentence = (
                 f"there is no {project.flow_file} at commit {sha[:12]}: write one with `keepflow init` and push it"
             )
-            return Found(event, failure=Reason("no-flow-file", sentence), log=f"{sentence}\n")
+            return Found(event, failure=Reason("no-flow-file", sentence), log=f"{sentence}\n", made=made)
         name, content = found
-        return Found(event, flow_file=load_flow(content, master.kinds, name))
+        return Found(event, flow_file=load_flow(content, master.kinds, name), made=made)
     except errors.ConfigError as error:
         problems = "\n".join(str(problem) for problem in error.problems)
-        return Found(event, failure=Reason("config", problems), log=f"{problems}\n")
+        return Found(event, failure=Reason("config", problems), log=f"{problems}\n", made=made)
     except errors.TooLarge as error:
         return Found(event, failure=Reason("config", error.message), log=f"{error.message}\n")
 

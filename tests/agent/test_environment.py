@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keepflow.agent import environment
 from keepflow.agent.environment import Places
 from keepflow.core.interpolation import VARIABLES
+from keepflow.core.matching import OWN_EMAIL
 from tests.agent.test_attempts import order
 from tests.hostile import CANARY, NAMES
 
@@ -54,6 +55,21 @@ def test_the_names_of_jenkins_say_the_same() -> None:
         "BRANCH_NAME": "dev",
     }
     assert (found["CI"], found["KEEPFLOW_BRANCH"], found["KEEPFLOW_TAG"]) == ("true", "dev", "")
+
+
+def test_r07_a_commit_of_a_script_without_identity_is_known_as_keepflows(tmp_path: Path) -> None:
+    env = {**job_env(), "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=tmp_path, env=env, check=True, capture_output=True
+        ).stdout.decode()
+
+    git("init", "--quiet")
+    git("-c", "user.name=Robot", "commit", "--quiet", "--allow-empty", "-m", "Raise the version")
+    assert git("log", "-1", "--format=%ce").strip() == OWN_EMAIL
+    git("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit", "--quiet", "--allow-empty", "-m", "More")
+    assert git("log", "-1", "--format=%ce").strip() == "ann@example.org"
 
 
 def test_a_tag_is_no_branch() -> None:

@@ -116,6 +116,16 @@ def test_plan_without_a_ref_shows_every_flow_and_what_starts_it(here: Path) -> N
     assert "  test  on push: master, main\n" in shown
 
 
+def test_plan_is_told_which_files_change_for_flows_with_paths(here: Path) -> None:
+    (here / ".keepflow.yml").write_text(FLOW.replace("on: {push: dev}", "on: {push: dev, paths: [src/**]}"))
+    assert "the only changed file, 'a.md', fits none of paths: src/**" in (
+        call(plan, "--ref", "dev", "--changed", "a.md").stdout
+    )
+    assert "'src/a.c' changed and fits paths: src/**" in call(plan, "--ref", "dev", "--changed", "src/a.c").stdout
+    assert "its paths are not asked, for nobody said what changed" in call(plan, "--ref", "dev").stdout
+    assert "on push: dev; paths: src/**" in call(plan).stdout
+
+
 def test_plan_says_that_nothing_starts(here: Path) -> None:
     (here / ".keepflow.yml").write_text(FLOW)
     for arguments in (["--ref", "other"], ["--event", "tag", "--ref", "v1"], ["--event", "manual"]):

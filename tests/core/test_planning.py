@@ -1,10 +1,9 @@
-"""Which flows an event starts and why; which jobs a flow becomes and in what order."""
+"""Which jobs a flow becomes and in what order."""
 
 from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,18 +20,7 @@ from keepflow.core.flows import (
     Trigger,
     Volume,
 )
-from keepflow.core.planning import (
-    Hosts,
-    broken_flow_file,
-    match,
-    no_flow_file,
-    plan,
-    plan_from_json,
-    plan_to_json,
-    skip_word,
-    spread,
-)
-from tests import hostile
+from keepflow.core.planning import Hosts, plan, plan_from_json, plan_to_json, spread
 
 SHA = "a" * 40
 
@@ -51,99 +39,6 @@ def flow(name: str = "dev", on: Trigger | None = None, *parts: JobPart) -> Flow:
 
 def file(*flows: Flow) -> FlowFile:
     return FlowFile({found.name: found for found in flows})
-
-
-def push(branch: str) -> Event:
-    return Event(EventKind.PUSH, f"refs/heads/{branch}", SHA)
-
-
-KEEPWORK = file(
-    flow("dev"), flow("test", Trigger(push=("master", "main"))), flow("wip", Trigger(push=("wip/**", "!wip/x")))
-)
-
-
-def test_the_branch_selects_the_flow_and_every_flow_says_why_or_why_not() -> None:
-    decision = match(push("dev"), KEEPWORK)
-    assert [(found.flow, found.why) for found in decision.matches] == [("dev", "branch 'dev' fits push: dev")]
-    assert decision.why_not == {
-        "test": "branch 'dev' fits none of push: master, main",
-        "wip": "branch 'dev' fits none of push: wip/**, !wip/x",
-    }
-    assert decision.reason is None
-
-
-def test_an_exception_is_named_as_the_reason() -> None:
-    assert match(push("wip/x"), KEEPWORK).why_not["wip"] == "branch 'wip/x' is taken out by push: !wip/x"
-
-
-def test_a_branch_that_no_flow_wants_is_decided_and_no_failure() -> None:
-    decision = match(push("other"), KEEPWORK)
-    assert decision.matches == ()
-    assert decision.reason is not None
-    assert (decision.reason.code, decision.failed) == ("no-match", False)
-    assert decision.reason.sentence == "no flow starts for a push to branch 'other'"
-
-
-def test_one_event_may_start_several_flows() -> None:
-    both = file(flow("a", Trigger(push=("**",))), flow("b", Trigger(push=("dev",))))
-    assert [found.flow for found in match(push("dev"), both).matches] == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("event", "on"),
-    [
-        (Event(EventKind.TAG, "refs/tags/v1", SHA), Trigger(tag=("v*",))),
-        (Event(EventKind.PULL_REQUEST, "refs/pull/7/head", SHA), Trigger(pull_request=True)),
-        (Event(EventKind.MANUAL, "refs/heads/x", SHA), Trigger(manual=True)),
-        (Event(EventKind.SCHEDULE, "refs/heads/x", SHA), Trigger(cron="0 2 * * *")),
-    ],
-)
-def test_each_kind_of_event_starts_what_names_it_and_nothing_else(event: Event, on: Trigger) -> None:
-    both = file(flow("yes", on), flow("no", Trigger(push=("dev",))))
-    decision = match(event, both)
-    assert [found.flow for found in decision.matches] == ["yes"]
-    assert decision.why_not == {"no": f"its 'on' does not name {event.kind.value}"}
-
-
-@pytest.mark.parametrize("branch", hostile.NAMES)
-def test_a_hostile_branch_is_answered_in_printable_lines(branch: str) -> None:
-    decision = match(push(branch), KEEPWORK)
-    sentences = [*decision.why_not.values(), *(found.why for found in decision.matches)]
-    assert len(sentences) == 3
-    assert all(sentence.isprintable() for sentence in sentences)
-
-
-@given(st.builds(push, st.text(max_size=40)), st.lists(st.text(max_size=10), max_size=4))
-def test_every_flow_gets_exactly_one_sentence(event: Event, patterns: list[str]) -> None:
-    flows = file(flow("one", Trigger(push=tuple(patterns))), flow("two", Trigger(manual=True)))
-    decision = match(event, flows)
-    assert {found.flow for found in decision.matches} | set(decision.why_not) == {"one", "two"}
-    assert not {found.flow for found in decision.matches} & set(decision.why_not)
-
-
-def test_a_missing_flow_file_is_a_failure_that_says_so() -> None:
-    decision = no_flow_file(".keepflow.yml", SHA)
-    assert decision.failed
-    assert decision.reason is not None
-    assert decision.reason.code == "no-flow-file"
-    assert decision.reason.sentence == "there is no .keepflow.yml at commit aaaaaaaaaaaa"
-
-
-def test_a_broken_flow_file_shows_its_first_problem_and_counts_the_others() -> None:
-    decision = broken_flow_file([".keepflow.yml:3:1: missing 'flows' is missing", "b", "c"])
-    assert decision.failed
-    assert decision.reason is not None
-    assert decision.reason.sentence == ".keepflow.yml:3:1: missing 'flows' is missing (and 2 more)"
-
-
-@pytest.mark.parametrize("word", ["skip ci", "ci skip", "no ci", "skip-ci", "ci-skip", "Skip CI", "CI-SKIP"])
-def test_a_skip_word_is_found_anywhere_in_the_message(word: str) -> None:
-    assert skip_word(f"Mend the page\n\n[{word}]") == f"[{word}]".lower()
-
-
-@pytest.mark.parametrize("message", ["", "skip ci", "[skip]", "[skip  ci]", "(skip ci)", "[skipci]"])
-def test_other_words_skip_nothing(message: str) -> None:
-    assert skip_word(message) is None
 
 
 def test_neighbouring_steps_are_one_job_and_a_deploy_waits_for_them() -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from keepflow import errors
 from keepflow.core.events import Event, EventKind
+from keepflow.core.matching import OWN_EMAIL
 from keepflow.core.states import State
 from keepflow.store import deliveries, events, heads
+from keepflow.store.projects import Project
 from tests import hostile
 from tests.engine.world import SCRIPT, World
 from tests.tools.repositories import git
@@ -99,6 +101,80 @@ def test_a_commit_that_asks_to_be_skipped_is_a_visible_skipped_run(world: World)
     run = world.run()
     assert (run.flow, run.state, run.reason_code) == ("dev", State.SKIPPED, "skip-word")
     assert "[skip ci]" in run.reason
+
+
+def test_the_word_to_skip_is_read_in_the_commit_itself_whoever_tells_of_it(world: World) -> None:
+    project, repository = world.project()
+    sha = world.push(project, repository, {".keepflow.yml": SCRIPT}, message="docs\n\nbody [no ci]")
+    world.send(project, world.pushed(sha, message=""))
+    assert (world.run().state, world.run().reason_code) == (State.SKIPPED, "skip-word")
+
+
+PATHS = "version: 1\nflows:\n  web:\n    on: {push: '**', paths: [web/**]}\n    steps: [{run: make}]\n"
+
+
+def _why(world: World, project: Project, event: Event) -> str:
+    decision = world.send(project, event).decision
+    assert decision is not None
+    return str(decision["not"].get("web") or decision["runs"][0]["why"])
+
+
+def test_r02_paths_are_asked_against_what_was_taken_before_and_not_against_what_a_hook_says(world: World) -> None:
+    project, repository = world.project()
+    first = world.push(project, repository, {".keepflow.yml": PATHS})
+    assert "its paths are not asked" in _why(world, project, world.pushed(first)), "the first push of all"
+    docs = world.push(project, repository, {"docs/a": "1"})
+    assert "'docs/a', fits none of paths" in _why(world, project, world.pushed(docs, before=first))
+    assert len(world.runs()) == 1
+    lost = world.push(project, repository, {"web/a": "1"})
+    told = world.push(project, repository, {"docs/a": "2"})
+    assert "'web/a' changed" in _why(world, project, world.pushed(told, before=lost)), "the hook of `lost` never came"
+    assert [run.sha for run in world.runs()] == [first, told]
+
+
+def test_a_new_branch_is_compared_with_the_main_branch_and_a_forced_push_with_what_it_replaced(world: World) -> None:
+    project, repository = world.project()
+    base = world.push(project, repository, {".keepflow.yml": PATHS, "web/a": "1"}, branch="main")
+    world.send(project, world.pushed(base, "main"))
+    git(repository, "update-ref", "refs/heads/topic", base)
+    assert "a branch that is new" in _why(world, project, world.pushed(base, "topic"))
+    git(repository, "update-ref", "refs/heads/other", base)
+    docs = world.push(project, repository, {"docs/a": "1"}, branch="other")
+    assert "'docs/a', fits none" in _why(world, project, world.pushed(docs, "other"))
+    git(repository, "update-ref", "refs/heads/other", base)
+    forced = world.push(project, repository, {"web/a": "2"}, branch="other")
+    assert "'web/a' changed" in _why(world, project, world.pushed(forced, "other", before=docs, forced=True))
+    assert "'web/a' changed" not in _why(world, project, world.pushed(base, "main"))
+
+
+def test_a_forced_push_over_a_commit_that_nobody_has_any_more_starts_the_flow(world: World) -> None:
+    project, repository = world.project()
+    world.push(project, repository, {".keepflow.yml": PATHS})
+    sha = world.push(project, repository, {"docs/a": "1"})
+    why = _why(world, project, world.pushed(sha, before="c" * 40, forced=True))
+    assert "cccccccccccc, from which it came, is gone" in why
+
+
+def test_r07_commits_and_tags_that_keepflow_made_start_nothing(world: World) -> None:
+    project, repository = world.project()
+    text = SCRIPT.replace("push: dev", "push: '**', tag: '**'")
+    sha = world.push(project, repository, {".keepflow.yml": text})
+    identity = {"GIT_COMMITTER_NAME": "keepflow", "GIT_COMMITTER_EMAIL": OWN_EMAIL}
+    tree = git(repository, "rev-parse", f"{sha}^{{tree}}")
+    own = git(repository, "commit-tree", tree, "-p", sha, "-m", "Raise the version", **identity)
+    git(repository, "update-ref", "refs/heads/dev", own)
+    git(repository, "tag", "-a", "-m", "by keepflow", "v1", sha, **identity)
+    git(repository, "tag", "keepflow/v2", sha)
+    git(repository, "tag", "-a", "-m", "by ann", "v3", sha)
+    told = [world.send(project, world.pushed(own))]
+    told += [
+        world.send(project, Event(EventKind.TAG, f"refs/tags/{name}", sha)) for name in ("v1", "keepflow/v2", "v3")
+    ]
+    sentences = [delivery.decision["sentence"] for delivery in told if delivery.decision]
+    assert [("keepflow made this" in sentence) for sentence in sentences] == [True, True, True, False]
+    assert [run.ref for run in world.runs()] == ["refs/tags/v3"]
+    with world.read() as conn:
+        assert heads.get(conn, project.id, "refs/heads/dev") == own, "the sweep must not find it again"
 
 
 def test_a_remote_that_cannot_be_asked_leaves_the_delivery_waiting(world: World) -> None:

@@ -6,13 +6,14 @@ serving (the master's own git over HTTP).
 
 from keepflow.tools.git.checks import check_ref, check_remote_url, check_sha
 from keepflow.tools.git.lane import Lane
-from keepflow.tools.git.mirror import Commit, Mirror, init_bare
+from keepflow.tools.git.mirror import Commit, Made, Mirror, init_bare
 from keepflow.tools.git.remotes import Remote, check_version, ls_remote
 from keepflow.tools.git.serving import upload_pack_argv
 
 __all__ = [
     "Commit",
     "Lane",
+    "Made",
     "Mirror",
     "Remote",
     "check_ref",

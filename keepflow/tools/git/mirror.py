@@ -36,6 +36,15 @@ class Commit:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Who made a commit and what they said; hostile text."""
+
+    author: str
+    committer_email: str
+    message: str
+
+
 def init_bare(path: Path) -> None:
     """Make an empty bare repository without hooks; harmless when it exists."""
     path.mkdir(parents=True, exist_ok=True)
@@ -105,7 +114,11 @@ class Mirror:
         return legible_refs((sha, name) for sha, name in pairs if sha)
 
     def read_file(self, sha: str, path: str, limit: int) -> bytes | None:
-        """Return a file at a commit, or None when the commit has no such file; `limit` in bytes.
+        """Return a file at a commit, or None when the commit has no such file; `limit` in bytes; raises as `read`."""
+        return self.read(sha, path, limit)[1]
+
+    def read(self, sha: str, path: str, limit: int) -> tuple[Made, bytes | None]:
+        """Return what a commit says of itself, and a file in it, or None when it has no such file; `limit` in bytes.
 
         Raises NotFound when the commit is not here, TooLarge past the limit, UsageError for a path git cannot name.
         """
@@ -122,7 +135,32 @@ class Mirror:
         content, _ = _next_object(rest)
         if content is not None and len(content) > limit:
             raise errors.TooLarge(f"{path} at {sha[:12]} is larger than {limit} bytes")
-        return content
+        return _made(commit), content
+
+    def changed(self, earlier: str, later: str, limit: int) -> tuple[str, ...] | None:
+        """List the files that differ between two commits; None when it is more than `limit` of them.
+
+        Raises NotFound when one of the commits is not here.
+        """
+        argv = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-commit-id", "--end-of-options"]
+        try:
+            done = self._git([*argv, check_sha(earlier), check_sha(later)], check=False)
+        except errors.TooLarge:
+            return None
+        if done.exit_code:
+            raise errors.NotFound(f"commits {earlier} and {later} are not both in {self.path.name}")
+        names = done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
+        return tuple(names) if len(names) <= limit else None
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Return the commit that two commits have in common, None when there is none or one of them is not here."""
+        done = self._git(["merge-base", check_sha(one), check_sha(other)], check=False)
+        return done.text.split("\n", 1)[0] if done.exit_code == 0 else None
+
+    def tagger(self, ref: str) -> str:
+        """Return the e-mail of who made an annotated tag; empty for a plain one, and for one that is not here."""
+        done = self._git(["for-each-ref", "--format=%(taggeremail:trim)", check_ref(ref)])
+        return done.text.strip()
 
     def is_ancestor(self, earlier: str, later: str) -> bool:
         """Say whether `later` contains `earlier`; raises CommandFailed when one of them is not here."""
@@ -189,6 +227,15 @@ def _next_object(answer: bytes) -> tuple[bytes | None, bytes]:
         return None, rest
     size = int(words[2])
     return (rest[:size] if words[1] in (b"commit", b"blob") else None), rest[size + 1 :]
+
+
+def _made(commit: bytes) -> Made:
+    """Read a commit object; what is missing is empty."""
+    head, _, message = commit.decode(errors="replace").replace("\0", "").partition("\n\n")
+    lines = dict(reversed([line.split(" ", 1) for line in head.split("\n") if " " in line]))
+    author = lines.get("author", "").rpartition(" <")[0]
+    email = lines.get("committer", "").rpartition("<")[2].partition(">")[0]
+    return Made(author, email, message.strip("\n"))
 
 
 def _commit(found: git.Commit) -> Commit:
