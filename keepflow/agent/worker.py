@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,7 @@ from keepflow.agent.reports import Reports
 from keepflow.agent.workplace import Workplace
 from keepflow.config.agent_file import AgentFile
 from keepflow.core import exits
-from keepflow.core.text import one_line
+from keepflow.core.text import one_line, words
 from keepflow.executors.shell import Process, Shell, end_marked
 from keepflow.ports import Command, RegistryLogin, StepContext
 from keepflow.wire import messages
@@ -36,6 +36,8 @@ from keepflow.wire.messages import BuiltImage, Login, RunJob, StepOrder
 
 log = Log(__name__)
 
+TIMEOUT = "timeout"  #: reason code of what took too long
+_TIMED_OUT = 124  #: exit code of what took too long, as timeout(1) has it
 _KILL_GRACE = 10.0  #: seconds a step has after its time is up
 _LEFT_BEHIND_GRACE = 2.0  #: seconds that processes have which outlived their job
 
@@ -43,7 +45,7 @@ _LEFT_BEHIND_GRACE = 2.0  #: seconds that processes have which outlived their jo
 class Code(Protocol):
     """Where jobs have their checkouts: `agent.lanes.Lanes`, or a person's own working tree."""
 
-    def hold(self, project: str, trust: str) -> AbstractContextManager[Path]:
+    def hold(self, project: str, trust: str) -> contextlib.AbstractContextManager[Path]:
         """Hold a place for a checkout of a project."""
 
     def fill(self, place: Path, source: Source) -> Path:
@@ -74,7 +76,8 @@ class Stop:
     code: str
     sentence: str
     grace: float
-    state: Literal["cancelled", "lost"] = "cancelled"
+    state: Literal["cancelled", "lost", "failed"] = "cancelled"
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,6 @@ class Job:
         self._lock = threading.Lock()
         self._stop: Stop | None = None
         self._running: Process | None = None
-        self._deadline = time.monotonic() + self._order.timeout
         self._needles = needles_of(self._order)
         self._engine = may_use_engine(self._order, host.file)
         self._shell = Shell(host.account.for_job(with_engine=self._engine))
@@ -119,7 +121,8 @@ class Job:
     def run(self) -> None:
         """Carry the job out and report its end; never raises."""
         try:
-            ending = self._recorded()
+            with self._limit(self._order.timeout, "the job"):
+                ending = self._recorded()
         except Exception as error:
             ending = self._broke(error)
         ending = replace(ending, sentence=masked(ending.sentence, self._needles))
@@ -132,6 +135,19 @@ class Job:
             running = self._running
         if running is not None:
             threading.Thread(target=running.kill, args=(stop.grace,), name=f"stop-{self.fence}", daemon=True).start()
+
+    @contextlib.contextmanager
+    def _limit(self, seconds: float, what: str) -> Iterator[None]:
+        """Stop the job when what is done inside takes longer, by a clock that nobody can turn; 0 is no limit."""
+        sentence = f"{what} did not end within {words(seconds)}"
+        watch = threading.Timer(seconds, self.stop, [Stop(TIMEOUT, sentence, _KILL_GRACE, "failed", _TIMED_OUT)])
+        watch.daemon = True
+        if seconds:
+            watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
 
     # --- from the outside in: recording, lane, steps ------------------------------------------------------------------
 
@@ -184,7 +200,9 @@ class Job:
         recording.begin_step(f"── step {index + 1}/{count} {name}", self._step_started(index, name))
         started = time.monotonic()
         try:
-            code, ending = self._perform(recording, places, environment.of_step(env, step.name), index, step), None
+            with self._limit(step.timeout, f"step {index + 1}/{count} {name}"):
+                code = self._perform(recording, places, environment.of_step(env, step.name), index, step)
+            ending = None
         except _Ended as ended:
             code, ending = ended.ending.exit_code or 1, ended.ending
         except errors.KeepflowError as error:
@@ -246,14 +264,14 @@ class Job:
         self._check_stop()
         with self._lock:
             running = self._running = self._shell.start(command, recording.output, self._attempt.result(index))
-        limit = min(self._deadline - time.monotonic(), command.timeout or float("inf"))
         try:
             if self._stop is not None:  # it came while the command was being started
                 running.kill(self._stop.grace)
-            code = running.wait(limit)
+            code = running.wait(command.timeout)
             if code is None:
                 running.kill(_KILL_GRACE)
-                raise _Ended(Ending("failed", "timeout", f"it did not end within {self._order.timeout:g} s", 124))
+                limit = words(command.timeout or 0.0)
+                raise _Ended(Ending("failed", TIMEOUT, f"{command.argv[0]} did not end within {limit}", _TIMED_OUT))
         finally:
             with self._lock:
                 self._running = None
@@ -262,9 +280,7 @@ class Job:
 
     def _check_stop(self) -> None:
         if self._stop is not None:
-            raise _Ended(Ending(self._stop.state, self._stop.code, self._stop.sentence))
-        if time.monotonic() > self._deadline:
-            raise _Ended(Ending("failed", "timeout", f"it did not end within {self._order.timeout:g} s", 124))
+            raise _Ended(Ending(self._stop.state, self._stop.code, self._stop.sentence, self._stop.exit_code))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

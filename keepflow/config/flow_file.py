@@ -97,6 +97,7 @@ def _to_core(model: models.File, work: Mapping[str, _Work], document: Document) 
             jobs=graph_of(flow, work[name].jobs),
             stages=flow.stages,
             concurrency=flow.concurrency,
+            timeout=flow.timeout or 0.0,
             inputs={key: given.model_dump(mode="json") for key, given in flow.inputs.items()},
             line=document.mark(("flows", name), key=True)[0],
         )

@@ -52,6 +52,7 @@ def _graph_job(name: str, job: models.Job, read: JobRead) -> GraphJob:
         target=read.target,
         allow_failure=job.allow_failure,
         stage=job.stage or "",
+        timeout=job.timeout or 0.0,
     )
     return GraphJob(planned, job.when, job.success, job.failure)
 
@@ -67,6 +68,9 @@ def _read_job(
         sentence = f"{shown(path)}: says nothing to do; write 'steps' or 'deploy'"
         return None, [document.problem(path, "missing", sentence)]
     if found[0] != _STEPS:
+        if "timeout" in job:
+            sentence = f"{shown(path)}: only a job with 'steps' has a timeout; {found[0]} ends by its own rules"
+            return None, [document.problem((*path, "timeout"), "conflict", sentence, key=True)]
         kind = JobKind(found[0])
         part, problems = read_target(kind, job[found[0]], document, (*path, found[0]))
         return JobRead(kind, target=part.target) if part else None, problems

@@ -37,14 +37,18 @@ _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,()#-]{1,60}")
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,30}(?:/[A-Za-z0-9_+-]{1,30}){0,2}")
 
 
+#: How long something may take.
+Timeout = Annotated[Duration, Field(gt=0)]
+
+
 class Health(Model):
     """When a new container counts as healthy."""
 
     path: UrlPath = "/"
-    within: Annotated[Duration, Field(gt=0)] = 60.0
+    within: Timeout = 60.0
     successes: Count = 3
-    timeout: Annotated[Duration, Field(gt=0)] = 2.0
-    interval: Annotated[Duration, Field(gt=0)] = 0.1
+    timeout: Timeout = 2.0
+    interval: Timeout = 0.1
 
 
 class Volume(Model):
@@ -67,7 +71,7 @@ class Container(Model):
     strategy: flows.Strategy | None = None
     stop_timeout: Duration = 30.0
     release_command: Argv = ()
-    release_timeout: Annotated[Duration, Field(gt=0)] = 300.0
+    release_timeout: Timeout = 300.0
 
     def to_core(self) -> flows.Container:
         """Return the description that is frozen into releases."""
@@ -171,6 +175,7 @@ class Job(Model):
     when: flows.When | None = None
     allow_failure: Flag = False
     stage: Name | None = None
+    timeout: Timeout | None = None
     success: Names = ()
     failure: Names = ()
     steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()
@@ -184,6 +189,7 @@ class Flow(Model):
 
     on: Annotated[On, BeforeValidator(_events, json_schema_input_type=EventWord | list[EventWord] | On)]
     concurrency: Literal["queue", "latest", "cancel"] = "queue"
+    timeout: Timeout | None = None
     inputs: dict[EnvName, Input] = Field(default_factory=dict)
     steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()
     jobs: Annotated[dict[Name, Job], Field(min_length=1)] = Field(default_factory=dict)
@@ -205,5 +211,5 @@ class File(Model):
     flows: Annotated[dict[Name, Flow], Field(min_length=1)]
 
 
-#: A name people give to a step.
-StepName = Line
+#: A name people give to a step, and how long it may take.
+StepName, StepTimeout = Line, Timeout

@@ -8,7 +8,7 @@ from keepflow.config import flow_models as models
 from keepflow.config.validation import shown
 from keepflow.config.yaml_loader import Document, Path
 from keepflow.core.flows import JobKind, JobPart
-from keepflow.core.text import quoted
+from keepflow.core.text import quoted, words
 from keepflow.errors import Problem
 
 Parts = Mapping[str, tuple[JobPart, ...]]
@@ -63,10 +63,22 @@ def _flow_problems(model: models.File, parts: Parts, document: Document) -> Iter
             if stage in flow.stages[:index]:
                 place = (*path, "stages", index)
                 yield document.problem(place, "conflict", f"{shown(place)}: {quoted(stage)} is named twice")
+        yield from _limit_problems(flow, parts[name], path, document)
         first = parts[name][0] if parts[name] else None
         if first is not None and first.kind == JobKind.DEPLOY:
             place = (*path, "steps", 0)
             sentence = f"{shown(place)}: nothing is built before this deploy, so there is nothing to deploy"
+            yield document.problem(place, "unreachable", sentence)
+
+
+def _limit_problems(flow: models.Flow, parts: tuple[JobPart, ...], path: Path, document: Document) -> Iterator[Problem]:
+    limits: dict[Path, float] = {("steps", at): part.step.timeout for at, part in enumerate(parts) if part.step}
+    limits |= {("jobs", name): job.timeout or 0.0 for name, job in flow.jobs.items()}
+    for at, limit in limits.items():
+        if flow.timeout and limit > flow.timeout:
+            place = (*path, *at, "timeout")
+            longest = words(flow.timeout)
+            sentence = f"{shown(place)}: the whole flow may take {longest} only, so this limit is never reached"
             yield document.problem(place, "unreachable", sentence)
 
 

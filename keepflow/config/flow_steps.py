@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,7 +19,11 @@ from keepflow.ports import StepKind
 Kinds = Mapping[str, Any]  #: step kinds by their YAML key; each a module that fits `ports.StepKind`
 
 _LATER = {JobKind.APPROVE.value: "gates inside a flow", JobKind.NOTIFY.value: "notifications"}
-_step_name: TypeAdapter[str] = TypeAdapter(models.StepName)
+#: What a step may say beside its kind, and what it is when it is wrong.
+_BESIDE: dict[str, tuple[TypeAdapter[Any], str, str]] = {
+    "name": (TypeAdapter(models.StepName), "bad-name", "must be one line of text"),
+    "timeout": (TypeAdapter(models.StepTimeout), "bad-duration", "must be a time above 0, like 90s or 10m"),
+}
 
 
 def read_parts(entries: Any, kinds: Kinds, document: Document, path: Path) -> tuple[tuple[JobPart, ...], list[Problem]]:
@@ -42,7 +46,8 @@ def read_part(entry: Any, kinds: Kinds, document: Document, path: Path) -> tuple
             document.problem(path, "wrong-type", f"{shown(path)} must be a mapping, not {kind_of(entry)}{hint}")
         ]
     known = [*kinds, *JOB_KEYS]
-    problems = [_unknown_key(key, [*known, "name"], document, path) for key in entry if key not in (*known, "name")]
+    may = (*known, *_BESIDE)
+    problems = [_unknown_key(key, may, document, path) for key in entry if key not in may]
     found = [key for key in entry if key in known]
     if len(found) > 1:
         sentence = f"{shown(path)}: {' and '.join(found)} are two steps"
@@ -64,10 +69,13 @@ def _entry(
     if not problems and "name" in entry:
         sentence = f"{shown(path)}: a deploy is called by its environment and has no name of its own"
         return None, [document.problem((*path, "name"), "unknown-key", sentence, key=True)]
+    if not problems and "timeout" in entry:
+        sentence = f"{shown(path)}: a deploy ends by its own rules ('container.health.within' is one), not by a timeout"
+        return None, [document.problem((*path, "timeout"), "unknown-key", sentence, key=True)]
     return part, problems
 
 
-def _unknown_key(key: str, known: list[str], document: Document, path: Path) -> Problem:
+def _unknown_key(key: str, known: Iterable[str], document: Document, path: Path) -> Problem:
     sentence = f"{shown(path)}: unknown key {quoted(key)}{did_you_mean(key, known)}"
     return document.problem((*path, key), "unknown-key", sentence, key=True)
 
@@ -91,19 +99,23 @@ def _step_part(
     if not isinstance(value, dict):
         value, skip = module.shorthand(value), 1
     spec, problems = check(module.Spec, value, document, place, skip=skip)
-    name, name_problems = _name(entry, document, path)
-    if spec is None or name_problems:
-        return None, problems + name_problems
+    said, said_problems = _beside(entry, document, path)
+    if spec is None or said_problems:
+        return None, problems + said_problems
     line = document.mark(path)[0]
     settings = spec.model_dump(mode="json", exclude_defaults=True)
-    return JobPart(JobKind.SCRIPT, Step(kind, name or module.title(spec), settings, line), line=line), []
+    step = Step(kind, said.get("name") or module.title(spec), settings, line, said.get("timeout", 0.0))
+    return JobPart(JobKind.SCRIPT, step, line=line), []
 
 
-def _name(entry: dict[str, Any], document: Document, path: Path) -> tuple[str, list[Problem]]:
-    if "name" not in entry:
-        return "", []
-    try:
-        return _step_name.validate_python(entry["name"]), []
-    except ValidationError:
-        place = (*path, "name")
-        return "", [document.problem(place, "bad-name", f"{shown(place)} must be one line of text")]
+def _beside(entry: dict[str, Any], document: Document, path: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Read what a step says beside its kind."""
+    said: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for key in _BESIDE.keys() & entry.keys():
+        adapter, code, sentence = _BESIDE[key]
+        try:
+            said[key] = adapter.validate_python(entry[key])
+        except ValidationError:
+            problems.append(document.problem((*path, key), code, f"{shown((*path, key))} {sentence}"))
+    return said, problems

@@ -45,8 +45,9 @@ def _entry_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[s
     full = module.Spec.model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(full.pop("$defs", {}))
     short = TypeAdapter(typing.get_type_hints(module.shorthand)["value"]).json_schema()
-    name = TypeAdapter(models.StepName).json_schema()
-    return _one_key(kind, {"anyOf": [*short.get("anyOf", [short]), full]}, {"name": name})
+    beside = {"name": models.StepName, "timeout": models.StepTimeout}
+    others = {key: TypeAdapter(type_).json_schema() for key, type_ in beside.items()}
+    return _one_key(kind, {"anyOf": [*short.get("anyOf", [short]), full]}, others)
 
 
 def _one_key(kind: str, schema: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,7 @@ class Step:
     name: str
     spec: dict[str, Any]
     line: int = 0  #: line in the flow file, for messages
+    timeout: float = 0.0  #: seconds it may take; 0 = only its job's limit counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class PlannedJob:
     when: str = When.SUCCESS
     allow_failure: bool = False  #: its failure stops nothing and does not make the run a failed one
     stage: str = ""  #: the stage that the flow file puts it in; "" = it has none
+    timeout: float = 0.0  #: SCRIPT: seconds one attempt may take; 0 = what the flow says, else two hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Flow:
     stages: tuple[str, ...] = ()
     concurrency: str = "queue"  #: queue | latest | cancel
     inputs: dict[str, Any] = field(default_factory=dict)
+    timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit of its own
     line: int = 0
 
 
@@ -166,3 +169,4 @@ class Plan:
     concurrency: str = "queue"
     image: str | None = None
     container: Container | None = None
+    timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit

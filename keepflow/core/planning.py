@@ -13,7 +13,7 @@ from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step
 def plan(flow: Flow, flow_file: FlowFile) -> Plan:
     """Turn a flow into jobs, each after all that it needs."""
     jobs = graphs.wire(flow.jobs, flow.stages) if flow.jobs else _in_line(flow)
-    return Plan(flow.name, jobs, flow.concurrency, flow_file.image, flow_file.container)
+    return Plan(flow.name, jobs, flow.concurrency, flow_file.image, flow_file.container, flow.timeout)
 
 
 def _in_line(flow: Flow) -> tuple[PlannedJob, ...]:
@@ -100,6 +100,7 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
         concurrency=data["concurrency"],
         image=data["image"],
         container=deploys.from_json(data["container"]) if data["container"] else None,
+        timeout=data["timeout"],
     )
 
 

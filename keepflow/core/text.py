@@ -23,6 +23,17 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
+def words(seconds: float) -> str:
+    """Return a length of time as the flow file writes it: `90s` is `1m30s`, `7200` is `2h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    whole, rest = divmod(seconds, 1)
+    minutes, secs = divmod(int(whole), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "m"), (round(secs + rest, 3), "s")]
+    return "".join(f"{count:g}{unit}" for count, unit in parts if count)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` when a known word is close to this one, else the empty text."""
     close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)

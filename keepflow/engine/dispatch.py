@@ -112,7 +112,9 @@ def _hold(tx: Tx, master: Master, run: Run, blocker: Run, now: int) -> None:
 def _move(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now: int) -> None:
     if (run.state, run.reason_code, run.reason) == (state, reason.code, reason.sentence):
         return
-    if runs.move(tx.conn, run.id, state, reason, now):
+    limit = run.plan["timeout"] if state == State.RUNNING and run.started_at is None else 0
+    columns = {"ends_by": now + int(limit * 1_000_000)} if limit else {}
+    if runs.move(tx.conn, run.id, state, reason, now, **columns):
         announce(tx, master, run, state, reason, now)
 
 

@@ -15,6 +15,7 @@ from keepflow.wire.messages import RunJob, StepOrder
 
 PROTECTED = "protected"  #: trust of a run whose branch reaches some environment
 OTHER = "other"
+JOB_TIMEOUT = 7200.0  #: seconds for a script job when neither it nor its flow says
 
 
 def order(
@@ -46,7 +47,10 @@ def order(
             image=plan.image or "",
             environment=environment_after(plan.jobs, job.key),
         ),
-        steps=tuple(StepOrder(kind=step.kind, name=step.name, spec=step.spec) for step in planned.steps),
+        steps=tuple(
+            StepOrder(kind=step.kind, name=step.name, spec=step.spec, timeout=step.timeout) for step in planned.steps
+        ),
         logins=lent.logins if trusted else (),
         images=project.images,
+        timeout=planned.timeout or plan.timeout or JOB_TIMEOUT,
     )

@@ -38,6 +38,7 @@ class Run:
     created_at: int
     started_at: int | None
     finished_at: int | None
+    ends_by: int | None
 
 
 def _run(row: RowMapping) -> Run:
@@ -194,6 +195,17 @@ def move(conn: Connection, run_id: int, state: State, reason: Reason, now: int, 
         values["started_at"] = func.coalesce(runs.c.started_at, now)
     query = update(runs).where(runs.c.id == run_id, runs.c.state.in_(may_come_from(state)))
     return conn.execute(query.values(**values)).rowcount == 1
+
+
+def overdue(conn: Connection, now: int) -> list[Run]:
+    """List the runs whose time is up, oldest first."""
+    query = select(runs).where(runs.c.finished_at.is_(None), runs.c.ends_by <= now)
+    return [_run(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+
+
+def forget_limit(conn: Connection, run_id: int) -> None:
+    """Let a run take as long as it takes from now on."""
+    conn.execute(update(runs).where(runs.c.id == run_id).values(ends_by=None))
 
 
 def bind_agent(conn: Connection, run_id: int, agent_id: int) -> None:

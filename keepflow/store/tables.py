@@ -146,8 +146,10 @@ runs = Table(
     _at("created_at", nullable=False),
     _at("started_at"),
     _at("finished_at"),
+    _at("ends_by"),  # when its flow's timeout ends it
     UniqueConstraint("project_id", "number"),
     _live("ix_runs_live", "project_id", "flow", "id"),
+    _live("ix_runs_ends_by", "ends_by"),
     Index("ix_runs_state", "state", "id"),
     Index("ix_runs_project", "project_id", "id"),
     Index("ix_runs_project_flow", "project_id", "flow", "id"),

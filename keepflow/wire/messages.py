@@ -119,6 +119,7 @@ class StepOrder(Message):
     kind: str
     name: str
     spec: dict[str, Any]
+    timeout: float = 0.0  #: seconds; 0 = the job's limit only
 
 
 class Login(Message):

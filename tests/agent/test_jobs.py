@@ -152,6 +152,22 @@ def test_a_job_that_runs_too_long_is_ended(builder: Builder) -> None:
     assert "begun\n" in ran.log
 
 
+def test_r58_a_step_that_runs_too_long_is_ended_and_its_log_is_kept(builder: Builder) -> None:
+    steps = tuple(
+        messages.StepOrder(kind="run", name=script, spec={"script": script}, timeout=limit)
+        for script, limit in (("echo quick", 30.0), ("echo begun; sleep 600", 0.5), ("echo never", 0.0))
+    )
+    ran = builder.run(steps=steps)
+    assert (ran.end.state, ran.end.code, ran.end.exit_code) == ("failed", "timeout", 124)
+    assert ran.end.sentence == "step 2/3 echo begun; sleep 600 did not end within 500ms"
+    assert "quick\n" in ran.log
+    assert "begun\n" in ran.log
+    assert "step 3/3" not in ran.log
+    assert ran.log.endswith("── failed: step 2/3 echo begun; sleep 600 did not end within 500ms\n")
+    ends = [body.exit_code for body in ran.reports if isinstance(body, StepFinished)]
+    assert ends == [0, 124]
+
+
 def test_jobs_at_once_have_different_lanes(builder: Builder, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     fences = [builder.send("pwd", f"cat {tmp_path}/fifo"), builder.send("pwd", f"echo go >{tmp_path}/fifo")]

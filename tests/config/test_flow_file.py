@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keepflow.config.flow_file import load_flow
 from keepflow.core.flows import Container, FlowFile, Health, Strategy, Trigger, Volume
-from keepflow.core.planning import plan
+from keepflow.core.planning import plan, plan_from_json, plan_to_json
 from keepflow.errors import ConfigError
 from keepflow.ports import discover
 from tests.config.problems import places, problems
@@ -399,3 +399,30 @@ def read_or_refuse(text: str) -> None:
     for problem in found:
         assert problem.line >= 1
         assert problem.message.isprintable()
+
+
+def test_r58_a_step_and_a_flow_may_say_how_long_they_may_take() -> None:
+    file = load(
+        "flows:\n  dev:\n    on: push\n    timeout: 1h\n    steps: [{run: make, timeout: 1m30s}, {run: make test}]\n"
+    )
+    flow = file.flows["dev"]
+    assert flow.timeout == 3600
+    assert [part.step.timeout for part in flow.parts if part.step] == [90, 0]
+    assert plan(flow, file).timeout == 3600
+    assert plan_from_json(plan_to_json(plan(flow, file))) == plan(flow, file)
+
+
+@pytest.mark.parametrize(
+    ("flow", "at"),
+    [
+        ("timeout: 10\n    steps: [{run: make}]", (4, 14, "bad-duration")),
+        ("timeout: 0s\n    steps: [{run: make}]", (4, 14, "out-of-range")),
+        ("steps: [{run: make, timeout: soon}]", (4, 34, "bad-duration")),
+        ("steps: [{run: make}, {deploy: dev, timeout: 1m}]", (4, 40, "unknown-key")),
+        ("timeout: 1m\n    steps: [{run: make, timeout: 2m}]", (5, 34, "unreachable")),
+        ("timeout: 1m\n    jobs: {a: {timeout: 2m, steps: [run: make]}}", (5, 25, "unreachable")),
+        ("jobs: {a: {steps: [run: make]}, b: {needs: a, deploy: dev, timeout: 2m}}", (4, 64, "conflict")),
+    ],
+)
+def test_r58_a_limit_that_cannot_be_meant_is_an_error(flow: str, at: tuple[int, int, str]) -> None:
+    assert refused(f"flows:\n  dev:\n    on: push\n    {flow}\n") == [at]

@@ -297,6 +297,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.Column("ends_by", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["agent_id"], ["agents.id"], name=op.f("fk_runs_agent_id_agents")),
         sa.ForeignKeyConstraint(["delivery_id"], ["deliveries.id"], name=op.f("fk_runs_delivery_id_deliveries")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_runs_project_id_projects")),
@@ -308,6 +309,7 @@ def upgrade() -> None:
         batch_op.create_index(
             "ix_runs_live", ["project_id", "flow", "id"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE
         )
+        batch_op.create_index("ix_runs_ends_by", ["ends_by"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE)
         batch_op.create_index("ix_runs_project", ["project_id", "id"], unique=False)
         batch_op.create_index("ix_runs_commit", ["project_id", "sha"], unique=False)
         batch_op.create_index("ix_runs_delivery", ["delivery_id"], unique=False)
