@@ -17,6 +17,7 @@ from typing import Any
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import Deployment, ServicePolicy
 from keepflow.agent.held_secrets import HeldSecrets
+from keepflow.agent.networks import host_routes
 from keepflow.core.flows import Container, Health
 from keepflow.proxies._own import OwnNginx
 from keepflow.proxies.nginx import Nginx
@@ -57,6 +58,14 @@ def build_images(engine: Engine, base: str) -> dict[str, str]:
     return images
 
 
+def _free_pool(number: int) -> IPv4Network:
+    """Return a pool nothing on this host routes yet: a run that was broken off may have left its networks behind."""
+    taken = host_routes()
+    start = os.getpid() * 16 + number
+    pools = (_POOLS[(start + step) % len(_POOLS)] for step in range(len(_POOLS)))
+    return next(pool for pool in pools if not any(pool.overlaps(route) for route in taken))
+
+
 @dataclass(slots=True)
 class Host:
     """One host: where its state lies, how it is reached, and what it was asked so far."""
@@ -77,8 +86,7 @@ class Host:
         root = Path(tempfile.mkdtemp(prefix="keepflow-deploy-test-"))
         root.chmod(0o755)
         number = next(_hosts)
-        pool = _POOLS[(os.getpid() * 16 + number) % len(_POOLS)]
-        return cls(engine, images, root, str(pool), f"shop{os.getpid()}x{number}")
+        return cls(engine, images, root, str(_free_pool(number)), f"shop{os.getpid()}x{number}")
 
     def deployer(self, **changes: Any) -> Deployer:
         """Return a deployer over the state on disk, as an agent that was just started has it."""
