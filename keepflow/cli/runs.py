@@ -137,17 +137,20 @@ def _show_job(job: dict[str, Any]) -> None:
 @in_project
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("-n", "--tail", type=click.IntRange(1, 100_000), help="Only the last lines.")
-def logs(run: str, job: str | None, project: str | None, follow: bool, tail: int | None) -> None:
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only the Nth try at the job.")
+def logs(run: str, job: str | None, project: str | None, follow: bool, tail: int | None, attempt: int | None) -> None:
     """Print the log of a run, or of one of its jobs; with -f go on until it ended. Ctrl-C only detaches."""
     client = connect()
     name, number = the_run(client, run, project)
     if follow:
-        if job or tail:
-            raise click.UsageError("-f follows the whole run; leave out the job and -n")
+        if job or tail or attempt:
+            raise click.UsageError("-f follows the whole run; leave out the job, --attempt and -n")
         with watching.detaching(f"{name}#{number}"):
             watching.follow_log(client, name, number, None)
         return
-    for piece in client.text(at("projects", name, "runs", number, "log"), job=job, tail=tail):
+    if attempt and not job:
+        raise click.UsageError("--attempt is one of a job; name the job, too")
+    for piece in client.text(at("projects", name, "runs", number, "log"), job=job, attempt=attempt, tail=tail):
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
 

@@ -14,6 +14,7 @@ from keepflow.core.flows import JOB_KEYS, GraphJob, JobKind, PlannedJob, Step
 from keepflow.errors import Problem
 
 _STEPS = "steps"
+_SCRIPTS_ONLY = frozenset({"timeout", "retry"})  #: a deployment is never tried twice by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def _graph_job(name: str, job: models.Job, read: JobRead) -> GraphJob:
         allow_failure=job.allow_failure,
         stage=job.stage or "",
         timeout=job.timeout or 0.0,
+        retry=job.retry.to_core() if job.retry else None,
     )
     return GraphJob(planned, job.when, job.success, job.failure)
 
@@ -68,9 +70,9 @@ def _read_job(
         sentence = f"{shown(path)}: says nothing to do; write 'steps' or 'deploy'"
         return None, [document.problem(path, "missing", sentence)]
     if found[0] != _STEPS:
-        if "timeout" in job:
-            sentence = f"{shown(path)}: only a job with 'steps' has a timeout; {found[0]} ends by its own rules"
-            return None, [document.problem((*path, "timeout"), "conflict", sentence, key=True)]
+        for key in _SCRIPTS_ONLY & job.keys():
+            sentence = f"{shown(path)}: only a job with 'steps' has '{key}'; {found[0]} ends by its own rules"
+            return None, [document.problem((*path, key), "conflict", sentence, key=True)]
         kind = JobKind(found[0])
         part, problems = read_target(kind, job[found[0]], document, (*path, found[0]))
         return JobRead(kind, target=part.target) if part else None, problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from keepflow.config.fields import (
     Argv,
@@ -29,7 +29,7 @@ from keepflow.config.fields import (
     UrlPath,
     bad,
 )
-from keepflow.core import flows
+from keepflow.core import flows, retrying
 
 _EVERY = ("**",)
 _CRON_WORDS = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
@@ -39,6 +39,11 @@ _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,30}(?:/[A-Za-z0-9_+-]{1,30}){0,2}"
 
 #: How long something may take.
 Timeout = Annotated[Duration, Field(gt=0)]
+
+
+#: What a script can end with when it does not succeed, and the other causes to try again.
+ExitCode = Annotated[int, Strict(), Field(ge=1, le=255)]
+Cause = Literal["exit", "timeout", "system", "lost"]
 
 
 class Health(Model):
@@ -168,6 +173,27 @@ class Input(Model):
         return bool(self.choices and self.default) and self.default not in self.choices
 
 
+class Retry(Model):
+    """When a script job that ended badly is tried again."""
+
+    max: Annotated[int, Strict(), Field(ge=1, le=20)]
+    on_exit: Annotated[tuple[ExitCode, ...], Field(min_length=1), OneOrMany()] = ()
+    on: Annotated[tuple[Cause, ...], Field(min_length=1), OneOrMany()] = ()
+    delay: Duration = 0.0
+
+    def to_core(self) -> retrying.Retry:
+        """Return the rule that is frozen into plans."""
+        return retrying.Retry(self.max, self.on_exit, self.on, self.delay)
+
+
+def _retry(value: Any) -> Any:
+    """Read `retry: 2`."""
+    return {"max": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+SomeRetry = Annotated[Retry | None, BeforeValidator(_retry, json_schema_input_type=int | Retry)]
+
+
 class Job(Model):
     """One job of a graph; what it does is read by `flow_jobs`, which knows the step kinds."""
 
@@ -176,6 +202,7 @@ class Job(Model):
     allow_failure: Flag = False
     stage: Name | None = None
     timeout: Timeout | None = None
+    retry: SomeRetry = None
     success: Names = ()
     failure: Names = ()
     steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()
@@ -190,6 +217,7 @@ class Flow(Model):
     on: Annotated[On, BeforeValidator(_events, json_schema_input_type=EventWord | list[EventWord] | On)]
     concurrency: Literal["queue", "latest", "cancel"] = "queue"
     timeout: Timeout | None = None
+    retry: SomeRetry = None
     inputs: dict[EnvName, Input] = Field(default_factory=dict)
     steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()
     jobs: Annotated[dict[Name, Job], Field(min_length=1)] = Field(default_factory=dict)

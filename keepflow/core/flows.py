@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from keepflow.core.retrying import Retry
+
 
 class JobKind(StrEnum):
     """The kinds of jobs: what is handed out as one."""
@@ -123,6 +125,7 @@ class PlannedJob:
     allow_failure: bool = False  #: its failure stops nothing and does not make the run a failed one
     stage: str = ""  #: the stage that the flow file puts it in; "" = it has none
     timeout: float = 0.0  #: SCRIPT: seconds one attempt may take; 0 = what the flow says, else two hours
+    retry: Retry | None = None  #: SCRIPT: when it is tried again; None = what the flow says, else never
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ class Flow:
     concurrency: str = "queue"  #: queue | latest | cancel
     inputs: dict[str, Any] = field(default_factory=dict)
     timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit of its own
+    retry: Retry | None = None  #: of script jobs that do not say it themselves
     line: int = 0
 
 

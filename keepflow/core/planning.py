@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from keepflow.core import deploys, graphs
+from keepflow.core import deploys, graphs, retrying
 from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step
 
 
 def plan(flow: Flow, flow_file: FlowFile) -> Plan:
     """Turn a flow into jobs, each after all that it needs."""
     jobs = graphs.wire(flow.jobs, flow.stages) if flow.jobs else _in_line(flow)
+    jobs = tuple(
+        replace(job, retry=flow.retry) if job.kind == JobKind.SCRIPT and job.retry is None else job for job in jobs
+    )
     return Plan(flow.name, jobs, flow.concurrency, flow_file.image, flow_file.container, flow.timeout)
 
 
@@ -109,5 +112,6 @@ def _job_from_json(data: dict[str, Any]) -> PlannedJob:
         "kind": JobKind(data["kind"]),
         "needs": tuple(data["needs"]),
         "steps": tuple(Step(**step) for step in data["steps"]),
+        "retry": retrying.from_json(data["retry"]),
     }
     return PlannedJob(**{**data, **plain})

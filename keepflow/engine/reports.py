@@ -12,7 +12,7 @@ from keepflow.core.progress import NO_REASON
 from keepflow.core.releases import ImageRef, Release
 from keepflow.core.states import Reason, State
 from keepflow.core.text import one_line
-from keepflow.engine import deploying, dispatch, evidence, hosts, lending, preparing, rolling_back, sending
+from keepflow.engine import deploying, dispatch, evidence, hosts, lending, preparing, retrying, rolling_back, sending
 from keepflow.engine.context import Master
 from keepflow.store import agents, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.jobs import Attempt
@@ -63,7 +63,7 @@ def lose(tx: Tx, master: Master, attempt: Attempt, sentence: str, now: int) -> N
     """End an attempt of a script job of which nobody knows what became, and its job with it."""
     reason = Reason("lost", sentence)
     if jobs.finish_attempt(tx.conn, attempt.fence, State.LOST, reason, now):
-        _end_job(tx, master, attempt, State.LOST, reason, now)
+        _end_job(tx, master, attempt, State.LOST, reason, None, now)
 
 
 def _stale(tx: Tx, master: Master, agent_id: int, body: messages.Message, now: int) -> None:
@@ -101,13 +101,19 @@ def _ended(tx: Tx, master: Master, attempt: Attempt, body: JobFinished | JobRefu
     jobs.finish_attempt(tx.conn, attempt.fence, state, reason, now, exit_code=exit_code, log_bytes=length)
     jobs.end_open_steps(tx.conn, attempt.id, state, length or None, now)
     tx.after_commit(partial(master.logs.finish, attempt.fence))
-    _end_job(tx, master, attempt, state, reason, now)
+    _end_job(tx, master, attempt, state, reason, exit_code, now)
 
 
-def _end_job(tx: Tx, master: Master, attempt: Attempt, state: State, reason: Reason, now: int) -> None:
-    """End the job of an ended attempt, unless it was ended before by a person or a newer run, and move its run on."""
+def _end_job(
+    tx: Tx, master: Master, attempt: Attempt, state: State, reason: Reason, exit_code: int | None, now: int
+) -> None:
+    """End the job of an ended attempt, or let another try follow, and move its run on.
+
+    A job that was ended before, by a person or a newer run, stays as it ended.
+    """
     job = jobs.by_id(tx.conn, attempt.job_id)
-    if jobs.finish(tx.conn, job.id, state, reason, now):
+    follows = retrying.again(tx, job, attempt, state, reason, exit_code, now)
+    if not follows and jobs.finish(tx.conn, job.id, state, reason, now):
         run = runs.by_id(tx.conn, job.run_id)
         data = {
             "job": job.key,

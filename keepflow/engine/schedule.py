@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from keepflow import errors
-from keepflow.engine import clock, deploying, dispatch, enrol, expiring, gates, people, reconcile
+from keepflow.engine import clock, deploying, dispatch, enrol, expiring, gates, people, reconcile, retrying
 from keepflow.engine.context import Master
 from keepflow.store import projects
 from keepflow.store.writer import Tx
@@ -42,6 +42,7 @@ class Schedule:
         self._scheduler = BackgroundScheduler(timezone=UTC)
         self._every(self._sweep_seconds, "compare remotes", lambda: reconcile.sweep(self._master), at_once=True)
         self._every(1, "end what takes too long", lambda: expiring.sweep(self._master, clock.now()))
+        self._every(1, "begin further tries", lambda: retrying.sweep(self._master, clock.now()))
         self._every(10, "notice silence", self._notice_silence)
         self._every(30, "renew what waits", self._renew)
         self._every(3600, "forget sessions", self._forget)

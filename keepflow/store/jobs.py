@@ -33,6 +33,7 @@ class Job:
     created_at: int
     started_at: int | None
     finished_at: int | None
+    not_before: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,24 @@ def run(conn: Connection, job_id: int, now: int) -> bool:
     """Say that an agent works on a job; False when it has ended."""
     begin(conn, job_id, now)
     return move(conn, job_id, State.RUNNING, NO_REASON)
+
+
+def try_later(conn: Connection, job_id: int, reason: Reason, not_before: int) -> None:
+    """Let a job wait for the time of its next try."""
+    if move(conn, job_id, State.WAITING, reason):
+        conn.execute(update(jobs).where(jobs.c.id == job_id).values(not_before=not_before))
+
+
+def due_again(conn: Connection, now: int) -> list[Job]:
+    """List the jobs whose next try may begin, oldest first."""
+    query = select(jobs).where(jobs.c.finished_at.is_(None), jobs.c.not_before <= now).order_by(jobs.c.id)
+    return [_job(row) for row in conn.execute(query).mappings()]
+
+
+def try_now(conn: Connection, job_id: int, reason: Reason) -> None:
+    """Queue a job whose next try may begin."""
+    conn.execute(update(jobs).where(jobs.c.id == job_id).values(not_before=None))
+    move(conn, job_id, State.QUEUED, reason)
 
 
 def finish(conn: Connection, job_id: int, state: State, reason: Reason, now: int) -> bool:

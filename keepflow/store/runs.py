@@ -208,8 +208,8 @@ def forget_limit(conn: Connection, run_id: int) -> None:
     conn.execute(update(runs).where(runs.c.id == run_id).values(ends_by=None))
 
 
-def bind_agent(conn: Connection, run_id: int, agent_id: int) -> None:
-    """Remember the agent a run stays on."""
+def bind_agent(conn: Connection, run_id: int, agent_id: int | None) -> None:
+    """Remember the agent a run stays on, or that it may go to any."""
     conn.execute(update(runs).where(runs.c.id == run_id).values(agent_id=agent_id))
 
 

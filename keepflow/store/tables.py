@@ -174,8 +174,10 @@ jobs = Table(
     _at("created_at", nullable=False),
     _at("started_at"),
     _at("finished_at"),
+    _at("not_before"),  # when its next try may begin
     UniqueConstraint("run_id", "key"),
     _live("ix_jobs_live", "id"),
+    _live("ix_jobs_not_before", "not_before"),
 )
 
 # Attempts are added, never overwritten; `fence` names this attempt in every later write. Owner: jobs.py

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from keepflow.config.flow_file import load_flow
 from keepflow.core.flows import Container, FlowFile, Health, Strategy, Trigger, Volume
 from keepflow.core.planning import plan, plan_from_json, plan_to_json
+from keepflow.core.retrying import Retry
 from keepflow.errors import ConfigError
 from keepflow.ports import discover
 from tests.config.problems import places, problems
@@ -426,3 +427,28 @@ def test_r58_a_step_and_a_flow_may_say_how_long_they_may_take() -> None:
 )
 def test_r58_a_limit_that_cannot_be_meant_is_an_error(flow: str, at: tuple[int, int, str]) -> None:
     assert refused(f"flows:\n  dev:\n    on: push\n    {flow}\n") == [at]
+
+
+def test_r59_jobs_say_when_they_are_tried_again_and_a_flow_says_it_for_them() -> None:
+    file = load(
+        "flows:\n  dev:\n    on: push\n    retry: 2\n    jobs:\n"
+        "      a: {steps: [run: make]}\n"
+        "      b: {steps: [run: make], needs: a, retry: {max: 1, on_exit: 75, on: [timeout, lost], delay: 30s}}\n"
+        "      c: {deploy: dev, needs: b}\n"
+    )
+    made = plan(file.flows["dev"], file)
+    assert [job.retry for job in made.jobs] == [Retry(2), Retry(1, (75,), ("timeout", "lost"), 30), None]
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(made)))) == made
+
+
+@pytest.mark.parametrize(
+    "retry", ["0", "21", "true", "{on: exit}", "{max: 1, on_exit: 0}", "{max: 1, on: failure}", "{max: 1, delay: 5}"]
+)
+def test_r59_a_rule_for_further_tries_that_cannot_be_meant_is_an_error(retry: str) -> None:
+    [(line, _, _)] = refused(f"flows:\n  dev:\n    on: push\n    retry: {retry}\n    steps: [run: make]\n")
+    assert line == 4
+
+
+def test_r59_a_deploy_is_never_tried_twice_by_itself() -> None:
+    text = "flows:\n  dev:\n    on: push\n    jobs: {a: {steps: [run: make]}, b: {needs: a, deploy: dev, retry: 2}}\n"
+    assert refused(text) == [(4, 64, "conflict")]

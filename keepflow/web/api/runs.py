@@ -66,7 +66,7 @@ def run_receipt(number: int) -> api.RunReceipt:
 
 def log_answer(number: int, query: api.LogQuery) -> AnyResponse:
     """Return the log of a run of this project as plain text; page and API do the same here."""
-    found = attempts(number, query.job)
+    found = attempts(number, query.job, query.attempt)
     store = web().master.logs
     body = [logs.tail(store, found, query.tail)] if query.tail else logs.stream(store, found)
     answer = Response(body, mimetype="text/plain")
@@ -75,8 +75,8 @@ def log_answer(number: int, query: api.LogQuery) -> AnyResponse:
     return answer
 
 
-def attempts(number: int, job: str | None) -> list[jobs.Attempt]:
-    """Return the attempts of a run (or of one of its jobs) in order; raises NotFound."""
+def attempts(number: int, job: str | None, n: int | None = None) -> list[jobs.Attempt]:
+    """Return the attempts of a run (or of one of its jobs, or only its nth) in order; raises NotFound."""
     stored = runs.by_number(reading(), current_project().id, number)
     if stored is None:
         raise no_run(number)
@@ -85,7 +85,12 @@ def attempts(number: int, job: str | None) -> list[jobs.Attempt]:
         found = [one for one in found if one.key == job]
         if not found:
             raise NotFound(f"run {current_project().name}#{number} has no such job", code="no-job")
-    return [attempt for one in found for attempt in jobs.attempts_of(reading(), one.id)]
+    tries = [attempt for one in found for attempt in jobs.attempts_of(reading(), one.id) if n in (None, attempt.n)]
+    if n is not None and not tries:
+        raise NotFound(
+            f"there is no attempt {n} at {job or 'a job'} of {current_project().name}#{number}", code="no-attempt"
+        )
+    return tries
 
 
 def no_run(number: int) -> NotFound:

@@ -141,4 +141,5 @@ class LogQuery(Request):
     """Which part of a log: a byte range, or the last lines."""
 
     job: str | None = Field(default=None, max_length=60, description="only this job")
+    attempt: int | None = Field(default=None, ge=1, description="with `job`: only this try at it")
     tail: int | None = Field(default=None, ge=1, le=100_000, description="only the last lines")

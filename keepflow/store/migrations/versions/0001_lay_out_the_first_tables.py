@@ -331,11 +331,15 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.Column("not_before", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_jobs_run_id_runs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("run_id", "key", name=op.f("uq_jobs_run_id_key")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_jobs_not_before", ["not_before"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE
+        )
         batch_op.create_index("ix_jobs_live", ["id"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE)
 
     op.create_table(
