@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 LIMIT = 64 * 1024  #: bytes of one file
+WORDS = frozenset({"image", "pushed"})  #: keys of `$KEEPFLOW_OUTPUT` that speak to keepflow, not to other jobs
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 

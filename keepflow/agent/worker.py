@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, Protocol
@@ -89,6 +89,7 @@ class Ending:
     sentence: str = ""
     exit_code: int | None = None
     images: tuple[BuiltImage, ...] = ()
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Ended(Exception):
@@ -186,13 +187,19 @@ class Job:
     def _steps(self, recording: Recording, places: Places) -> Ending:
         host, order = self._host, self._order
         env = environment.of_job(order, host.agent, host.master, host.account.name, self._attempt.mark, places)
+        env |= environment.clean(environment.added(order.given))
         host.reports.append(messages.JobStarted(fence=self.fence, at=host.clock.now(), node=host.agent))
-        for index, step in enumerate(order.steps):
-            self._check_stop()
-            self._step(recording, places, env, index, step)
-            env |= environment.clean(environment.added(dict(self._told(recording, places.env))))
+        try:
+            for index, step in enumerate(order.steps):
+                self._check_stop()
+                self._step(recording, places, env, index, step)
+                env |= environment.clean(environment.added(dict(self._told(recording, places.env))))
+        except _Ended as ended:
+            told = self._told(recording, places.output)
+            raise _Ended(replace(ended.ending, outputs=self._outputs(recording, told))) from None
         told = self._told(recording, places.output)
-        return Ending("succeeded", exit_code=0, images=self._built(recording, told))
+        images = self._built(recording, told)
+        return Ending("succeeded", exit_code=0, images=images, outputs=self._outputs(recording, told))
 
     def _step(self, recording: Recording, places: Places, env: Mapping[str, str], index: int, step: StepOrder) -> None:
         """Run one step; raises _Ended when it was the last one to run."""
@@ -290,6 +297,14 @@ class Job:
             recording.say_line(complaint)
         return pairs
 
+    def _outputs(self, recording: Recording, told: list[tuple[str, str]]) -> dict[str, str]:
+        """Return what the job tells the jobs behind it; a value that holds a lent secret stays here."""
+        found = environment.added({key: value for key, value in told if key not in outputs.WORDS})
+        for key in [key for key, value in found.items() if masked(value, self._needles) != value]:
+            recording.say_line(f"{key} holds a secret and is not given to other jobs")
+            del found[key]
+        return found
+
     def _built(self, recording: Recording, told: list[tuple[str, str]]) -> tuple[BuiltImage, ...]:
         built = self._host.images.resolve(told, self._order, with_engine=self._engine)
         for image in built:
@@ -323,6 +338,7 @@ def report_end(attempt: Attempt, reports: Reports, clock: Clock, ending: Ending)
         sentence=ending.sentence,
         exit_code=ending.exit_code,
         images=ending.images,
+        outputs=dict(ending.outputs),
         log_bytes=attempt.log.size,
     )
     attempt.end(reports.append(body))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from keepflow.core import graphs
+from keepflow.core.flows import PlannedJob
 from keepflow.core.planning import plan_from_json
 from keepflow.core.script_names import environment_after, names_of_run
 from keepflow.engine import lending
 from keepflow.engine.context import Master
+from keepflow.store import jobs
 from keepflow.store.jobs import Attempt, Job
 from keepflow.store.projects import Project
 from keepflow.store.runs import Run
@@ -53,4 +56,14 @@ def order(
         logins=lent.logins if trusted else (),
         images=project.images,
         timeout=planned.timeout or plan.timeout or JOB_TIMEOUT,
+        given=_given(conn, run, planned, plan.jobs),
     )
+
+
+def _given(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> dict[str, str]:
+    """Return the variables that the jobs before this one told; of one name the last in the plan counts."""
+    if not planned.needs:
+        return {}
+    before = graphs.before(planned, plan)
+    told = [job.outputs for job in jobs.of_run(conn, run.id) if job.key in before]
+    return {name: value for outputs in told for name, value in outputs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from sqlalchemy import Connection
@@ -24,6 +25,7 @@ from keepflow.wire.messages import BuiltImage, JobFinished, JobRefused, JobStart
 
 _SENTENCE = 2000  #: characters of an agent's sentence that are kept
 _NAME = 200
+_OUTPUTS = 64 * 1024  #: bytes of variables that one job may tell
 
 
 def take(tx: Tx, master: Master, agent_id: int, report: messages.Report, now: int) -> None:
@@ -98,10 +100,24 @@ def _ended(tx: Tx, master: Master, attempt: Attempt, body: JobFinished | JobRefu
             state, reason = State.FAILED, refused
     if state == State.SUCCEEDED:
         reason = NO_REASON
+    if isinstance(body, JobFinished) and body.outputs:
+        jobs.tell(tx.conn, attempt.job_id, _outputs(body.outputs))
     jobs.finish_attempt(tx.conn, attempt.fence, state, reason, now, exit_code=exit_code, log_bytes=length)
     jobs.end_open_steps(tx.conn, attempt.id, state, length or None, now)
     tx.after_commit(partial(master.logs.finish, attempt.fence))
     _end_job(tx, master, attempt, state, reason, exit_code, now)
+
+
+def _outputs(told: Mapping[str, str]) -> dict[str, str]:
+    """Return what is kept of the variables a job told: as many as an honest agent may send."""
+    kept: dict[str, str] = {}
+    room = _OUTPUTS
+    for name, value in told.items():
+        room -= len(name) + len(value.encode(errors="replace"))
+        if room < 0:
+            break
+        kept[name] = value
+    return kept
 
 
 def _end_job(

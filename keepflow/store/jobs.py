@@ -34,6 +34,7 @@ class Job:
     started_at: int | None
     finished_at: int | None
     not_before: int | None
+    outputs: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,11 @@ def move(conn: Connection, job_id: int, state: State, reason: Reason, now: int |
 def explain(conn: Connection, job_id: int, code: str, sentence: str) -> None:
     """Give a job a sentence without moving it."""
     conn.execute(update(jobs).where(jobs.c.id == job_id).values(reason_code=code, reason=sentence))
+
+
+def tell(conn: Connection, job_id: int, outputs: Mapping[str, str]) -> None:
+    """Keep the variables that a job told the jobs behind it."""
+    conn.execute(update(jobs).where(jobs.c.id == job_id).values(outputs=dict(outputs)))
 
 
 def wait(conn: Connection, job_id: int, reason: Reason) -> bool:

@@ -168,6 +168,7 @@ jobs = Table(
     Column("kind", String(10), nullable=False),  # script | deploy | approve | notify
     Column("needs", JSON, nullable=False, default=list),
     Column("spec", JSON, nullable=False),  # the PlannedJob
+    Column("outputs", JSON, nullable=False, default=dict),  # variables that it told the jobs behind it
     Column("state", String(12), nullable=False),
     Column("reason_code", String(40), nullable=False, default=""),
     Column("reason", Text, nullable=False, default=""),

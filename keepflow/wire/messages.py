@@ -153,6 +153,7 @@ class RunJob(Message):
     mask: tuple[str, ...] = Field(default=(), repr=False)  #: secret values to mask in the log
     images: tuple[str, ...] = ()  #: image names this project may release
     timeout: float = 7200.0  #: seconds for the whole job
+    given: dict[str, str] = Field(default_factory=dict)  #: variables that the jobs before it told
 
 
 class StopJob(Message):
@@ -290,6 +291,7 @@ class JobFinished(Message):
     sentence: str = ""
     exit_code: Whole | None = None
     images: tuple[BuiltImage, ...] = ()
+    outputs: dict[str, str] = Field(default_factory=dict)  #: what it told the jobs behind it, by name
     log_bytes: Whole = 0
 
 

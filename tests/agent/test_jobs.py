@@ -72,6 +72,18 @@ def test_secrets_never_leave_the_host(builder: Builder) -> None:
     assert left.stdout == b"", "the lent login stayed on the disk"
 
 
+def test_r32_a_job_tells_variables_and_sees_those_of_the_jobs_before(builder: Builder) -> None:
+    ran = builder.run(
+        'echo "[$VERSION] [$LD_PRELOAD] [$KEEPFLOW_RUN]"; echo "NEXT=$VERSION.1" >>"$KEEPFLOW_OUTPUT"',
+        'printf "image=\nKEEPFLOW_RUN=7\nLEAK=s3cret-value\n" >>"$KEEPFLOW_OUTPUT"; exit 3',
+        given={"VERSION": "1.2", "LD_PRELOAD": "/evil.so", "KEEPFLOW_RUN": "9"},
+        mask=("s3cret-value",),
+    )
+    assert "\n[1.2] [] [1]\n" in ran.log
+    assert (ran.end.state, ran.end.outputs) == ("failed", {"NEXT": "1.2.1"})
+    assert "LEAK holds a secret and is not given to other jobs" in ran.log
+
+
 def test_the_token_that_fetches_code_is_in_no_process_list(builder: Builder, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     fence = builder.send(f"cat {tmp_path}/fifo")

@@ -88,6 +88,23 @@ def test_r21_a_job_may_fail_and_the_run_succeeds_and_says_so(world: World) -> No
     assert (world.run().state, world.run().reason) == (State.SUCCEEDED, "style failed, and may (allow_failure)")
 
 
+def test_r32_variables_reach_the_jobs_that_need_the_one_that_told_them_and_no_others(world: World) -> None:
+    text = HEAD + "    jobs:\n"
+    text += "".join(f"      {key}: {{steps: [{{run: x}}]}}\n" for key in ("a", "b"))
+    text += "".join(
+        f"      {key}: {{needs: {needs}, steps: [{{run: x}}]}}\n" for key, needs in (("c", "a"), ("d", "[b, c]"))
+    )
+    agent = start(world, text)
+    first = orders(agent)
+    assert [order.given for order in first.values()] == [{}, {}]
+    agent.finish(first["a"], outputs={"VERSION": "1", "WHO": "a"})
+    agent.finish(first["b"], outputs={"WHO": "b", "BIG": "x" * 70_000})
+    second = orders(agent)
+    assert second["c"].given == {"VERSION": "1", "WHO": "a"}
+    agent.finish(second["c"], outputs={"WHO": "c"})
+    assert orders(agent)["d"].given == {"VERSION": "1", "WHO": "c"}
+
+
 def test_r19_a_stage_begins_after_the_success_of_the_one_before(world: World) -> None:
     text = (
         HEAD
