@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +10,15 @@ from typing import NamedTuple
 import click
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from keepflow.cli.main import cli
 from keepflow.config.agent_file import AgentFile, Service
-from keepflow.config.detection import FileKind, problems_of
+from keepflow.config.detection import FileKind, detect, problems_of
 from keepflow.config.master_settings import MasterSettings
+from keepflow.config.reference import descriptions, filled, flow_models, marked
+from keepflow.config.schemas import FILES, schema_text
+from keepflow.config.yaml_loader import load
 from keepflow.core.interpolation import VARIABLES
 from keepflow.ports import discover
 
@@ -62,25 +67,35 @@ def test_the_pages_show_every_kind_of_file() -> None:
     assert {"docs/flow-file.md", "README.md"} <= {block.page for block in blocks()}
 
 
-def test_the_reference_of_the_flow_file_names_every_key() -> None:
-    from keepflow.config import flow_models as models
+@pytest.mark.parametrize("block", blocks(), ids=lambda block: f"{block.page}:{block.line}")
+def test_the_published_schema_takes_every_file_a_page_shows(block: Block) -> None:
+    kinds = discover("keepflow.steps")
+    document = load(block.text, block.page)
+    schema = json.loads(schema_text(block.kind or detect(document.value, block.page), kinds))
+    found = [
+        f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(document.value)
+    ]
+    assert not found
 
+
+def test_the_published_schemas_are_schemas() -> None:
+    for file in FILES:
+        Draft202012Validator.check_schema(json.loads(schema_text(file, discover("keepflow.steps"))))
+
+
+def test_the_keys_of_the_flow_file_on_its_page_are_those_of_the_models() -> None:
     page = (ROOT / "docs" / "flow-file.md").read_text()
-    shapes = (
-        models.File,
-        models.Container,
-        models.Health,
-        models.Volume,
-        models.Flow,
-        models.On,
-        models.Schedule,
-        models.Input,
-    )
-    keys = {key for shape in shapes for key in shape.model_fields}
-    for kind in discover("keepflow.steps").values():
-        keys |= set(kind.Spec.model_fields) - {"script"}
-    missing = sorted(key for key in keys if not re.search(rf"\b{key}\b", page))
-    assert not missing
+    assert page == filled(page, flow_models(discover("keepflow.steps"))), "keepflow schema --into docs/flow-file.md"
+
+
+def test_every_key_of_the_flow_file_is_on_its_page_with_what_it_is_for() -> None:
+    models = flow_models(discover("keepflow.steps"))
+    page = marked((ROOT / "docs" / "flow-file.md").read_text())
+    assert sorted(set(models) - set(page)) == [], "write <!-- keys: NAME --> and <!-- end --> where it belongs"
+    bare = [
+        f"{name}.{key}" for name, one in models.items() for key in one.model_fields if not descriptions(one).get(key)
+    ]
+    assert bare == [], "say what the key is for in a '#:' comment at its field"
 
 
 def test_the_reference_of_the_flow_file_names_every_variable() -> None:

@@ -71,9 +71,22 @@ def plan(
 
 @click.command()
 @click.argument("kind", type=click.Choice(["flow", "server", "agent"]), default="flow")
-def schema(kind: str) -> None:
-    """Print the JSON schema of a file, for editors: flow (default), server or agent."""
-    click.echo(_schema_text(kind), nl=False)
+@click.option(
+    "--into", type=click.Path(path_type=Path), help="Write the keys of the flow file into this Markdown page."
+)
+def schema(kind: str, into: Path | None) -> None:
+    """Print the JSON schema of a file, for editors: flow (default), server or agent.
+
+    A master serves the same at /schema/flow.json. With --into, the parts of a page between `<!-- keys: NAME -->` and
+    `<!-- end -->` are written anew instead, as tables.
+    """
+    if into is None:
+        return click.echo(_schema_text(kind), nl=False)
+    from keepflow.config.reference import filled, flow_models
+    from keepflow.tools.files import write_atomic
+
+    write_atomic(into, filled(into.read_text(), flow_models(step_kinds())).encode())
+    return click.echo(f"wrote {into}", err=True)
 
 
 @click.command()
@@ -96,8 +109,6 @@ def init(force: bool, image: str | None) -> None:
 
 
 def _schema_text(kind: str) -> str:
-    from keepflow.config import schemas
+    from keepflow.config.schemas import schema_text
 
-    makers = {"server": schemas.server_schema, "agent": schemas.agent_schema}
-    content = schemas.flow_schema(step_kinds()) if kind == "flow" else makers[kind]()
-    return json.dumps(content, indent=2) + "\n"
+    return schema_text(kind, step_kinds())

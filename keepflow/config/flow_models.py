@@ -49,34 +49,36 @@ Cause = Literal["exit", "timeout", "system", "lost"]
 class Health(Model):
     """When a new container counts as healthy."""
 
-    path: UrlPath = "/"
-    within: Timeout = 60.0
-    successes: Count = 3
-    timeout: Timeout = 2.0
-    interval: Timeout = 0.1
+    path: UrlPath = "/"  #: asked by HTTP with the public host name
+    within: Timeout = 60.0  #: how long it may take until it is healthy
+    successes: Count = 3  #: passes in a row that count as healthy
+    timeout: Timeout = 2.0  #: of one try
+    interval: Timeout = 0.1  #: between two tries
 
 
 class Volume(Model):
     """A named volume of a container."""
 
-    name: Name
-    at: ContainerPath
-    shared: Flag = False
+    name: Name  #: the volume, kept over deploys
+    at: ContainerPath  #: where it is mounted: an absolute path
+    shared: Flag = False  #: two containers may write it at once
 
 
 class Container(Model):
     """The default description of one container."""
 
-    port: Port = 8080
-    health: Health = Health()
-    env: Env = Field(default_factory=dict)
-    secrets: tuple[EnvName, ...] = ()
-    volumes: tuple[Volume, ...] = ()
-    args: Texts = ()
+    port: Port = 8080  #: where the application listens inside the container
+    health: Health = Health()  #: when a new container counts as healthy
+    env: Env = Field(default_factory=dict)  #: variables; values are text, so write `"true"` and `"null"` in quotes
+    secrets: tuple[EnvName, ...] = ()  #: names of secrets; their values belong to the environment
+    volumes: tuple[Volume, ...] = ()  #: named volumes
+    args: Texts = ()  #: arguments for the image's entry point; without any the image's own
+    #: `overlap`: new beside old, switch, then stop old (so it is without a word, too). `stop-first`: maintenance
+    #: page, stop old, start new
     strategy: flows.Strategy | None = None
-    stop_timeout: Duration = 30.0
-    release_command: Argv = ()
-    release_timeout: Timeout = 300.0
+    stop_timeout: Duration = 30.0  #: between SIGTERM and SIGKILL
+    release_command: Argv = ()  #: a program and its arguments, run once before the new container is started
+    release_timeout: Timeout = 300.0  #: how long the release command may take
 
     def to_core(self) -> flows.Container:
         """Return the description that is frozen into releases."""
@@ -110,8 +112,8 @@ def _zone(text: str) -> str:
 class Schedule(Model):
     """When a flow starts by the clock."""
 
-    cron: Annotated[str, AfterValidator(_cron)]
-    tz: Annotated[str, AfterValidator(_zone)] = ""
+    cron: Annotated[str, AfterValidator(_cron)]  #: minute, hour, day, month, weekday, or `@daily` and its like
+    tz: Annotated[str, AfterValidator(_zone)] = ""  #: time zone; without one the master's
 
 
 def _schedule(value: Any) -> Any:
@@ -129,12 +131,13 @@ SomePatterns = Annotated[Patterns | None, BeforeValidator(_patterns, json_schema
 class On(Model):
     """Which events start a flow."""
 
-    push: SomePatterns = None
-    tag: SomePatterns = None
-    paths: PathPatterns = ()
-    paths_ignore: PathPatterns = ()
-    pull_request: Flag = False
-    manual: Flag = False
+    push: SomePatterns = None  #: a push to a branch that fits; `true`: to any
+    tag: SomePatterns = None  #: a new tag that fits; `true`: any
+    paths: PathPatterns = ()  #: of those pushes and pull requests the ones that change a file that fits
+    paths_ignore: PathPatterns = ()  #: …and not only files that fit this
+    pull_request: Flag = False  #: new code in a pull request of the same repository; code from forks is not built
+    manual: Flag = False  #: a person, `keepflow run` or the API
+    #: the clock: accepted and checked, not yet started by this version
     schedule: Annotated[Schedule | None, BeforeValidator(_schedule, json_schema_input_type=str | Schedule)] = None
 
     def to_core(self) -> flows.Trigger:
@@ -163,9 +166,9 @@ EventWord = Literal["push", "tag", "pull_request", "manual"]
 class Input(Model):
     """A value a person gives when starting a flow by hand; scripts see it as `KEEPFLOW_INPUT_<NAME>`."""
 
-    choices: Texts = ()
-    default: Text = ""
-    help: Text = ""
+    choices: Texts = ()  #: the values allowed; without any every text
+    default: Text = ""  #: what it is when nobody says
+    help: Text = ""  #: a line for people
 
     @property
     def misfit(self) -> bool:
@@ -176,10 +179,13 @@ class Input(Model):
 class Retry(Model):
     """When a script job that ended badly is tried again."""
 
-    max: Annotated[int, Strict(), Field(ge=1, le=20)]
+    max: Annotated[int, Strict(), Field(ge=1, le=20)]  #: tries after the first one, 1 to 20
+    #: exit codes of the script after which another try follows
     on_exit: Annotated[tuple[ExitCode, ...], Field(min_length=1), OneOrMany()] = ()
+    #: causes after which another try follows: `exit` (any exit code), `timeout`, `system` (the agent could not do
+    #: it), `lost`
     on: Annotated[tuple[Cause, ...], Field(min_length=1), OneOrMany()] = ()
-    delay: Duration = 0.0
+    delay: Duration = 0.0  #: how long the next try waits
 
     def to_core(self) -> retrying.Retry:
         """Return the rule that is frozen into plans."""
@@ -197,30 +203,41 @@ SomeRetry = Annotated[Retry | None, BeforeValidator(_retry, json_schema_input_ty
 class Job(Model):
     """One job of a graph; what it does is read by `flow_jobs`, which knows the step kinds."""
 
-    needs: Names = ()
+    needs: Names = ()  #: jobs that must have ended before
+    #: `success`: all it needs went well. `failure`: one of them failed, or was skipped because of a failure.
+    #: `always`: they ended. Without a word `success`; `failure` for a job that others name under `failure`
     when: flows.When | None = None
-    allow_failure: Flag = False
-    stage: Name | None = None
+    allow_failure: Flag = False  #: its failure stops no job behind it and does not make the run a failed one
+    stage: Name | None = None  #: one of the flow's `stages`, required when it has any
+    #: of a job with `steps`: how long one try at it may take; without one the flow's, else `2h`
     timeout: Timeout | None = None
-    retry: SomeRetry = None
-    success: Names = ()
-    failure: Names = ()
-    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()
-    deploy: Any = None
-    approve: Any = None
-    notify: Any = None
+    retry: SomeRetry = None  #: of a job with `steps`: when it is tried again; without one the flow's
+    success: Names = ()  #: jobs that run when this one went well
+    failure: Names = ()  #: jobs that run when this one failed
+    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()  #: what it does, in this order (all but `deploy`)
+    deploy: Any = None  #: instead of steps: the environment that gets what was built
+    approve: Any = None  #: not supported by this version
+    notify: Any = None  #: not supported by this version
 
 
 class Flow(Model):
     """One flow; its work is read by `flow_file`, which knows the step kinds."""
 
+    #: what starts the flow
     on: Annotated[On, BeforeValidator(_events, json_schema_input_type=EventWord | list[EventWord] | On)]
+    #: how two runs of it meet: `queue` one after the other, `latest` a newer push takes the place of runs that
+    #: still wait, `cancel` stops the running one too. A deploy is never cut half-way
     concurrency: Literal["queue", "latest", "cancel"] = "queue"
+    #: how long a run may take, from its first job on; then it ends `failed`, code `timeout`. A deployment that was
+    #: sent goes on
     timeout: Timeout | None = None
-    retry: SomeRetry = None
+    retry: SomeRetry = None  #: when a script job of it is tried again, see [below](#further-tries)
+    #: values for a start by hand; scripts see them as `KEEPFLOW_INPUT_<NAME>`
     inputs: dict[EnvName, Input] = Field(default_factory=dict)
-    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()
+    steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()  #: what it does, in this order; this or `jobs`
+    #: what it does, as a graph of jobs; this or `steps`
     jobs: Annotated[dict[Name, Job], Field(min_length=1)] = Field(default_factory=dict)
+    #: with `jobs`: names of stages, in their order
     stages: Annotated[tuple[Name, ...], Field(min_length=1), OneOrMany()] = ()
 
 
@@ -233,10 +250,11 @@ def _version(value: Any) -> Any:
 class File(Model):
     """A whole flow file."""
 
-    version: Annotated[Literal[1], BeforeValidator(_version)] = 1
+    version: Annotated[Literal[1], BeforeValidator(_version)] = 1  #: the only one there is
+    #: repository name of the images that are released, like `shop` or `team/shop`: no registry address, no tag
     image: ImageName | None = None
-    container: Container | None = None
-    flows: Annotated[dict[Name, Flow], Field(min_length=1)]
+    container: Container | None = None  #: default description of one container; frozen into every release
+    flows: Annotated[dict[Name, Flow], Field(min_length=1)]  #: the flows, by name; at least one
 
 
 #: A name people give to a step, and how long it may take.

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from keepflow.config import flow_models as models
 from keepflow.config.agent_file import AgentFile
 from keepflow.config.flow_steps import Kinds
+from keepflow.config.reference import descriptions, models_of
 from keepflow.config.server_file import ServerFile
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+FILES = ("flow", "server", "agent")
+
+
+def schema_text(file: str, kinds: Kinds) -> str:
+    """Return the schema of one of FILES as JSON text."""
+    made = flow_schema(kinds) if file == "flow" else server_schema() if file == "server" else agent_schema()
+    return json.dumps(made, indent=2) + "\n"
 
 
 def flow_schema(kinds: Kinds) -> dict[str, Any]:
@@ -23,17 +34,32 @@ def flow_schema(kinds: Kinds) -> dict[str, Any]:
     for holder, allowed in (("Flow", [*entries, _one_key("deploy", deploy, {})]), ("Job", entries)):
         schema["$defs"][holder]["properties"]["steps"]["items"] = {"anyOf": allowed}
     schema["$defs"]["Job"]["properties"]["deploy"] = deploy
+    _describe(schema, models.File)
     return _headed(schema, "flow-file", "keepflow flow file (.keepflow.yml)")
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Say at every key what it is for, as editors show it."""
+    for name, one in models_of(model, "").items():
+        shape = schema["$defs"].get(name) if name else schema
+        for key, text in descriptions(one).items() if shape else ():
+            shape["properties"][one.model_fields[key].alias or key].setdefault("description", text)
 
 
 def server_schema() -> dict[str, Any]:
     """Return the schema of the master's file."""
-    return _headed(ServerFile.model_json_schema(), "server-file", "keepflow server file (keepflow.yml)")
+    return _headed(_described(ServerFile), "server-file", "keepflow server file (keepflow.yml)")
 
 
 def agent_schema() -> dict[str, Any]:
     """Return the schema of an agent's own file."""
-    return _headed(AgentFile.model_json_schema(), "agent-file", "keepflow agent file (agent.yml)")
+    return _headed(_described(AgentFile), "agent-file", "keepflow agent file (agent.yml)")
+
+
+def _described(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    _describe(schema, model)
+    return schema
 
 
 def _headed(schema: dict[str, Any], name: str, title: str) -> dict[str, Any]:
@@ -43,6 +69,7 @@ def _headed(schema: dict[str, Any], name: str, title: str) -> dict[str, Any]:
 def _entry_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of one entry under `steps`: the kind's settings, or what its shorthand takes."""
     full = module.Spec.model_json_schema(ref_template="#/$defs/{model}")
+    _describe({"$defs": {}, **full}, module.Spec)
     definitions.update(full.pop("$defs", {}))
     short = TypeAdapter(typing.get_type_hints(module.shorthand)["value"]).json_schema()
     beside = {"name": models.StepName, "timeout": models.StepTimeout}

@@ -18,11 +18,11 @@ DEFAULT_TAG = "${KEEPFLOW_IMAGE}:b${BUILD_NUMBER}"
 class Spec(Model):
     """What is built and what it is called. Paths are inside the repository; `${NAME}` works in `tag` and `args`."""
 
-    context: RelativePath = "."
-    dockerfile: RelativePath | None = None  #: default: `Dockerfile` in the context
-    target: Line | None = None  #: stage of the Dockerfile
-    args: dict[EnvName, Interpolated] = Field(default_factory=dict)
-    tag: Interpolated | None = None  #: default: the flow file's `image`, `:b<BUILD_NUMBER>`
+    context: RelativePath = "."  #: folder inside the repository
+    dockerfile: RelativePath | None = None  #: file inside the repository; without one `Dockerfile` in the context
+    target: Line | None = None  #: stage of the Dockerfile; without one the last
+    args: dict[EnvName, Interpolated] = Field(default_factory=dict)  #: build arguments; `${NAME}` works
+    tag: Interpolated | None = None  #: name; `${NAME}` works; without one `image`, `:b<BUILD_NUMBER>`
 
 
 def shorthand(value: str | None) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from keepflow.steps._docker import call, last_output, output, reference
 class Spec(Model):
     """Which image goes where; `${NAME}` works in both."""
 
-    image: Interpolated | None = None  #: a local image; default: the one built last in this job
-    to: Interpolated | None = None  #: default: `${KEEPFLOW_REGISTRY}/`, then the name and tag of the image
+    image: Interpolated | None = None  #: a local image; `${NAME}` works; without one the one built last in this job
+    #: where it goes; `${NAME}` works; without an address the master's registry, without a name those of the image
+    to: Interpolated | None = None
 
 
 def shorthand(value: str | None) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def _runnable(script: str) -> str:
 class Spec(Model):
     """A script, as text or as a list of lines."""
 
+    #: the commands; the first one that fails fails the step
     script: Annotated[
         str,
         BeforeValidator(_joined),

@@ -27,6 +27,7 @@ from tests.web.test_pages import PAGES
 #: The verb each address needs. A new address without a row fails here: decide, then write it down.
 VERB_OF = {
     "static_file": "anyone",
+    "schemas.schema": "anyone",
     "account.login_page": "anyone",
     "account.login": "anyone",
     "account.logout": "enter",

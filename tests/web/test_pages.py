@@ -30,3 +30,12 @@ PAGES = (
 def test_every_page_can_be_opened(path: str, still: Flask, settled: Story) -> None:
     answer = browser(still, settled, "root").get(path)
     assert answer.status_code == 200, answer.text
+
+
+def test_the_schemas_are_served_to_everybody(still: Flask) -> None:
+    anybody = still.test_client()
+    for file in ("flow", "server", "agent"):
+        answer = anybody.get(f"/schema/{file}.json")
+        assert (answer.status_code, answer.mimetype) == (200, "application/schema+json")
+        assert answer.get_json(force=True)["$id"] == f"urn:keepflow:{file}-file:1"
+    assert anybody.get("/schema/other.json").status_code == 404

@@ -15,6 +15,7 @@ from keepflow.web.pages import (
     rollbacks,
     rules,
     runs,
+    schemas,
 )
 
 BLUEPRINTS = (
@@ -30,4 +31,5 @@ BLUEPRINTS = (
     rules.blueprint,
     deliveries.blueprint,
     agents.blueprint,
+    schemas.blueprint,
 )
