@@ -22,10 +22,12 @@ from keepflow.agent.clock import MOST_SKEW, Clock
 from keepflow.agent.deploys import Deploys
 from keepflow.agent.host_file import HostFile
 from keepflow.agent.images import Images, MadeHere, ask_registry
+from keepflow.agent.job_secrets import opened
 from keepflow.agent.jobs import Jobs, refusal_of
 from keepflow.agent.lanes import Lanes
 from keepflow.agent.link import Link
 from keepflow.agent.logs import Log
+from keepflow.agent.masks import needles_of
 from keepflow.agent.pins import Pins
 from keepflow.agent.reports import Reports
 from keepflow.agent.standing import Standing
@@ -84,6 +86,7 @@ class Daemon:
             images=Images(engine, made, ask_registry),
             reports=self._reports,
             clock=self._clock,
+            secrets=lambda order: opened(order, key.opening),
         )
         self._jobs = Jobs(
             self._attempts,
@@ -92,6 +95,7 @@ class Daemon:
             make=self._job,
             slots=lambda: host_file.now().jobs,
             refuses=lambda order: refusal_of(order, host_file.now().capabilities, frozenset(self._kinds)),
+            needles=lambda order: needles_of(order, opened(order, key.opening).values()),
         )
         self._deploys = Deploys(
             state, self._pins, key.public.key_id, host_file, engine, made, self._reports, self._clock

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from keepflow.core.job_secrets import is_owned
 from keepflow.core.matching import OWN_EMAIL
 from keepflow.executors.shell import MARK
 from keepflow.wire.messages import RunJob
@@ -79,12 +80,7 @@ def of_step(job: Mapping[str, str], name: str) -> dict[str, str]:
 
 def added(lines: Mapping[str, str]) -> dict[str, str]:
     """Return what a script may add for later steps: nothing that keepflow says, and nothing that loads code."""
-    return {
-        name: value
-        for name, value in lines.items()
-        if not name.startswith(("KEEPFLOW_", "LD_", "DOCKER_"))
-        and name not in ("CI", "HOME", "WORKSPACE", "JENKINS_HOME")
-    }
+    return {name: value for name, value in lines.items() if not is_owned(name)}
 
 
 def clean(env: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from keepflow.agent import recording
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.clock import Clock
 from keepflow.agent.logs import Log
-from keepflow.agent.masks import needles_of
+from keepflow.agent.masks import Needles, needles_of
 from keepflow.agent.reports import Reports
 from keepflow.agent.worker import Ending, Stop, report_end
 from keepflow.core.names import is_name, is_sha
@@ -49,9 +49,10 @@ class Jobs:
         make: Callable[[Attempt], Runs],
         slots: Callable[[], int],
         refuses: Callable[[RunJob], errors.Refused | None],
+        needles: Callable[[RunJob], Needles] = needles_of,
     ) -> None:
         self._attempts, self._reports, self._clock = attempts, reports, clock
-        self._make, self._slots, self._refuses = make, slots, refuses
+        self._make, self._slots, self._refuses, self._needles = make, slots, refuses, needles
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._waiting: deque[Attempt] = deque()
@@ -70,7 +71,7 @@ class Jobs:
             end_marked(attempt.mark, _GRACE)
             became = "its processes were ended" if code is None else f"its last command had ended with exit code {code}"
             sentence = f"the agent was restarted while this job ran; {became}"
-            recording.complete(attempt, needles_of(attempt.order), f"── lost: {sentence}")
+            recording.complete(attempt, self._needles(attempt.order), f"── lost: {sentence}")
             report_end(attempt, self._reports, self._clock, Ending("lost", "agent-restarted", sentence))
             log.warning("a job was lost by a restart", fence=attempt.fence, project=attempt.order.project)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from keepflow import errors
 from keepflow.core.masking import Needle, mask, needles_for
@@ -12,11 +12,14 @@ from keepflow.wire.messages import RunJob
 Needles = Sequence[Needle]
 
 
-def needles_of(order: RunJob) -> Needles:
-    """Return what to look for in a job's log, names and sentences; a text too short to be a secret is left out."""
+def needles_of(order: RunJob, secrets: Iterable[str] = ()) -> Needles:
+    """Return what to look for in a job's log, names and sentences: the opened `secrets` and all else it was lent.
+
+    A text too short to be a secret is left out.
+    """
     lent = [text for login in order.logins for text in (login.password, f"{login.username}:{login.password}")]
     found: list[Needle] = []
-    for secret in dict.fromkeys([*order.mask, *lent, order.token]):
+    for secret in dict.fromkeys([*order.mask, *secrets, *lent, order.token]):
         with contextlib.suppress(errors.SecretTooShort):
             found += needles_for(secret.encode(errors="replace"))
     return tuple(found)

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from pydantic import ValidationError
 
 from keepflow import errors
-from keepflow.agent import environment, outputs
+from keepflow.agent import environment, job_secrets, outputs
 from keepflow.agent.accounts import JobsAccount, may_use_engine
 from keepflow.agent.attempts import Attempt
 from keepflow.agent.clock import Clock
@@ -67,6 +67,7 @@ class Host:
     images: Images
     reports: Reports
     clock: Clock
+    secrets: Callable[[RunJob], dict[str, str]]  #: opens what came with an order, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ class Job:
         self._lock = threading.Lock()
         self._stop: Stop | None = None
         self._running: Process | None = None
-        self._needles = needles_of(self._order)
+        self._secrets = host.secrets(self._order)
+        self._needles = needles_of(self._order, self._secrets.values())
         self._engine = may_use_engine(self._order, host.file)
         self._shell = Shell(host.account.for_job(with_engine=self._engine))
 
@@ -207,8 +209,12 @@ class Job:
         recording.begin_step(f"── step {index + 1}/{count} {name}", self._step_started(index, name))
         started = time.monotonic()
         try:
-            with self._limit(step.timeout, f"step {index + 1}/{count} {name}"):
-                code = self._perform(recording, places, environment.of_step(env, step.name), index, step)
+            with (
+                self._limit(step.timeout, f"step {index + 1}/{count} {name}"),
+                job_secrets.given(step.secrets, self._secrets, places, self._host.account.account) as variables,
+            ):
+                step_env = environment.of_step(env, step.name) | environment.clean(variables)
+                code = self._perform(recording, places, step_env, index, step)
             ending = None
         except _Ended as ended:
             code, ending = ended.ending.exit_code or 1, ended.ending

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from keepflow.config import flow_models as models
+from keepflow.config.step_secrets import StepSecrets
 from keepflow.config.validation import check, kind_of, shown
 from keepflow.config.yaml_loader import Document, Path
 from keepflow.core.flows import JOB_KEYS, JobKind, JobPart, Step
@@ -46,7 +47,7 @@ def read_part(entry: Any, kinds: Kinds, document: Document, path: Path) -> tuple
             document.problem(path, "wrong-type", f"{shown(path)} must be a mapping, not {kind_of(entry)}{hint}")
         ]
     known = [*kinds, *JOB_KEYS]
-    may = (*known, *_BESIDE)
+    may = (*known, *_BESIDE, "secrets")
     problems = [_unknown_key(key, may, document, path) for key in entry if key not in may]
     found = [key for key in entry if key in known]
     if len(found) > 1:
@@ -69,6 +70,9 @@ def _entry(
     if not problems and "name" in entry:
         sentence = f"{shown(path)}: a deploy is called by its environment and has no name of its own"
         return None, [document.problem((*path, "name"), "unknown-key", sentence, key=True)]
+    if not problems and "secrets" in entry:
+        sentence = f"{shown(path)}: secrets of what is deployed are named by the container and held by the environment"
+        return None, [document.problem((*path, "secrets"), "unknown-key", sentence, key=True)]
     if not problems and "timeout" in entry:
         sentence = f"{shown(path)}: a deploy ends by its own rules ('container.health.within' is one), not by a timeout"
         return None, [document.problem((*path, "timeout"), "unknown-key", sentence, key=True)]
@@ -100,11 +104,15 @@ def _step_part(
         value, skip = module.shorthand(value), 1
     spec, problems = check(module.Spec, value, document, place, skip=skip)
     said, said_problems = _beside(entry, document, path)
-    if spec is None or said_problems:
+    asked = {"secrets": entry["secrets"]} if "secrets" in entry else {}
+    given, secret_problems = check(StepSecrets, asked, document, path)
+    said_problems += secret_problems
+    if spec is None or given is None or said_problems:
         return None, problems + said_problems
     line = document.mark(path)[0]
     settings = spec.model_dump(mode="json", exclude_defaults=True)
-    step = Step(kind, said.get("name") or module.title(spec), settings, line, said.get("timeout", 0.0))
+    uses = tuple(use.to_core() for use in given.secrets)
+    step = Step(kind, said.get("name") or module.title(spec), settings, line, said.get("timeout", 0.0), uses)
     return JobPart(JobKind.SCRIPT, step, line=line), []
 
 

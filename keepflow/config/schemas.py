@@ -13,6 +13,7 @@ from keepflow.config.agent_file import AgentFile
 from keepflow.config.flow_steps import Kinds
 from keepflow.config.reference import descriptions, models_of
 from keepflow.config.server_file import ServerFile
+from keepflow.config.step_secrets import StepSecrets
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -73,7 +74,9 @@ def _entry_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[s
     definitions.update(full.pop("$defs", {}))
     short = TypeAdapter(typing.get_type_hints(module.shorthand)["value"]).json_schema()
     beside = {"name": models.StepName, "timeout": models.StepTimeout}
-    others = {key: TypeAdapter(type_).json_schema() for key, type_ in beside.items()}
+    secrets = StepSecrets.model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(secrets["$defs"])
+    others = {**{key: TypeAdapter(type_).json_schema() for key, type_ in beside.items()}, **secrets["properties"]}
     return _one_key(kind, {"anyOf": [*short.get("anyOf", [short]), full]}, others)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from keepflow.core.job_secrets import SecretUse
 from keepflow.core.retrying import Retry
 
 
@@ -98,6 +99,7 @@ class Step:
     spec: dict[str, Any]
     line: int = 0  #: line in the flow file, for messages
     timeout: float = 0.0  #: seconds it may take; 0 = only its job's limit counts
+    secrets: tuple[SecretUse, ...] = ()  #: what it is given while it runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from keepflow.core import deploys, graphs, retrying
 from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step
+from keepflow.core.job_secrets import SecretUse
 
 
 def plan(flow: Flow, flow_file: FlowFile) -> Plan:
@@ -111,7 +112,11 @@ def _job_from_json(data: dict[str, Any]) -> PlannedJob:
     plain = {
         "kind": JobKind(data["kind"]),
         "needs": tuple(data["needs"]),
-        "steps": tuple(Step(**step) for step in data["steps"]),
         "retry": retrying.from_json(data["retry"]),
+        "steps": tuple(_step_from_json(step) for step in data["steps"]),
     }
     return PlannedJob(**{**data, **plain})
+
+
+def _step_from_json(data: dict[str, Any]) -> Step:
+    return Step(**{**data, "secrets": tuple(SecretUse(**use) for use in data["secrets"])})

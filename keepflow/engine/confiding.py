@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -17,17 +16,16 @@ from keepflow import errors
 from keepflow.core.flows import Container
 from keepflow.core.text import quoted
 from keepflow.crypto import sealing
+from keepflow.crypto.vault import Vault
+from keepflow.engine import secret_values
 from keepflow.engine.context import Master
-from keepflow.store import events, projects, secrets
+from keepflow.store import environments, events, projects, secrets
 from keepflow.store.agents import Agent
 from keepflow.store.environments import Environment
+from keepflow.store.projects import Project
 from keepflow.store.secrets import StoredSecret
 from keepflow.store.writer import Tx
 from keepflow.wire.orders import OrderSecret, secret_place
-
-LARGEST = 64 * 1024  #: bytes of one value
-MOST = 256 * 1024  #: bytes of all values of an environment together: they travel in one frame
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +38,24 @@ class Travelling:
 
 def put(tx: Tx, master: Master, environment: Environment, name: str, value: str, by: str, now: int) -> StoredSecret:
     """Give a secret of an environment a new value, which the next deploy takes to the hosts. Raises UsageError."""
-    raw = _checked(name, value)
-    known = {one.name: one for one in secrets.every(tx.conn, environment.id)}
-    total = len(raw) + sum(one.size for one in known.values() if one.name != name)
-    if total > MOST:
-        sentence = f"all secrets of {environment.name} together would be {total} bytes; {MOST} is the most"
-        raise errors.UsageError(sentence, code="secrets-too-large")
-    version = known[name].version + 1 if name in known else 1
+    secret_values.check_name(name, secret_values.VARIABLE, "letters, digits and _")
+    raw = secret_values.raw(name, value)
+    known = secrets.of_environments.every(tx.conn, environment.id)
+    secret_values.check_room(environment.name, known, name, len(raw))
+    version = secret_values.next_version(known, name)
     place = _place(tx.conn, environment, name, version)
-    stored = StoredSecret(environment.id, name, version, master.vault.seal(raw, place), len(raw), by, now, None)
-    secrets.put(tx.conn, stored)
+    stored = StoredSecret(environment.id, name, version, master.vault.seal(raw, place), len(raw), by, now)
+    secrets.of_environments.put(tx.conn, stored)
     events.add_about(tx, now, "secret-set", environment, actor=by, data={"name": name, "version": version})
     return stored
 
 
 def remove(tx: Tx, environment: Environment, name: str, by: str, now: int) -> None:
     """Take a secret away from an environment; raises NotFound."""
-    found = secrets.held(tx.conn, environment.id).get(name)
+    found = secrets.of_environments.held(tx.conn, environment.id).get(name)
     if found is None:
         raise errors.NotFound(f"{environment.name} has no secret {quoted(name)}", code="no-secret")
-    secrets.remove(tx.conn, environment.id, name, by, now)
+    secrets.of_environments.remove(tx.conn, environment.id, name, by, now)
     data = {"name": name, "version": found.version}
     events.add_about(tx, now, "secret-removed", environment, actor=by, data=data)
 
@@ -74,7 +70,7 @@ def travelling(
     wanted: Iterable[str],
 ) -> Travelling:
     """Seal what the environment holds of the wanted names to an agent; one that named no key gets none."""
-    held = secrets.held(conn, environment.id)
+    held = secrets.of_environments.held(conn, environment.id)
     found = [held[name] for name in wanted if name in held] if agent.sealing_key else []
     if not found:
         return Travelling()
@@ -94,7 +90,7 @@ def missing(conn: Connection, environment: Environment, container: Container) ->
 
     What a host's env_file holds counts; of a host that does not tell, the host itself decides.
     """
-    lacking = [name for name in container.secrets if name not in secrets.held(conn, environment.id)]
+    lacking = [name for name in container.secrets if name not in secrets.of_environments.held(conn, environment.id)]
     told = [set((host.observed or {})["given"]) for host in environment.hosts if _tells(host.observed)]
     absent = [name for name in lacking if any(name not in given for given in told)]
     if not absent:
@@ -108,24 +104,15 @@ def _tells(observed: dict[str, object] | None) -> bool:
     return observed is not None and observed.get("given") is not None
 
 
-def _checked(name: str, value: str) -> bytes:
-    if not _NAME.fullmatch(name):
-        sentence = "not a name: letters, digits and _ (at most 100), no digit first, like DATABASE_URL"
-        raise errors.UsageError(f"{quoted(name[:100])} is {sentence}", code="bad-name")
-    try:
-        raw = value.encode()
-    except UnicodeEncodeError:
-        raise errors.UsageError(f"the value of {name} is not UTF-8 text; encode it first", code="bad-value") from None
-    if not raw:
-        raise errors.UsageError(f"the value of {name} is empty", code="bad-value")
-    if b"\0" in raw:
-        raise errors.UsageError(f"the value of {name} holds a NUL byte; encode it first", code="bad-value")
-    if len(raw) > LARGEST:
-        sentence = f"the value of {name} is {len(raw)} bytes; {LARGEST} is the most"
-        raise errors.UsageError(sentence, code="secrets-too-large")
-    return raw
-
-
 def _place(conn: Connection, environment: Environment, name: str, version: int) -> str:
     project = projects.by_id(conn, environment.project_id)
     return f"{project.name}/{environment.name}/{name}/{version}"
+
+
+def values(conn: Connection, vault: Vault, project: Project) -> tuple[str, ...]:
+    """Return every value of the secrets of a project's environments, to be masked."""
+    return tuple(
+        vault.unseal(one.sealed or b"", _place(conn, place, one.name, one.version)).decode()
+        for place in environments.of_project(conn, project.id)
+        for one in secrets.of_environments.held(conn, place.id).values()
+    )

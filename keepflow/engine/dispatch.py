@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from keepflow.core.flows import JobKind
 from keepflow.core.progress import NEEDS, JobView, Progress, progress
 from keepflow.core.states import FINAL, Reason, State
-from keepflow.engine import assigning, deploying
+from keepflow.engine import assigning, deploying, job_secrets
 from keepflow.engine.context import Master
 from keepflow.store import events, jobs, projects, runs
 from keepflow.store.jobs import Job
@@ -79,21 +79,32 @@ def _start_due(tx: Tx, master: Master, run: Run, now: int) -> Progress:
         result = progress([_view(job) for job in found.values()])
         for key, reason in result.skipped.items():
             jobs.finish(tx.conn, found[key].id, State.SKIPPED, reason, now)
-        for key in result.ready:
-            _start(tx, master, found[key], now)
-        if all(found[key].kind == JobKind.SCRIPT for key in result.ready):
+        started = [_start(tx, master, run, found[key], now) for key in result.ready]
+        if all(started):
             return result  # a script only waits for its agent; all else may have ended already
 
 
-def _start(tx: Tx, master: Master, job: Job, now: int) -> None:
+def _start(tx: Tx, master: Master, run: Run, job: Job, now: int) -> bool:
+    """Start a job; True when nothing follows from that before an agent says so."""
     if job.kind == JobKind.SCRIPT:
-        jobs.move(tx.conn, job.id, State.QUEUED, Reason("ready", "waits for an agent"))
-    elif job.kind == JobKind.DEPLOY:
+        return _queue(tx, run, job, now)
+    if job.kind == JobKind.DEPLOY:
         jobs.wait(tx.conn, job.id, Reason("deploy", "the deployment is being prepared"))
         deploying.start(tx, master, job, now)
     else:
         reason = Reason("unsupported", f"this version of keepflow does not carry out {job.kind.value} jobs")
         jobs.finish(tx.conn, job.id, State.FAILED, reason, now)
+    return False
+
+
+def _queue(tx: Tx, run: Run, job: Job, now: int) -> bool:
+    """Put a script job in line; False when it failed at once, because a secret it asks for is not there for it."""
+    sentence = job_secrets.lacking(tx.conn, run, job)
+    if sentence is not None:
+        jobs.finish(tx.conn, job.id, State.FAILED, Reason("no-secret", sentence), now)
+        return False
+    jobs.move(tx.conn, job.id, State.QUEUED, Reason("ready", "waits for an agent"))
+    return True
 
 
 def _settle(tx: Tx, master: Master, run_id: int, now: int) -> None:

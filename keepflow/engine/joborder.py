@@ -8,7 +8,7 @@ from keepflow.core import graphs
 from keepflow.core.flows import PlannedJob
 from keepflow.core.planning import plan_from_json
 from keepflow.core.script_names import environment_after, names_of_run
-from keepflow.engine import lending
+from keepflow.engine import job_secrets, lending
 from keepflow.engine.context import Master
 from keepflow.store import jobs
 from keepflow.store.jobs import Attempt, Job
@@ -50,9 +50,8 @@ def order(
             image=plan.image or "",
             environment=environment_after(plan.jobs, job.key),
         ),
-        steps=tuple(
-            StepOrder(kind=step.kind, name=step.name, spec=step.spec, timeout=step.timeout) for step in planned.steps
-        ),
+        steps=tuple(map(StepOrder.of, planned.steps)),
+        secrets=job_secrets.lent(conn, master, project, run, job, attempt),
         logins=lent.logins if trusted else (),
         images=project.images,
         timeout=planned.timeout or plan.timeout or JOB_TIMEOUT,

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from keepflow.core.masking import Needle, needles_for
 from keepflow.crypto.vault import Vault
+from keepflow.engine import confiding, job_secrets
 from keepflow.engine.apply import registries
 from keepflow.errors import SecretTooShort
 from keepflow.store.projects import Project, git_token_place
@@ -43,7 +44,9 @@ def of_project(conn: Connection, vault: Vault, project: Project) -> Lent:
     )
     token = project.git_token
     git = (vault.unseal(token, git_token_place(project.name)).decode(),) if token else ()
-    return Lent(tuple(registry.address for registry in known), logins, (*git, *(login.password for login in logins)))
+    passwords = (login.password for login in logins)
+    confided = (*job_secrets.values(conn, vault, project), *confiding.values(conn, vault, project))
+    return Lent(tuple(registry.address for registry in known), logins, (*git, *passwords, *confided))
 
 
 def needles(secrets: tuple[str, ...]) -> tuple[Needle, ...]:

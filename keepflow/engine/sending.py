@@ -17,7 +17,7 @@ from keepflow.store.writer import Tx
 from keepflow.wire import messages
 
 #: Fields of a body that never lie readable in the database.
-_SECRET = ("token", "logins", "mask")
+_SECRET = ("token", "logins", "mask", "secrets")
 _body: TypeAdapter[messages.Body] = TypeAdapter(messages.Body)
 
 

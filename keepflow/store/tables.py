@@ -371,6 +371,21 @@ environment_secrets = Table(
     _at("removed_at"),
 )
 
+# Secrets of projects, for their jobs, in the same way. Owner: secrets.py
+project_secrets = Table(
+    "project_secrets",
+    metadata,
+    Column("project_id", Id, ForeignKey("projects.id"), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("sealed", LargeBinary),  # NULL = removed
+    Column("size", Integer, nullable=False),
+    Column("binding", JSON, nullable=False),  # core.job_secrets.Binding
+    Column("set_by", String(200), nullable=False),
+    _at("at", nullable=False),
+    _at("removed_at"),
+)
+
 # What testers said of a deployment; never deleted, the newest of a person counts. Owner: marks.py
 marks = Table(
     "marks",

@@ -12,10 +12,14 @@ gave it: repeated until `reported` comes back. Both sides must take repeats as s
 
 from __future__ import annotations
 
+import json
 import struct
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from keepflow.core.flows import Step
 
 PROTOCOL = (1, 1)  #: [lowest, highest] version this build speaks
 LOG_HEADER = struct.Struct(">QQ")  #: fence, offset of the first byte in the attempt's log
@@ -113,6 +117,15 @@ def welcome_bytes(agent_nonce: str, agent: str) -> bytes:
 # --- downwards -------------------------------------------------------------------------------------------------------
 
 
+class SecretUse(Message):
+    """How a step gets one of the job's secrets: exactly one of the last three is set (`core.job_secrets`)."""
+
+    name: str
+    env: str = ""
+    file: str = ""
+    file_env: str = ""
+
+
 class StepOrder(Message):
     """One step as the flow file said it."""
 
@@ -120,6 +133,26 @@ class StepOrder(Message):
     name: str
     spec: dict[str, Any]
     timeout: float = 0.0  #: seconds; 0 = the job's limit only
+    secrets: tuple[SecretUse, ...] = ()
+
+    @classmethod
+    def of(cls, step: Step) -> StepOrder:
+        """Return what an agent is told of a planned step."""
+        uses = tuple(SecretUse(**asdict(use)) for use in step.secrets)
+        return cls(kind=step.kind, name=step.name, spec=step.spec, timeout=step.timeout, secrets=uses)
+
+
+class LentSecret(Message):
+    """A secret lent to one attempt, sealed to the agent's key for `job_secret_place`."""
+
+    name: str
+    version: Whole
+    sealed: str = Field(repr=False)  #: base64
+
+
+def job_secret_place(fence: int, project: str, name: str, version: int) -> str:
+    """Return the place that a secret of an attempt is sealed for."""
+    return json.dumps(["keepflow-lent-secret-v1", fence, project, name, version])
 
 
 class Login(Message):
@@ -150,6 +183,7 @@ class RunJob(Message):
     env: dict[str, str]
     steps: tuple[StepOrder, ...]
     logins: tuple[Login, ...] = ()
+    secrets: tuple[LentSecret, ...] = ()
     mask: tuple[str, ...] = Field(default=(), repr=False)  #: secret values to mask in the log
     images: tuple[str, ...] = ()  #: image names this project may release
     timeout: float = 7200.0  #: seconds for the whole job

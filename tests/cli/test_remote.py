@@ -324,8 +324,22 @@ def test_a_secret_comes_from_stdin_and_is_never_shown(keepflow: Keepflow, monkey
     for value, argv in (
         (b"\n", (place, "A")),
         (b"\xff", (place, "A")),
-        (b"x", ("keepwork", "A")),
+        (b"x", ("keepwork/", "A")),
         (b"x", (place, "1")),
+        (b"x", (place, "A", "--branch", "dev")),
     ):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(value)))
         assert keepflow("secret", "set", *argv).code == 2
+
+
+def test_a_secret_of_a_project_says_which_jobs_get_it(keepflow: Keepflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"c4nary-1")))
+    said = keepflow("secret", "set", "keepwork", "config.page", "--branch", "dev", "--flow", "dev")
+    assert (said.code, "jobs get it: branches dev; flows dev" in said.out + said.err) == (0, True), said
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"c4nary-2")))
+    assert "config.page version 2" in keepflow("secret", "set", "keepwork", "config.page").err
+    listed = keepflow("secret", "ls", "keepwork", "-o", "json").json["items"]
+    assert [(one["name"], one["version"], one["bound"]["branches"]) for one in listed] == [("config.page", 2, ["dev"])]
+    assert "branches dev" in keepflow("secret", "ls", "keepwork").out
+    assert keepflow("secret", "rm", "keepwork", "config.page").code == 0
+    assert keepflow("secret", "rm", "keepwork", "config.page").code != 0

@@ -14,7 +14,7 @@ from keepflow import errors
 from keepflow.agent.deployment import Deployment
 from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.core.states import State
-from keepflow.engine import confiding, enrol
+from keepflow.engine import confiding, enrol, secret_values
 from keepflow.store import environments, events, placements, secrets
 from keepflow.store.environments import Environment
 from keepflow.store.projects import Project
@@ -117,8 +117,8 @@ def test_versions_only_rise_and_a_removed_value_is_gone(
     dev = _dev(world, place[0])
     world.call(lambda tx: confiding.remove(tx, dev, "PASSWORD", "bo", world.tick()))
     with world.read() as conn:
-        assert secrets.held(conn, dev.id) == {}
-        assert [one.sealed for one in secrets.every(conn, dev.id)] == [None]
+        assert secrets.of_environments.held(conn, dev.id) == {}
+        assert [one.sealed for one in secrets.of_environments.every(conn, dev.id)] == [None]
     assert put().version == 2
     with pytest.raises(errors.NotFound):
         world.call(lambda tx: confiding.remove(tx, dev, "OTHER", "bo", world.tick()))
@@ -149,7 +149,7 @@ def test_what_no_host_could_hand_on_is_refused_without_a_word_of_it(
 
 def test_64_kib_are_taken_and_all_together_fit_one_frame(put: Callable[..., Any]) -> None:
     for name in "ABCD":
-        put(name, "x" * confiding.LARGEST)
+        put(name, "x" * secret_values.LARGEST)
     with pytest.raises(errors.UsageError):
         put("E", "x")
     put("A", "x")

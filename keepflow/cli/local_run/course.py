@@ -129,11 +129,7 @@ class Course:
             code_path=f"/git/{self.project}",
             token="",
             env={**names, "KEEPFLOW_LOCAL": "true"},
-            steps=tuple(
-                messages.StepOrder(kind=step.kind, name=step.name, spec=step.spec)
-                for step in planned.steps
-                if step.kind != _PUSH
-            ),
+            steps=tuple(messages.StepOrder.of(step) for step in planned.steps if step.kind != _PUSH),
             images=(self.plan.image,) if self.plan.image else (),
         )
 

@@ -26,6 +26,7 @@ from keepflow.errors import UsageError
 from keepflow.executors.shell import end_marked
 from keepflow.ports import discover
 from keepflow.targets.docker import Docker
+from keepflow.wire.messages import RunJob
 
 NODE = "local"
 #: What scripts see as the address of the master; there is none.
@@ -89,8 +90,15 @@ def _laid_out(place: Path, directory: Path, flow: str, wake: Callable[[], None])
         images=Images(Docker(file.docker.host), MadeHere(directory / "made-here"), ask_registry),
         reports=Reports(directory / "reports"),
         clock=Clock(),
+        secrets=_own_secrets,
     )
     return Desk(tree, Attempts(attempts, wake), host)
+
+
+def _own_secrets(order: RunJob) -> dict[str, str]:
+    """Return what the person's own environment holds of the secrets that steps name; nobody else is asked."""
+    names = {use.name for step in order.steps for use in step.secrets}
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _sweep(place: Path) -> None:

@@ -1,8 +1,13 @@
-"""Secrets of environments: set, named and removed; no answer ever holds a value."""
+"""Secrets of environments and of projects: set, named and removed; no answer ever holds a value."""
 
 from __future__ import annotations
 
-from keepflow.engine import confiding
+from dataclasses import asdict
+
+from sqlalchemy import Connection
+
+from keepflow.core.job_secrets import Binding
+from keepflow.engine import confiding, job_secrets
 from keepflow.store import secrets
 from keepflow.store.secrets import StoredSecret
 from keepflow.web.answers import deployments
@@ -12,13 +17,14 @@ from keepflow.wire import api
 
 endpoints = Endpoints("Secrets")
 _ALL = "/projects/<project>/environments/<environment>/secrets"
+_JOBS = "/projects/<project>/secrets"
 
 
 @endpoints.add("GET", _ALL, "secrets", api.Secrets)
 def list_secrets(environment: str) -> api.Secrets:
     """List the names and versions of an environment's secrets."""
     place = deployments.by_name(reading(), current_project(), environment)
-    return api.Secrets(items=[_named(one) for one in secrets.held(reading(), place.id).values()])
+    return api.Secrets(items=[_named(one) for one in secrets.of_environments.held(reading(), place.id).values()])
 
 
 @endpoints.add("PUT", f"{_ALL}/<name>", "secrets", api.Secret, body=api.SecretValue)
@@ -36,7 +42,42 @@ def remove_secret(environment: str, name: str) -> api.Secrets:
     by, now, master = caller().user.name, web().now(), web().master
     master.writer.call(lambda tx: confiding.remove(tx, place, name, by, now))
     with master.database.read() as conn:
-        return api.Secrets(items=[_named(one) for one in secrets.held(conn, place.id).values()])
+        return api.Secrets(items=[_named(one) for one in secrets.of_environments.held(conn, place.id).values()])
+
+
+@endpoints.add("GET", _JOBS, "secrets", api.JobSecrets)
+def list_job_secrets() -> api.JobSecrets:
+    """List the names, versions and bindings of a project's secrets for its jobs."""
+    return _of_jobs(reading())
+
+
+@endpoints.add("PUT", f"{_JOBS}/<name>", "secrets", api.JobSecret, body=api.JobSecretValue)
+def set_job_secret(name: str, body: api.JobSecretValue) -> api.JobSecret:
+    """Give a project's secret a value, and say which runs get it; jobs that start from now on get this value."""
+    project, master, by, now = current_project(), web().master, caller().user.name, web().now()
+    binding = Binding(**{key: tuple(given) for key, given in body.bound.model_dump().items()}) if body.bound else None
+    return _bound(
+        master.writer.call(lambda tx: job_secrets.put(tx, master, project, name, body.value, binding, by, now))
+    )
+
+
+@endpoints.add("DELETE", f"{_JOBS}/<name>", "secrets", api.JobSecrets)
+def remove_job_secret(name: str) -> api.JobSecrets:
+    """Remove a project's secret; the answer lists what is left."""
+    project, master, by, now = current_project(), web().master, caller().user.name, web().now()
+    master.writer.call(lambda tx: job_secrets.remove(tx, project, name, by, now))
+    with master.database.read() as conn:
+        return _of_jobs(conn)
+
+
+def _of_jobs(conn: Connection) -> api.JobSecrets:
+    held = secrets.of_projects.held(conn, current_project().id).values()
+    return api.JobSecrets(items=[_bound(one) for one in held])
+
+
+def _bound(secret: StoredSecret) -> api.JobSecret:
+    bound = api.Bound(**{key: list(value) for key, value in asdict(job_secrets.binding_of(secret)).items()})
+    return api.JobSecret(**dict(_named(secret)), bound=bound)
 
 
 def _named(secret: StoredSecret) -> api.Secret:

@@ -82,7 +82,16 @@ from keepflow.wire.api.runs import (
     Started,
     Step,
 )
-from keepflow.wire.api.secrets import Secret, Secrets, SecretValue
+from keepflow.wire.api.secrets import (
+    Bound,
+    JobSecret,
+    JobSecrets,
+    JobSecretValue,
+    NewBinding,
+    Secret,
+    Secrets,
+    SecretValue,
+)
 from keepflow.wire.api.server import Agent, Agents, Applied, Apply, JoinToken, NewAgent, Project, Projects
 
 __all__ = [
@@ -92,6 +101,7 @@ __all__ = [
     "Applied",
     "Apply",
     "Attempt",
+    "Bound",
     "BrokenGlass",
     "BrokenGlasses",
     "Cancelled",
@@ -120,6 +130,9 @@ __all__ = [
     "Invited",
     "Items",
     "Job",
+    "JobSecret",
+    "JobSecretValue",
+    "JobSecrets",
     "JoinToken",
     "Lift",
     "Lock",
@@ -132,6 +145,7 @@ __all__ = [
     "MendDrift",
     "Moment",
     "NewAgent",
+    "NewBinding",
     "NewRun",
     "NewToken",
     "NewUser",

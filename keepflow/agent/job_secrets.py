@@ -1,0 +1,143 @@
+"""Secrets lent to one job: opened in memory, given to the steps that ask for them, and taken away after each step.
+
+On the disk of the agent they lie sealed to its key, with the order. A file of a secret belongs to the account of the
+jobs (0600) and is there only while its step runs. No link that a repository or a job lays is followed on the way to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from keepflow import errors
+from keepflow.agent.environment import Places
+from keepflow.core.text import quoted
+from keepflow.crypto.sealing import OpeningKey
+from keepflow.executors.shell import Account
+from keepflow.wire.messages import RunJob, SecretUse, job_secret_place
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def opened(order: RunJob, opening: OpeningKey) -> dict[str, str]:
+    """Return the values that came with an order, by name; one that does not open here is left out."""
+    found = {}
+    for one in order.secrets:
+        place = job_secret_place(order.fence, order.project, one.name, one.version)
+        with contextlib.suppress(errors.BadSeal, binascii.Error, UnicodeDecodeError):
+            found[one.name] = opening.unseal(base64.b64decode(one.sealed), place).decode()
+    return found
+
+
+@contextlib.contextmanager
+def given(
+    uses: Sequence[SecretUse], values: Mapping[str, str], places: Places, account: Account | None
+) -> Iterator[dict[str, str]]:
+    """Give a step its secrets and yield the variables that come with them; its files are gone afterwards.
+
+    Raises UsageError for a secret that did not come with the job, or whose file has no place in the checkout.
+    """
+    missing = [use.name for use in uses if use.name not in values]
+    if missing:
+        names = ", ".join(map(quoted, missing))
+        raise errors.UsageError(f"no value of {names} came with this job", code="no-secret")
+    variables = {use.env: values[use.name] for use in uses if use.env}
+    with contextlib.ExitStack() as stack:
+        for use in uses:
+            value = values[use.name].encode()
+            if use.file:
+                aside = places.temporary.parent / f"aside-{secrets.token_hex(8)}"
+                stack.enter_context(_in_checkout(places.workspace, use.file, value, aside, account))
+            elif use.file_env:
+                variables[use.file_env] = str(stack.enter_context(_elsewhere(places, use.name, value, account)))
+        yield variables
+
+
+@contextlib.contextmanager
+def _in_checkout(root: Path, path: str, value: bytes, aside: Path, account: Account | None) -> Iterator[None]:
+    """Write a file below `root`; what was in its place is put `aside` and comes back afterwards."""
+    *parents, name = path.split("/")
+    with contextlib.ExitStack() as stack:
+        try:
+            if {"", ".", ".."} & {*parents, name}:
+                raise OSError(None, "it is no path inside of it")
+            directory = _enter(root, parents, account)
+            stack.callback(os.close, directory)
+            replaced = _put_aside(directory, name, aside)
+            _write(directory, name, value, account)
+        except OSError as error:
+            sentence = f"the secret file {quoted(path)} has no place in the checkout: {error.strerror}"
+            raise errors.UsageError(sentence, code="bad-path") from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # the step may have moved or removed it: then it is not there
+                os.unlink(name, dir_fd=directory)
+            if replaced:
+                with contextlib.suppress(OSError):
+                    os.rename(aside, name, dst_dir_fd=directory)
+
+
+@contextlib.contextmanager
+def _elsewhere(places: Places, name: str, value: bytes, account: Account | None) -> Iterator[Path]:
+    """Write a file outside of the checkout, in a directory that only this job's account enters."""
+    home = places.temporary.parent / f"secret-{secrets.token_hex(8)}"
+    home.mkdir(mode=0o700)
+    directory = os.open(home, _DIRECTORY)
+    try:
+        _own(directory, account)
+        _write(directory, name, value, account)
+        yield home / name
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+        os.close(directory)
+
+
+def _enter(root: Path, parents: Sequence[str], account: Account | None) -> int:
+    """Return the open directory `parents` below `root`, made where missing; a link on the way is an OSError."""
+    current = os.open(root, _DIRECTORY)
+    for name in parents:
+        try:
+            made = False
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=current)
+                made = True
+            following = os.open(name, _DIRECTORY, dir_fd=current)
+            if made:
+                _own(following, account)
+        finally:
+            os.close(current)
+        current = following
+    return current
+
+
+def _put_aside(directory: int, name: str, aside: Path) -> bool:
+    """Move what a secret file takes the place of out of the way; False when there is nothing."""
+    try:
+        seen = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(seen.st_mode):
+        raise IsADirectoryError(None, "there is a directory of that name")
+    os.rename(name, aside, src_dir_fd=directory)
+    return True
+
+
+def _write(directory: int, name: str, value: bytes, account: Account | None) -> None:
+    descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
+    with os.fdopen(descriptor, "wb") as file:
+        _own(descriptor, account)
+        file.write(value)
+
+
+def _own(descriptor: int, account: Account | None) -> None:
+    if account is not None:
+        os.fchown(descriptor, account.uid, account.gid)
