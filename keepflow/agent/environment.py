@@ -105,7 +105,10 @@ def _facts(order: RunJob, master: str) -> dict[str, str]:
         "KEEPFLOW_SHA": order.sha,
         **{
             f"KEEPFLOW_{name}": ""
-            for name in ("EVENT", "MESSAGE", "ACTOR", "REGISTRY", "IMAGE", "ENVIRONMENT", "RUN_URL")
+            for name in (
+                *("EVENT", "MESSAGE", "ACTOR", "REGISTRY", "IMAGE", "ENVIRONMENT", "RUN_URL"),
+                *("PULL_REQUEST", "TARGET_BRANCH", "HEAD_SHA"),
+            )
         },
         "BUILD_NUMBER": str(order.run),
         "BUILD_ID": str(order.run),

@@ -47,6 +47,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "runs": Verb("runs:runs", "List runs."),
         "show": Verb("runs:show", "Show one run."),
         "logs": Verb("runs:logs", "Print or follow the log of a run."),
+        "approve": Verb("runs:approve", "Let the run of a pull request from a fork begin."),
         "cancel": Verb("runs:cancel", "Cancel a run."),
         "why": Verb("runs:why", "Say why a run or an environment is as it is."),
     },

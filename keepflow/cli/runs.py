@@ -242,6 +242,16 @@ def cancel(run: str, project: str | None, form: str) -> None:
 
 
 @click.command()
+@click.argument("run")
+@in_project
+def approve(run: str, project: str | None) -> None:
+    """Let the run of a pull request from a fork begin; read its code first."""
+    client = connect()
+    name, number = the_run(client, run, project)
+    click.echo(f"{name}#{number} {client.post(at('projects', name, 'runs', number, 'approve'))['sentence']}")
+
+
+@click.command()
 @click.argument("what")
 @in_project
 @as_json

@@ -135,7 +135,7 @@ class On(Model):
     tag: SomePatterns = None  #: a new tag that fits; `true`: any
     paths: PathPatterns = ()  #: of those pushes and pull requests the ones that change a file that fits
     paths_ignore: PathPatterns = ()  #: …and not only files that fit this
-    pull_request: Flag = False  #: new code in a pull request of the same repository; code from forks is not built
+    pull_request: Flag = False  #: new code in a pull request: opened, reopened or pushed to
     manual: Flag = False  #: a person, `keepflow run` or the API
     #: the clock: accepted and checked, not yet started by this version
     schedule: Annotated[Schedule | None, BeforeValidator(_schedule, json_schema_input_type=str | Schedule)] = None

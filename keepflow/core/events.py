@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
+
+#: How far the code of an event is trusted: its branch reaches some environment, it does not, nobody here wrote it.
+Trust = Literal["protected", "other", "fork"]
 
 
 class EventKind(StrEnum):
@@ -23,6 +26,8 @@ class Event:
 
     `ref` is a full ref name (`refs/heads/dev`), `sha` the commit to build (40 or 64 hex), `before` the commit the ref
     pointed to earlier (None when new). `actor` is the verified sender the forge names, never the commit's author.
+    A pull request has a `target` (the branch it goes into, as a full ref name) and a `number`; of a `fork` nobody here
+    vouches for the code. What is built of it is its merge with the target: then `head` is the commit the ref is at.
     """
 
     kind: EventKind
@@ -35,6 +40,20 @@ class Event:
     actor: str = ""
     url: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
+    target: str = ""
+    number: int = 0
+    fork: bool = False
+    head: str = ""
+
+    @property
+    def tip(self) -> str:
+        """The commit that the ref is at: what is built, or what was merged for it."""
+        return self.head or self.sha
+
+    @property
+    def target_branch(self) -> str:
+        """The branch a pull request goes into; empty for everything else."""
+        return self.target.removeprefix("refs/heads/")
 
     @property
     def branch(self) -> str | None:
@@ -59,6 +78,10 @@ class Event:
             "actor": self.actor,
             "url": self.url,
             "inputs": dict(self.inputs),
+            "target": self.target,
+            "number": self.number,
+            "fork": self.fork,
+            "head": self.head,
         }
 
     @classmethod

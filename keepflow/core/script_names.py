@@ -19,6 +19,9 @@ def names_of_run(event: Event, *, url: str, registry: str, image: str, environme
         "KEEPFLOW_REGISTRY": registry,
         "KEEPFLOW_IMAGE": image,
         "KEEPFLOW_ENVIRONMENT": environment,
+        "KEEPFLOW_PULL_REQUEST": str(event.number or ""),
+        "KEEPFLOW_TARGET_BRANCH": event.target_branch,
+        "KEEPFLOW_HEAD_SHA": event.tip,
         **{f"KEEPFLOW_INPUT_{name.upper().replace('-', '_')}": value for name, value in event.inputs.items()},
     }
 

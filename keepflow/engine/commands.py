@@ -10,7 +10,7 @@ from keepflow.core import matching, planning
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import Flow, FlowFile
 from keepflow.core.inputs import given_inputs
-from keepflow.core.states import Reason, State
+from keepflow.core.states import FINAL, Reason, State
 from keepflow.core.text import did_you_mean, quoted
 from keepflow.engine import clock, dispatch, repository, runs
 from keepflow.engine.context import Master
@@ -55,6 +55,17 @@ def run_flow(master: Master, project_name: str, flow: str, ref: str, inputs: Map
         return stored_runs.by_id(tx.conn, run_id).number
 
     return master.writer.call(start)
+
+
+def approve_run(tx: Tx, master: Master, run_id: int, by: str, now: int) -> Answer:
+    """Let a run of somebody else's code begin; raises Refused for one that waits for no approval."""
+    run = stored_runs.by_id(tx.conn, run_id)
+    if run.state in FINAL or not dispatch.waits_for_approval(run):
+        raise errors.Refused("this run waits for nobody's approval", code="no-approval")
+    stored_runs.approve(tx.conn, run_id, by)
+    events.add(tx, now, "run-approved", actor=by, project_id=run.project_id, run_id=run.id, data={"sha": run.event.tip})
+    dispatch.advance(tx, master, run_id, now)
+    return Answer("approved", f"{run.event.tip[:12]} may run, without secrets, push logins and Docker")
 
 
 def cancel_run(tx: Tx, master: Master, run_id: int, by: str, now: int) -> Answer:

@@ -156,15 +156,15 @@ class _Judging:
         taken = self._taken[event.ref]
         if found.gone:
             verdict.sentence, verdict.gone = f"nothing was built: {found.gone}", found.head is None
-        elif delivery.forge == SWEEP and taken == event.sha:
+        elif delivery.forge == SWEEP and taken == event.tip:
             verdict.sentence = "its hook came in time after all"
         elif swept := self._swept_before(delivery, found, taken):
             verdict.before = swept
         elif found.own is not None:
             verdict.sentence = found.own
-            verdict.takes = event.sha if found.newer is None else None
+            verdict.takes = event.tip if found.newer is None else None
         else:
-            verdict.takes = event.sha if found.newer is None else None
+            verdict.takes = event.tip if found.newer is None else None
             self._match(verdict)
         self._taken[event.ref] = found.taken_after(taken)
         return verdict
@@ -172,7 +172,7 @@ class _Judging:
     def _swept_before(self, delivery: Delivery, found: Found, taken: str | None) -> list[Run]:
         """Return the runs of this very head when the sweep handled it before its late hook came."""
         event = found.event
-        if delivery.forge == SWEEP or taken != event.sha:
+        if delivery.forge == SWEEP or taken != event.tip:
             return []
         key = (event.ref, event.sha)
         if key not in self._swept:
@@ -200,6 +200,10 @@ class _Judging:
         if found.skip is not None:
             reason = Reason("skip-word", f"the commit message asks to skip it: {found.skip}")
             return _Wanted(match.flow, match.why, ended=State.SKIPPED, reason=reason)
+        if found.conflict is not None:
+            return _Wanted(
+                match.flow, match.why, ended=State.FAILED, reason=found.conflict, log=found.conflict.sentence
+            )
         if found.newer is not None:
             return _Wanted(match.flow, match.why, ended=State.SUPERSEDED, older_than=found.newer)
         key = (event.sha, match.flow)

@@ -14,13 +14,16 @@ from sqlalchemy import Connection
 from keepflow.core.flows import JobKind
 from keepflow.core.progress import NEEDS, JobView, Progress, progress
 from keepflow.core.states import FINAL, Reason, State
-from keepflow.engine import assigning, deploying, job_secrets
+from keepflow.core.text import one_line
+from keepflow.engine import assigning, deploying, job_secrets, joborder
 from keepflow.engine.context import Master
 from keepflow.store import events, jobs, projects, runs
 from keepflow.store.jobs import Job
 from keepflow.store.runs import Run
 from keepflow.store.writer import Tx
 
+#: Reason code of a run of somebody else's code that no person has let begin.
+NEEDS_APPROVAL = "needs-approval"
 #: How two runs of a flow meet (`Plan.concurrency`); PARALLEL is for runs that guard themselves, such as promotes.
 QUEUE, LATEST, CANCEL, PARALLEL = "queue", "latest", "cancel", "parallel"
 
@@ -59,6 +62,9 @@ def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> set[int]:
         run = runs.by_id(tx.conn, todo.pop(0))
         if run.state in FINAL:
             continue
+        if waits_for_approval(run):
+            _move(tx, master, run, State.WAITING, _unapproved(run), now)
+            continue
         blocker = _blocker(tx.conn, run)
         if blocker is not None:
             _hold(tx, master, run, blocker, now)
@@ -70,6 +76,17 @@ def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> set[int]:
         else:
             unsettled.add(run.id)
     return unsettled
+
+
+def waits_for_approval(run: Run) -> bool:
+    """Say whether nobody has let this run of somebody else's code begin."""
+    return run.trust == joborder.FORK and run.approved_by is None
+
+
+def _unapproved(run: Run) -> Reason:
+    who = f" by {one_line(run.event.author, 60)}" if run.event.author else ""
+    sentence = f"waits for approval: pull request {run.event.number}{who} comes from a fork; read its code first"
+    return Reason(NEEDS_APPROVAL, sentence)
 
 
 def _start_due(tx: Tx, master: Master, run: Run, now: int) -> Progress:

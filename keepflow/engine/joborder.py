@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from keepflow.core import graphs
+from keepflow.core.events import Trust
 from keepflow.core.flows import PlannedJob
 from keepflow.core.planning import plan_from_json
 from keepflow.core.script_names import environment_after, names_of_run
@@ -16,8 +17,9 @@ from keepflow.store.projects import Project
 from keepflow.store.runs import Run
 from keepflow.wire.messages import RunJob, StepOrder
 
-PROTECTED = "protected"  #: trust of a run whose branch reaches some environment
-OTHER = "other"
+PROTECTED: Trust = "protected"  #: trust of a run whose branch reaches some environment
+OTHER: Trust = "other"
+FORK: Trust = "fork"  #: trust of a run of somebody else's repository: begins only when a person has approved it
 JOB_TIMEOUT = 7200.0  #: seconds for a script job when neither it nor its flow says
 
 
@@ -40,7 +42,7 @@ def order(
         attempt=attempt.n,
         sha=run.sha,
         ref=run.ref,
-        trust=PROTECTED if trusted else OTHER,
+        trust=run.trust,
         code_path=f"/git/{project.name}",
         token=token,
         env=names_of_run(

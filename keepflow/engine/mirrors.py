@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keepflow import errors
-from keepflow.core.matching import Changes
+from keepflow.core.matching import OWN_EMAIL, OWN_NAME, Changes
 from keepflow.crypto.vault import Vault
 from keepflow.store.projects import Project, git_token_place
-from keepflow.tools.git import Commit, Made, Mirror, Remote, check_ref, init_bare, ls_remote
+from keepflow.tools.git import Commit, Made, Merged, Mirror, Remote, check_ref, init_bare, ls_remote
 
 #: Names the flow file may have; a project can name one of its own.
 FLOW_FILES = (".keepflow.yml", ".keepflow.yaml")
@@ -148,6 +148,10 @@ class Mirrors:
             if base is not None and base != sha:
                 return self.changes(project, base, sha)
         return Changes(unknown="nobody can tell what is new on a branch that is new")
+
+    def merge(self, project: Project, target: str, head: str, message: str) -> Merged:
+        """Merge two commits that are here; raises what `Mirror.merge` raises."""
+        return self._mirror(project).merge(target, head, message, (OWN_NAME, OWN_EMAIL))
 
     def tagger(self, project: Project, ref: str) -> str:
         """Return the e-mail of who made an annotated tag that was fetched; empty for a plain one."""

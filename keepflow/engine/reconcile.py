@@ -16,6 +16,10 @@ from keepflow.store.writer import Tx
 log = structlog.get_logger(__name__)
 
 
+#: What is asked of a remote; heads of pull requests are known, too, but nobody can tell from a remote which are open.
+SWEPT = ("refs/heads/", "refs/tags/")
+
+
 def sweep(master: Master) -> None:
     """Compare every project with its remote; one that cannot be asked is skipped until the next time."""
     with master.database.read() as conn:
@@ -45,7 +49,7 @@ def _compare(tx: Tx, master: Master, project: Project, now_there: dict[str, str]
         return []
     if deliveries.next_unhandled(tx.conn, project.id) is not None:
         return []  # what is on its way says more than this picture of the remote
-    for ref in known.keys() - now_there.keys():
+    for ref in {ref for ref in known if ref.startswith(SWEPT)} - now_there.keys():
         heads.drop(tx.conn, project.id, ref)
     missed = [ref for ref, sha in now_there.items() if known.get(ref) != sha]
     for ref in missed:

@@ -11,11 +11,12 @@ from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import FlowFile
 from keepflow.core.matching import NOBODY_SAID, Changes, asks_what_changed, own_work, skip_word
 from keepflow.core.states import Reason
-from keepflow.core.text import quoted
+from keepflow.core.text import one_line, quoted
 from keepflow.engine.context import Master
 from keepflow.store.projects import Project
 from keepflow.tools.git import Made, check_ref, check_sha
 
+_CONFLICTS_NAMED = 10
 TEXT_LIMIT = 16_384  #: characters of a commit's message that are kept, as of a hook's
 
 
@@ -32,6 +33,7 @@ class Found:
     head: str | None = None  #: commit that the ref has at the remote
     flow_file: FlowFile | None = None
     failure: Reason | None = None
+    conflict: Reason | None = None  #: why a pull request has no merge result that could be built
     log: str = ""
     made: Made | None = None
     newer: str | None = None
@@ -43,7 +45,7 @@ class Found:
         """Return the commit that is the last one taken of the ref once this is decided; `taken` is it before."""
         if self.gone:
             return taken if self.head is not None else None
-        return taken if self.newer is not None else self.event.sha
+        return taken if self.newer is not None else self.event.tip
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,15 @@ def look_all(master: Master, project: Project, told: Sequence[Told], taken: str 
     return answers
 
 
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """A pull request as it is to be built, or why it cannot be: nothing is left to merge into, or files conflict."""
+
+    event: Event
+    gone: str = ""
+    conflict: Reason | None = None
+
+
 class _Looking:
     """What the repository says about one ref, whose head was just fetched; each commit is looked at once."""
 
@@ -86,6 +97,7 @@ class _Looking:
         self._master, self._project, self._ref, self._head = master, project, ref, head
         self._read: dict[str, Found] = {}
         self._tagger: str | None = None
+        self._targets: dict[str, str | None] = {}
 
     def at(self, event: Event, taken: str | None) -> Found:
         """Return what is found out about an event of this ref, when `taken` was taken last."""
@@ -101,24 +113,61 @@ class _Looking:
                 f"{sha[:12]} is no longer part of {quoted(self._ref)}, which was rewritten and now is at {head[:12]}"
             )
             return Found(event, gone=rewritten, head=head)
-        if sha not in self._read:
-            self._read[sha] = _flow_file(self._master, self._project, event, sha)
-        found, newer = self._read[sha], _newer(self._master, self._project, event, head, taken)
+        newer, conflict = _newer(self._master, self._project, event, head, taken), None
+        if event.kind == EventKind.PULL_REQUEST:
+            merge = self._merge(event)
+            if merge.gone:
+                return Found(event, gone=merge.gone, head=head)
+            event, conflict = merge.event, merge.conflict
+        if event.sha not in self._read:
+            self._read[event.sha] = _flow_file(self._master, self._project, event, event.sha)
+        found = self._read[event.sha]
         made = found.made or Made("", "", event.message)
         return replace(
             found,
             event=_described(event, made),
             head=head,
             newer=newer,
+            conflict=conflict,
             changes=self._changes(event, found.flow_file, taken),
-            skip=skip_word(f"{event.message}\n{made.message}") if event.kind == EventKind.PUSH else None,
+            skip=self._skip(event, made),
             own=own_work(event, self._signer(event, made)),
         )
+
+    def _merge(self, event: Event) -> _Merge:
+        """Return what merging a pull request into its target gives; without a result its own head stands for it."""
+        if event.target not in self._targets:
+            self._targets[event.target] = self._master.mirrors.fetch(self._project, event.target).head
+        target, number = self._targets[event.target], event.number
+        if target is None:
+            sentence = f"{quoted(event.target_branch)}, into which pull request {number} goes, is not at the remote"
+            return _Merge(event, gone=sentence)
+        message = f"Merge pull request {number} into {event.target_branch}\n"
+        apart = replace(event, before=target, head=event.sha)
+        try:
+            merged = self._master.mirrors.merge(self._project, target, event.sha, message)
+        except errors.CommandTimeout:
+            raise
+        except errors.CommandFailed as error:
+            sentence = f"pull request {number} cannot be merged into {quoted(event.target_branch)}: {error.tail}"
+            return _Merge(apart, conflict=Reason("merge-conflict", one_line(sentence, 400)))
+        if merged.sha is None:
+            return _Merge(apart, conflict=_conflict(event, merged.conflicts))
+        return _Merge(replace(apart, sha=merged.sha))
+
+    def _skip(self, event: Event, made: Made) -> str | None:
+        """Return the word by which the newest commit of a push or a pull request asks to skip it."""
+        if event.kind not in (EventKind.PUSH, EventKind.PULL_REQUEST):
+            return None
+        newest = made if event.tip == event.sha else self._master.mirrors.read(self._project, event.tip).made
+        return skip_word(f"{event.message}\n{newest.message}")
 
     def _changes(self, event: Event, flow_file: FlowFile | None, taken: str | None) -> Changes:
         """Return what a push changed since the commit that was taken before it, whatever its hook says of that."""
         if flow_file is None or not asks_what_changed(event, flow_file):
             return NOBODY_SAID
+        if event.kind == EventKind.PULL_REQUEST and event.before:
+            return self._master.mirrors.changes(self._project, event.before, event.sha)
         before = taken if taken not in (None, event.sha) else event.before
         if before is None or before == event.sha:
             return self._master.mirrors.since_main(self._project, event.ref, event.sha)
@@ -131,6 +180,13 @@ class _Looking:
         if self._tagger is None:
             self._tagger = self._master.mirrors.tagger(self._project, self._ref)
         return self._tagger
+
+
+def _conflict(event: Event, files: Sequence[str]) -> Reason:
+    named = ", ".join(quoted(name) for name in files[:_CONFLICTS_NAMED])
+    more = f" and {len(files) - _CONFLICTS_NAMED} more" if len(files) > _CONFLICTS_NAMED else ""
+    where = f"pull request {event.number} does not merge into {quoted(event.target_branch)}"
+    return Reason("merge-conflict", f"{where}: {'conflicts' if len(files) > 1 else 'a conflict'} in {named}{more}")
 
 
 def _described(event: Event, made: Made) -> Event:
@@ -161,6 +217,10 @@ def _flow_file(master: Master, project: Project, event: Event, sha: str) -> Foun
 
 def _newer(master: Master, project: Project, event: Event, head: str, taken: str | None) -> str | None:
     """Return `taken` when it is a newer commit of the same branch: hooks came in the wrong order."""
-    if event.kind != EventKind.PUSH or taken in (None, event.sha, event.before) or head == event.sha:
+    if (
+        event.kind not in (EventKind.PUSH, EventKind.PULL_REQUEST)
+        or taken in (None, event.sha, event.before)
+        or head == event.sha
+    ):
         return None
     return taken if taken and master.mirrors.is_ancestor(project, event.sha, taken) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keepflow.core.events import Event, EventKind
+from keepflow.core.events import Event, EventKind, Trust
 from keepflow.core.flows import JobKind, Plan, PlannedJob
 from keepflow.core.patterns import branch_allowed
 from keepflow.core.planning import Hosts, plan_to_json, spread
@@ -30,8 +30,10 @@ CANCELLED, STOPPING, TOO_LATE, ENDED = "cancelled", "stopping", "too-late", "end
 NO_FLOW = "none"
 
 
-def trust_of(conn: Connection, project: Project, event: Event) -> str:
+def trust_of(conn: Connection, project: Project, event: Event) -> Trust:
     """Say how far the code of an event is trusted: its branch reaches some environment, or it does not."""
+    if event.fork:
+        return joborder.FORK
     if event.kind == EventKind.PULL_REQUEST or event.branch is None:
         return joborder.OTHER
     reached = any(branch_allowed(found.branches, event.branch) for found in environments.of_project(conn, project.id))
@@ -45,7 +47,7 @@ def add(
     event: Event,
     plan: Plan,
     *,
-    trust: str,
+    trust: Trust,
     why: str,
     now: int,
     delivery_id: int | None = None,
@@ -60,7 +62,7 @@ def add(
     run = _insert(tx, master, project, event, plan, State.QUEUED, queued, why, trust, delivery_id, now)
     for ordinal, planned in enumerate(plan.jobs):
         jobs.add(tx.conn, run.id, ordinal, planned, asdict(planned), needs_reason(planned.needs), now)
-    if plan.concurrency in (dispatch.LATEST, dispatch.CANCEL):
+    if trust == joborder.FORK or plan.concurrency in (dispatch.LATEST, dispatch.CANCEL):
         _supersede_older(tx, master, project, run, now)
     return run.id
 
@@ -177,7 +179,7 @@ def _insert(
     state: State,
     reason: Reason,
     why: str,
-    trust: str,
+    trust: Trust,
     delivery_id: int | None,
     now: int,
 ) -> Run:
@@ -203,12 +205,13 @@ def _created(new: NewRun) -> dict[str, Any]:
 
 
 def _supersede_older(tx: Tx, master: Master, project: Project, run: Run, now: int) -> None:
-    cancels = run.plan["concurrency"] == dispatch.CANCEL
+    concurrency = run.plan["concurrency"]
     reason = Reason("superseded", f"superseded by {project.name}#{run.number}, a newer run of {run.flow} on {run.ref}")
     for older in runs.live(tx.conn, project.id, run.flow):
         if older.id >= run.id or older.ref != run.ref or older.plan["concurrency"] == dispatch.PARALLEL:
             continue
-        if cancels or _can_be_dropped(tx.conn, older):
+        drops = concurrency == dispatch.LATEST and _can_be_dropped(tx.conn, older)
+        if concurrency == dispatch.CANCEL or drops or dispatch.waits_for_approval(older):
             stop(tx, master, older, State.SUPERSEDED, reason, now)
             runs.point_to_newer(tx.conn, [older.id], run.id)
             dispatch.ended(tx, master, older, now)

@@ -141,6 +141,14 @@ def commit_id(value: str) -> str:
     return value
 
 
+def branch(name: str) -> str:
+    """Return the full ref name of a branch; raises UsageError for what git could not have."""
+    ref = f"refs/heads/{name}"
+    if not is_ref(ref):
+        raise UsageError(f"{quoted(name)} is not a branch that git could have")
+    return ref
+
+
 def web_address(value: str) -> str:
     """Return an address that may become a link on a page, else nothing."""
     return value if value.startswith(("https://", "http://")) and value.isprintable() and " " not in value else ""

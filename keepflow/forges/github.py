@@ -31,9 +31,7 @@ def _pull_request(payload: Mapping[str, Any]) -> Parsed:
     head, number = shape.mapping(request, "head"), payload.get("number")
     if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 2**63:
         raise UsageError("'number' is missing or no number")
-    if not _same_repository(head, shape.mapping(request, "base")):
-        return Parsed(word="ignored", sentence="code from forks is not built")
-    before = shape.optional(payload, "before")
+    base, before = shape.mapping(request, "base"), shape.optional(payload, "before")
     return Parsed(
         Event(
             kind=EventKind.PULL_REQUEST,
@@ -44,6 +42,9 @@ def _pull_request(payload: Mapping[str, Any]) -> Parsed:
             author=shape.sender({"sender": request.get("user")}),
             actor=shape.sender(payload),
             url=shape.web_address(shape.optional(request, "html_url", 2048)),
+            target=shape.branch(shape.text(base, "ref")),
+            number=number,
+            fork=not _same_repository(head, base),
         )
     )
 

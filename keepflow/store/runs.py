@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, func, or_, select, update
 
-from keepflow.core.events import Event
+from keepflow.core.events import Event, Trust
 from keepflow.core.states import FINAL, LIVE, MOVES, Reason, State
 from keepflow.store.tables import deliveries, runs
 
@@ -31,7 +31,8 @@ class Run:
     actor: str
     why: str
     plan: dict[str, Any]
-    trust: str
+    trust: Trust
+    approved_by: str | None
     delivery_id: int | None
     agent_id: int | None
     superseded_by: int | None
@@ -61,7 +62,7 @@ class NewRun:
     reason: Reason
     why: str
     plan: dict[str, Any]
-    trust: str
+    trust: Trust
     delivery_id: int | None
 
 
@@ -149,14 +150,14 @@ def every_live(conn: Connection) -> list[Run]:
 
 def live_before(conn: Connection, run: Run, ref: str | None) -> Run | None:
     """Return the last older run of the same flow (and ref, when given) that has not ended."""
-    query = _live(run.project_id, run.flow, ref).where(runs.c.id < run.id)
+    query = _live(run.project_id, run.flow, ref).where(runs.c.id < run.id, _IN_LINE)
     row = conn.execute(query.order_by(runs.c.id.desc()).limit(1)).mappings().first()
     return _run(row) if row else None
 
 
 def live_after(conn: Connection, run: Run, ref: str | None) -> Run | None:
     """Return the first newer run of the same flow (and ref, when given) that has not ended."""
-    query = _live(run.project_id, run.flow, ref).where(runs.c.id > run.id)
+    query = _live(run.project_id, run.flow, ref).where(runs.c.id > run.id, _IN_LINE)
     row = conn.execute(query.order_by(runs.c.id).limit(1)).mappings().first()
     return _run(row) if row else None
 
@@ -164,6 +165,10 @@ def live_after(conn: Connection, run: Run, ref: str | None) -> Run | None:
 def _live(project_id: int, flow: str, ref: str | None = None) -> Select[Any]:
     query = select(runs).where(runs.c.project_id == project_id, runs.c.flow == flow, runs.c.finished_at.is_(None))
     return query if ref is None else query.where(runs.c.ref == ref)
+
+
+#: A run that waits for its approval stands in no line: nobody waits for it.
+_IN_LINE = or_(runs.c.trust != "fork", runs.c.approved_by.is_not(None))
 
 
 def last_of_commit(conn: Connection, project_id: int, ref: str, sha: str) -> Run | None:
@@ -206,6 +211,12 @@ def overdue(conn: Connection, now: int) -> list[Run]:
 def forget_limit(conn: Connection, run_id: int) -> None:
     """Let a run take as long as it takes from now on."""
     conn.execute(update(runs).where(runs.c.id == run_id).values(ends_by=None))
+
+
+def approve(conn: Connection, run_id: int, by: str) -> bool:
+    """Remember who let a run of somebody else's code begin; False when somebody did before."""
+    query = update(runs).where(runs.c.id == run_id, runs.c.approved_by.is_(None))
+    return conn.execute(query.values(approved_by=by)).rowcount == 1
 
 
 def bind_agent(conn: Connection, run_id: int, agent_id: int | None) -> None:

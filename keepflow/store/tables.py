@@ -140,6 +140,7 @@ runs = Table(
     Column("why", Text, nullable=False, default=""),  # why this flow was started
     Column("plan", JSON, nullable=False),  # core.planning.plan_to_json; frozen
     Column("trust", String(12), nullable=False),  # protected | other | fork
+    Column("approved_by", String(200)),  # who let the run of a fork begin
     Column("delivery_id", Id, ForeignKey("deliveries.id")),
     Column("agent_id", Id, ForeignKey("agents.id")),  # a run stays on one agent
     Column("superseded_by", Id, ForeignKey("runs.id")),

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from keepflow.core.events import Trust
 from keepflow.core.flows import Step
 
 PROTOCOL = (1, 1)  #: [lowest, highest] version this build speaks
@@ -177,7 +178,7 @@ class RunJob(Message):
     attempt: Whole
     sha: str
     ref: str
-    trust: Literal["protected", "other", "fork"]
+    trust: Trust
     code_path: str  #: path on the master of the project's git, for smart HTTP
     token: str = Field(repr=False)  #: job token: good for this job's code only, dead when the attempt ends
     env: dict[str, str]

@@ -54,7 +54,18 @@ def test_a_pull_request_of_the_same_repository_is_an_event() -> None:
     found = event("pull-request-opened")
     assert (found.kind, found.ref, found.sha, found.before) == (EventKind.PULL_REQUEST, "refs/pull/7/head", HEAD, None)
     assert (found.message, found.author, found.actor) == ("Mend the login page", "ann", "ann")
+    assert (found.number, found.target, found.fork) == (7, "refs/heads/master", False)
     assert event("pull-request-synchronize").before == BEFORE
+
+
+@pytest.mark.parametrize("name", ["pull-request-from-fork", "pull-request-from-deleted-fork"])
+def test_r06_code_of_another_repository_is_said_to_be(name: str) -> None:
+    assert event(name).fork
+
+
+@pytest.mark.parametrize("action", ["closed", "edited", "labeled", "assigned", "review_requested", "locked", "x"])
+def test_r06_only_new_code_of_a_pull_request_is_an_event(action: str) -> None:
+    assert parse("pull-request-opened", action=action).word == "ignored"
 
 
 @pytest.mark.parametrize(
@@ -65,8 +76,6 @@ def test_a_pull_request_of_the_same_repository_is_an_event() -> None:
         ("push-deleted-tag", "deleted"),
         ("push-without-head", "no-commit"),
         ("pull-request-closed", "ignored"),
-        ("pull-request-from-fork", "ignored"),
-        ("pull-request-from-deleted-fork", "ignored"),
         ("issue-comment", "unknown-event"),
         ("star", "unknown-event"),
     ],

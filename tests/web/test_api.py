@@ -186,6 +186,12 @@ def test_a_refused_promotion_names_the_guard(admin: Caller) -> None:
     assert "never pushed to a registry" in problem["detail"]
 
 
+def test_r06_only_a_run_that_waits_for_approval_can_be_approved(admin: Caller) -> None:
+    status, refusal = admin.ask("POST", "/projects/keepwork/runs/6/approve")
+    assert (status, refusal["code"]) == (409, "no-approval")
+    assert admin.ask("POST", "/projects/keepwork/runs/99/approve")[0] == 404
+
+
 def test_cancel_says_what_becomes_of_it(admin: Caller) -> None:
     assert admin.ask("POST", "/projects/keepwork/runs/6/cancel")[1]["word"] == "stopping"
     assert admin.get("/projects/keepwork/runs/6")["state"] == "cancelled"

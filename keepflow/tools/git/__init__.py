@@ -6,7 +6,7 @@ serving (the master's own git over HTTP).
 
 from keepflow.tools.git.checks import check_ref, check_remote_url, check_sha
 from keepflow.tools.git.lane import Lane
-from keepflow.tools.git.mirror import Commit, Made, Mirror, init_bare
+from keepflow.tools.git.mirror import Commit, Made, Merged, Mirror, init_bare
 from keepflow.tools.git.remotes import Remote, check_version, ls_remote
 from keepflow.tools.git.serving import upload_pack_argv
 
@@ -14,6 +14,7 @@ __all__ = [
     "Commit",
     "Lane",
     "Made",
+    "Merged",
     "Mirror",
     "Remote",
     "check_ref",

@@ -45,6 +45,14 @@ class Made:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What became of a merge: its commit, or the files in conflict (hostile names)."""
+
+    sha: str | None
+    conflicts: tuple[str, ...] = ()
+
+
 def init_bare(path: Path) -> None:
     """Make an empty bare repository without hooks; harmless when it exists."""
     path.mkdir(parents=True, exist_ok=True)
@@ -156,6 +164,32 @@ class Mirror:
         """Return the commit that two commits have in common, None when there is none or one of them is not here."""
         done = self._git(["merge-base", check_sha(one), check_sha(other)], check=False)
         return done.text.split("\n", 1)[0] if done.exit_code == 0 else None
+
+    def merge(self, target: str, head: str, message: str, by: tuple[str, str]) -> Merged:
+        """Merge a commit into another one, without any checkout, and return the commit, or the files in conflict.
+
+        A head that contains the target is its own merge. The same two commits always give the same merge. `by` is the
+        name and e-mail of the committer. Raises CommandFailed when the two have nothing in common, or git is too old.
+        """
+        if self.is_ancestor(target, head):
+            return Merged(head)
+        argv = ["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", check_sha(target), check_sha(head)]
+        done = self._git(argv, check=False)
+        if done.exit_code > 1:
+            raise processes.failed(done)
+        tree, *files = done.stdout.decode(errors="surrogateescape").rstrip("\0").split("\0")
+        if done.exit_code:
+            return Merged(None, tuple(dict.fromkeys(files)))
+        at = self._git(["show", "--no-patch", "--format=%ct +0000", "--end-of-options", head]).text.strip()
+        who = {
+            f"GIT_{role}_{fact}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for fact, value in (("NAME", by[0]), ("EMAIL", by[1]), ("DATE", f"@{at}"))
+        }
+        made = self._git(
+            ["commit-tree", "-p", target, "-p", head, tree], {**environment(), **who}, input=message.encode()
+        )
+        return Merged(made.text.strip())
 
     def tagger(self, ref: str) -> str:
         """Return the e-mail of who made an annotated tag; empty for a plain one, and for one that is not here."""

@@ -104,6 +104,22 @@ def cancel_run(number: int) -> api.Cancelled:
     return cancel(number)
 
 
+@endpoints.add("POST", "/projects/<project>/runs/<int:number>/approve", "run", api.Approved)
+def approve_run(number: int) -> api.Approved:
+    """Let a run of a pull request from a fork begin."""
+    return approve(number)
+
+
+def approve(number: int) -> api.Approved:
+    """Let a run of this project begin as the caller; page and API do the same here."""
+    stored = runs.by_number(reading(), current_project().id, number)
+    if stored is None:
+        raise no_run(number)
+    master, now, by = web().master, web().now(), caller().user.name
+    answer = master.writer.call(lambda tx: commands.approve_run(tx, master, stored.id, by, now))
+    return api.Approved(sentence=answer.sentence)
+
+
 def cancel(number: int) -> api.Cancelled:
     """Cancel a run of this project as the caller; page and API do the same here."""
     stored = runs.by_number(reading(), current_project().id, number)

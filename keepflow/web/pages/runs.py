@@ -13,7 +13,7 @@ from keepflow.web import state
 from keepflow.web.access import needs
 from keepflow.web.answers import logs, runs
 from keepflow.web.answers import server as answers
-from keepflow.web.api.runs import attempts, cancel, log_answer, no_run, run_receipt
+from keepflow.web.api.runs import approve, attempts, cancel, log_answer, no_run, run_receipt
 from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
@@ -101,6 +101,16 @@ def cancel_run(project: str, number: int) -> str:  # noqa: ARG001 - the guard re
     """Ask for a run to be cancelled and show what became of that."""
     said = cancel(number).sentence
     state.close_reading()  # what was read before the cancel is old
+    part = "HX-Request" in request.headers
+    return render_template("parts/run.html" if part else "run.html", **_facts(number), said=said)
+
+
+@blueprint.post("/projects/<project>/runs/<int:number>/approve")
+@needs("run")
+def approve_run(project: str, number: int) -> str:  # noqa: ARG001 - the guard reads it
+    """Let a run of a pull request from a fork begin and show what became of that."""
+    said = approve(number).sentence
+    state.close_reading()  # what was read before is old
     part = "HX-Request" in request.headers
     return render_template("parts/run.html" if part else "run.html", **_facts(number), said=said)
 

@@ -69,6 +69,7 @@ from keepflow.wire.api.rules import (
     Quarantines,
 )
 from keepflow.wire.api.runs import (
+    Approved,
     Attempt,
     Cancelled,
     Job,
@@ -100,6 +101,7 @@ __all__ = [
     "Answer",
     "Applied",
     "Apply",
+    "Approved",
     "Attempt",
     "Bound",
     "BrokenGlass",

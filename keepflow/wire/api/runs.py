@@ -137,6 +137,12 @@ class Cancelled(Answer):
     sentence: str
 
 
+class Approved(Answer):
+    """What an approved run may do."""
+
+    sentence: str
+
+
 class LogQuery(Request):
     """Which part of a log: a byte range, or the last lines."""
 
