@@ -11,16 +11,17 @@ from collections.abc import Callable
 
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import Deployment, Outcome
-from keepflow.agent.deploys import HostPolicies
 from keepflow.agent.front import Front
 from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.agent.host_file import HostFile
+from keepflow.agent.host_policies import HostPolicies
 from keepflow.agent.state import State
 from keepflow.core.states import Phase
 from keepflow.errors import Refused
+from keepflow.ports import Target
 from keepflow.targets.docker import Docker
 
-_AT_ONCE = 1.0  #: seconds that the agent's own looks at an instance may take
+AT_ONCE = 1.0  #: seconds that the agent's own looks at an instance may take
 _PATIENCE = 600.0  #: seconds to wait for a deployment that is under way
 
 
@@ -38,20 +39,20 @@ class Spoken:
         """Say nothing: the caller gets the outcome, and the agent tells the master."""
 
 
-def deployer(state: State, host_file: HostFile, say: Callable[[str], None]) -> Deployer:
-    """Return a deployer over an agent's directory, which another process may be using at the same time."""
+def deployer(state: State, host_file: HostFile, say: Callable[[str], None], engine: Target | None = None) -> Deployer:
+    """Return a deployer over an agent's directory, which another process or part may be using at the same time."""
     os.umask(0o022)  # nginx's workers read flags and pages
     file = host_file.now()
     return Deployer(
         state.root,
         state.identity().agent,
-        Docker(file.docker.host),
+        engine or Docker(file.docker.host),
         Front(host_file, state.front_root),
         HostPolicies(host_file),
         Spoken(say),
         HeldSecrets(state.root / "secrets", state.key().opening),
         str(file.networks),
-        patience=_AT_ONCE,
+        patience=AT_ONCE,
         tells=False,
     )
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from keepflow import errors
-from keepflow.agent import env_file, steering
+from keepflow.agent import by_hand, env_file, steering
 from keepflow.agent.clock import Clock
 from keepflow.agent.deployer import Deployer
-from keepflow.agent.deployment import ServicePolicy
 from keepflow.agent.front import Front
+from keepflow.agent.hand_socket import HandSocket
 from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.agent.host_file import HostFile
+from keepflow.agent.host_policies import HostPolicies
 from keepflow.agent.images import MadeHere
 from keepflow.agent.logs import Log
 from keepflow.agent.orders import DeployReports, Orders
@@ -23,10 +23,8 @@ from keepflow.agent.policy import Facts
 from keepflow.agent.reports import Reports
 from keepflow.agent.state import State
 from keepflow.agent.steering import Standpoint
-from keepflow.config.agent_file import AgentFile, Service
-from keepflow.core.releases import ImageRef
-from keepflow.ports import RegistryLogin, Target
-from keepflow.tools.files import read_private
+from keepflow.config.agent_file import Service
+from keepflow.ports import Target
 from keepflow.wire.messages import Deploy, Difference, KeptRelease, ServiceState, Steer
 
 log = Log(__name__)
@@ -69,6 +67,9 @@ class Deploys:
         held = HeldSecrets(state.root / "secrets", state.key().opening)
         self._deployer = Deployer(
             state.root, pins.identity.agent, engine, front, HostPolicies(host_file), told, held, str(file.networks)
+        )
+        self._hand = HandSocket(
+            state.root, lambda say: by_hand.deployer(state, host_file, say, engine), ended=self._look.set
         )
         self._orders = Orders(
             state.directory("orders"),
@@ -148,6 +149,7 @@ class Deploys:
         for outcome in outcomes:
             log.warning("a deployment was taken up after a restart", outcome=outcome.outcome, reason=outcome.sentence)
         self._recovered.set()
+        self._hand.start()
 
     def _observe(self) -> None:
         self._fences = tuple(deployment.fence for deployment in self._deployer.journals.open_deployments())
@@ -205,51 +207,3 @@ def _given(service: Service) -> tuple[str, ...] | None:
         return tuple(env_file.read(service.env_file)) if service.env_file else ()
     except errors.KeepflowError:
         return None
-
-
-class HostPolicies(Mapping[str, ServicePolicy]):
-    """What the host's file allows, service by service, as it is now. Raises when a password file is unreadable."""
-
-    def __init__(self, host_file: HostFile) -> None:
-        self._host_file = host_file
-
-    def __getitem__(self, name: str) -> ServicePolicy:
-        file = self._host_file.now()
-        service = file.services[name]
-        front = service.front
-        return ServicePolicy(
-            service=name,
-            environment=service.environment,
-            server_name=front.server_name if front else "localhost",
-            listen=front.listen if front else "80",
-            certificate=str(front.tls.certificate) if front and front.tls else "",
-            certificate_key=str(front.tls.key) if front and front.tls else "",
-            instances=(service.instance,),
-            volumes=service.volumes,
-            env_file=service.env_file,
-            login=_pull_login(file, service),
-            reserve=file.reserve,
-            keep=service.keep,
-            drain=service.drain,
-            watch=service.watch.seconds,
-            errors=service.watch.errors,
-            enough=service.watch.requests,
-            strikes=service.watch.probes,
-            hot=service.hot,
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._host_file.now().services)
-
-    def __len__(self) -> int:
-        return len(self._host_file.now().services)
-
-
-def _pull_login(file: AgentFile, service: Service) -> RegistryLogin | None:
-    address = ImageRef.parse(service.images[0]).domain
-    registry = file.registries.get(address)
-    if registry is None or registry.password_file is None:
-        return None
-    password = read_private(registry.password_file).decode().strip()
-    authority = registry.ca_file.read_text() if registry.ca_file else ""
-    return RegistryLogin(address, registry.username, password, authority)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 
 from keepflow.agent.state import State
 from keepflow.cli.agent import CONFIG, STATE, agent
+from keepflow.cli.entry import person
 from keepflow.cli.output import as_json, print_json, print_table, say, short
 from keepflow.core.states import Phase
 from keepflow.errors import DeployFailed, UsageError
@@ -36,7 +36,7 @@ def rollback(service: str, to: str, instance: str, config: Path, root: Path) -> 
 
     deployer = _deployer(config, root)
     _known(deployer, service)
-    outcome = by_hand.roll_back(deployer, service, instance, to, f"host:{_person()}", say)
+    outcome = by_hand.roll_back(deployer, service, instance, to, f"host:{person()}", say)
     if outcome.log_tail:
         say(outcome.log_tail)
     click.echo(outcome.sentence)
@@ -104,14 +104,6 @@ def _known(deployer: Deployer, service: str) -> None:
     if service not in deployer.policies:
         known = ", ".join(deployer.policies) or "none"
         raise UsageError(f"this host's file names no service {service!r}; there are: {known}", code="unknown-service")
-
-
-def _person() -> str:
-    """Return who sits at the terminal, behind sudo too."""
-    try:
-        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def _when(micros: int) -> str:

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from keepflow.cli.entry import ask_agent
 from keepflow.core import deploys, names
 from keepflow.core.flows import Container, Health
 from keepflow.crypto import dsse
 from keepflow.tools.http_get import get
 from keepflow.wire import messages
-from keepflow.wire.messages import BuiltImage, DeployAnswer, DeployFinished, DeployPhase
+from keepflow.wire.messages import BuiltImage, DeployAnswer, DeployFinished, DeployPhase, HostRollback
 from keepflow.wire.orders import PAYLOAD_TYPE
 from tests.agent.processes import AgentProcess, Builder
 from tests.fakes import serve_master
@@ -189,6 +190,18 @@ def test_what_a_job_built_is_deployed_and_served(host: Host) -> None:
         "a heartbeat that says what serves",
     )[-1]
     assert beat.services[0].environment == "shop/dev"
+
+
+def test_a_rollback_typed_on_the_host_is_carried_out_by_the_running_agent_and_told(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEEPFLOW_AGENT_STATE", str(host.agent.state))
+    assert ask_agent([SERVICE]) == 0
+    assert host.page() == (200, "marker: v1\n")
+    told = wait_until(
+        lambda: [one for one in host.master.reports.values() if isinstance(one, HostRollback)], 5, "a word"
+    )
+    assert (told[0].outcome, told[0].by.partition(":")[0]) == ("done", "host")
 
 
 def test_an_order_altered_or_replayed_touches_nothing(host: Host) -> None:

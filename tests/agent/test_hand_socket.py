@@ -1,0 +1,139 @@
+"""Going back through the agent that runs: what is asked, answered, and left to a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keepflow.agent.by_hand import Spoken
+from keepflow.agent.hand_socket import NAME, HandSocket
+from keepflow.cli.entry import ask_agent
+from tests.agent.test_deployer import V1, V2, Host, host, order
+from tests.real.waiting import wait_until
+
+__all__ = ["host"]
+
+
+@pytest.fixture
+def ended(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A host that served V1 and serves V2, whose agent listens; what it counted as ended."""
+    deployer = host.deployer()
+    deployer.deploy(order(V1))
+    deployer.deploy(order(V2))
+    root = deployer.root
+    monkeypatch.setenv("KEEPFLOW_AGENT_STATE", str(root))
+    ended: list[str] = []
+
+    def made(say: Any) -> Any:
+        fresh = host.deployer()
+        fresh.tells, fresh.reporter = False, Spoken(say)
+        return fresh
+
+    HandSocket(root, made, lambda: ended.append("ended")).start()
+    wait_until((root / NAME).exists, 5, "the socket")
+    return ended
+
+
+def test_the_agent_goes_back_and_says_so(host: Host, ended: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask_agent(["shop"]) == 0
+    assert host.deployer().serving("shop").identity == V1
+    said = capsys.readouterr()
+    assert V1[:19] in said.out
+    assert "switching" in said.err
+    assert ended == ["ended"]
+
+
+@pytest.mark.parametrize("argv", [["shop", f"--to={V1}"], ["--to", V1[:20], "shop"], ["shop", "--instance", "main"]])
+def test_the_plain_words_are_understood(host: Host, ended: list[str], argv: list[str]) -> None:
+    assert ask_agent(argv) == 0
+    assert (host.deployer().serving("shop").identity, ended) == (V1, ["ended"])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["shop", "other"],
+        ["shop", "--help"],
+        ["shop", "--to"],
+        ["shop", "--config", "/etc/other.yml"],
+        ["sh\0op"],
+        ["shop", "--to", "a\nb"],
+    ],
+)
+def test_other_words_are_left_to_the_full_command(host: Host, ended: list[str], argv: list[str]) -> None:
+    assert ask_agent(argv) is None
+    assert (host.deployer().serving("shop").identity, ended) == (V2, [])
+
+
+@pytest.mark.usefixtures("ended")
+def test_what_the_agent_refuses_is_said_by_the_full_command(host: Host) -> None:
+    assert ask_agent(["shop", "--to", "sha256:0123"]) is None
+    assert ask_agent(["unknown"]) is None
+    assert host.deployer().serving("shop").identity == V2
+    assert ask_agent(["shop"]) == 0, "it listens on"
+
+
+def test_only_the_account_of_the_agent_may_ask(host: Host, ended: list[str]) -> None:
+    found = host.deployer().root / NAME
+    assert stat.S_IMODE(found.stat().st_mode) == 0o600
+    assert stat.S_IMODE(found.parent.stat().st_mode) & 0o077 == 0
+    assert ended == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"\n", b"x" * 5000, b"exec\0a\0b\0c\0d\n", b"\xff\n", b"a\0b\n"])
+def test_what_is_no_request_changes_nothing(host: Host, ended: list[str], sent: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(host.deployer().root / NAME))
+        asking.sendall(sent)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):  # it may hang up on more than it reads
+            asking.shutdown(socket.SHUT_WR)
+            assert asking.recv(100) == b""
+    assert (host.deployer().serving("shop").identity, ended) == (V2, [])
+    assert ask_agent(["shop"]) == 0, "it listens on"
+
+
+@pytest.fixture
+def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An agent that says a phase and is gone."""
+    monkeypatch.setenv("KEEPFLOW_AGENT_STATE", str(tmp_path))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / NAME))
+        listening.listen()
+
+        def die() -> None:
+            asking, _ = listening.accept()
+            with asking:
+                asking.recv(1000)
+                asking.sendall(b"e  switching\n")
+
+        thread = threading.Thread(target=die)
+        thread.start()
+        yield
+        thread.join(5)
+
+
+@pytest.mark.usefixtures("dying")
+def test_an_agent_that_ends_meanwhile_leaves_it_to_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask_agent(["shop"]) is None
+    assert capsys.readouterr().err == "  switching\n"
+
+
+def test_without_an_agent_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEEPFLOW_AGENT_STATE", str(tmp_path))
+    assert ask_agent(["shop"]) is None
+
+
+def test_nothing_slow_is_loaded_before_the_agent_is_asked() -> None:
+    code = "import sys, keepflow.cli.entry; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert not {"click", "pydantic", "socket", "typing", "json", "keepflow.cli.main"} & set(loaded.stdout.split())
