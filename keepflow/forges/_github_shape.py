@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -28,7 +28,11 @@ Reader = Callable[[Mapping[str, Any]], Parsed]
 
 def delivery_id(headers: Mapping[str, str]) -> str | None:
     """Return the sender's id of this delivery, the same on a redelivery; None when it is missing or unusable."""
-    given = headers.get("x-github-delivery", "")
+    return usable_id(headers.get("x-github-delivery", ""))
+
+
+def usable_id(given: str) -> str | None:
+    """Return the id of a delivery, or None when it is none."""
     return given if _DELIVERY_ID.fullmatch(given) else None
 
 
@@ -37,9 +41,8 @@ def event_name(headers: Mapping[str, str]) -> str:
     return headers.get("x-github-event", "")
 
 
-def parse(headers: Mapping[str, str], body: bytes, readers: Mapping[str, Reader]) -> Parsed:
-    """Return what a delivery is, read by the reader of its event; raises nothing but UsageError."""
-    name = event_name(headers)
+def parse(name: str, headers: Mapping[str, str], body: bytes, readers: Mapping[str, Reader]) -> Parsed:
+    """Return what a delivery is, read by the reader of the event `name`; raises nothing but UsageError."""
     payload = read_payload(headers, body)
     if name == "ping":
         return Parsed(word="ping", sentence="the hook works")
@@ -81,11 +84,13 @@ def push(payload: Mapping[str, Any]) -> Parsed:
     ref, after = text(payload, "ref"), text(payload, "after")
     if not is_ref(ref) or not ref.startswith(("refs/heads/", "refs/tags/")):
         raise UsageError(f"{quoted(ref)} is not a branch or tag that git could have")
-    if payload.get("deleted") is True or _is_zeros(after):
+    if payload.get("deleted") is True or is_zeros(after):
         return Parsed(word="deleted", sentence=f"{quoted(ref)} was deleted; nothing to build")
     head = payload.get("head_commit")
     if head is None:
         return Parsed(word="no-commit", sentence=f"the push to {quoted(ref)} names no commit; nothing to build")
+    if optional(payload, "before") == after:
+        return Parsed(word="ping", sentence=f"a test: nothing was pushed to {quoted(ref)}")
     is_tag = ref.startswith("refs/tags/")
     sha = text(mapping(payload, "head_commit"), "id") if is_tag else after  # an annotated tag's `after` is no commit
     before = optional(payload, "before")
@@ -94,12 +99,37 @@ def push(payload: Mapping[str, Any]) -> Parsed:
             kind=EventKind.TAG if is_tag else EventKind.PUSH,
             ref=ref,
             sha=commit_id(sha),
-            before=None if not before or _is_zeros(before) else commit_id(before),
+            before=None if not before or is_zeros(before) else commit_id(before),
             forced=payload.get("forced") is True,
             message=optional(mapping(payload, "head_commit"), "message", TEXT_LIMIT),
             author=_author(mapping(payload, "head_commit")),
             actor=sender(payload),
             url=web_address(optional(mapping(payload, "head_commit"), "url", 2048)),
+        )
+    )
+
+
+def pull_request(payload: Mapping[str, Any], new_code: Collection[str]) -> Parsed:
+    """Read a pull request; `new_code` are the actions that bring some. Raises UsageError for a wrong field."""
+    action = text(payload, "action")
+    if action not in new_code:
+        return Parsed(word="ignored", sentence=f"a pull request that is {quoted(action)} brings no new code")
+    request = mapping(payload, "pull_request")
+    head, base = mapping(request, "head"), mapping(request, "base")
+    number, before = whole_number(payload, "number"), optional(payload, "before")
+    return Parsed(
+        Event(
+            kind=EventKind.PULL_REQUEST,
+            ref=f"refs/pull/{number}/head",
+            sha=commit_id(text(head, "sha")),
+            before=commit_id(before) if before else None,
+            message=optional(request, "title", TEXT_LIMIT),
+            author=sender({"sender": request.get("user")}),
+            actor=sender(payload),
+            url=web_address(optional(request, "html_url", 2048)),
+            target=branch(text(base, "ref")),
+            number=number,
+            fork=not _same_repository(head, base),
         )
     )
 
@@ -134,6 +164,14 @@ def optional(payload: Mapping[str, Any], key: str, limit: int = _SHORT) -> str:
     return value[:limit].replace("\0", "").encode(errors="replace").decode()
 
 
+def whole_number(payload: Mapping[str, Any], key: str) -> int:
+    """Return a field that must be the number of something: 1 or more, and one that a database can hold."""
+    value = payload.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**63:
+        raise UsageError(f"{quoted(key)} is missing or no number")
+    return value
+
+
 def commit_id(value: str) -> str:
     """Return a full commit id; raises UsageError for anything else."""
     if not is_sha(value):
@@ -159,7 +197,16 @@ def _author(head: Mapping[str, Any]) -> str:
     return optional(author, "name") or optional(author, "username") if isinstance(author, Mapping) else ""
 
 
-def _is_zeros(value: str) -> bool:
+def _same_repository(head: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Say whether both sides are the same repository; the head of a deleted fork has none."""
+    ours, theirs = base.get("repo"), head.get("repo")
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
+        return False
+    return isinstance(ours.get("id"), int) and ours.get("id") == theirs.get("id")
+
+
+def is_zeros(value: str) -> bool:
+    """Say whether this is what forges write for no commit at all."""
     return len(value) in (40, 64) and not value.strip("0")
 
 
@@ -168,6 +215,12 @@ def _utf8(body: bytes) -> str:
         return body.decode()
     except UnicodeDecodeError:
         raise UsageError("the body is not UTF-8 text") from None
+
+
+def signed_text(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return what is signed by those who sign the JSON alone, also when it comes as a form; raises UsageError."""
+    is_form = headers.get("content-type", "").lower().startswith("application/x-www-form-urlencoded")
+    return _form_payload(_utf8(body)).encode() if is_form else body
 
 
 def _form_payload(body: str) -> str:

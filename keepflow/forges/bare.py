@@ -14,4 +14,4 @@ verify = shape.verify
 
 def parse(headers: Mapping[str, str], body: bytes) -> Parsed:
     """Return what a verified delivery is; raises nothing but UsageError."""
-    return shape.parse(headers, body, {"push": shape.push})
+    return shape.parse(event_name(headers), headers, body, {"push": shape.push})

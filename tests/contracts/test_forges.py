@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -13,106 +12,183 @@ from hypothesis import strategies as st
 from keepflow.core.events import EventKind
 from keepflow.errors import BadSignature, UsageError
 from keepflow.ports import discover
-from tests.forges.deliveries import HEAD, SECRET, delivery, payload
+from tests.forges.deliveries import BEFORE, DELIVERY, HEAD, SAMPLES_OF, SECRETS, delivery, payload
+from tests.forges.deliveries import headers as signed
 
 FORGES = discover("keepflow.forges")
-every_forge = pytest.mark.parametrize("forge", list(FORGES.values()), ids=list(FORGES))
+every_forge = pytest.mark.parametrize("name", list(FORGES))
 
 
 def test_the_forges_of_today_are_found_by_file_name() -> None:
-    assert {"github", "bare"} <= set(FORGES)
+    assert set(FORGES) == set(SAMPLES_OF) == set(SECRETS) >= {"github", "bare", "gitea", "gitlab"}
 
 
 @every_forge
-def test_a_forge_has_the_four_functions(forge: ModuleType) -> None:
-    assert all(callable(getattr(forge, name)) for name in ("delivery_id", "event_name", "verify", "parse"))
+def test_a_forge_has_the_four_functions(name: str) -> None:
+    assert all(callable(getattr(FORGES[name], found)) for found in ("delivery_id", "event_name", "verify", "parse"))
 
 
 @every_forge
 @pytest.mark.parametrize("form", [False, True], ids=["json", "form"])
-def test_a_signed_push_is_believed_and_read(forge: ModuleType, form: bool) -> None:
-    headers, body = delivery("push", form=form)
-    forge.verify(headers, body, SECRET)
-    parsed = forge.parse(headers, body)
-    assert (parsed.event.kind, parsed.event.ref, parsed.event.sha) == (EventKind.PUSH, "refs/heads/dev", HEAD)
-    assert forge.delivery_id(headers) == "72d3162e-cc78-11e3-81ab-4c9367dc0958"
-    assert forge.event_name(headers) == "push"
+def test_r01_a_signed_push_is_believed_and_read(name: str, form: bool) -> None:
+    forge, (headers, body) = FORGES[name], delivery("push", form=form, forge=name)
+    forge.verify(headers, body, SECRETS[name])
+    event = forge.parse(headers, body).event
+    assert (event.kind, event.ref, event.sha, event.before) == (EventKind.PUSH, "refs/heads/dev", HEAD, BEFORE)
+    assert (event.actor, event.author) == ("bo", "Ann Author")
+    assert event.message.startswith("Mend the login page\n")
+    assert event.url.endswith(f"/commit/{HEAD}")
+    assert forge.delivery_id(headers) == DELIVERY
+    assert forge.event_name(headers) == SAMPLES_OF[name]["push"]["event"]
 
 
 @every_forge
-def test_a_tag_is_a_tag_and_a_ping_is_a_ping(forge: ModuleType) -> None:
-    assert forge.parse(*delivery("push-tag")).event.kind == EventKind.TAG
-    assert forge.parse(*delivery("ping")).word == "ping"
+def test_a_new_branch_comes_from_nowhere(name: str) -> None:
+    event = FORGES[name].parse(*delivery("push-new-branch", forge=name)).event
+    assert (event.ref, event.sha, event.before) == ("refs/heads/feature/login", HEAD, None)
 
 
 @every_forge
-@pytest.mark.parametrize(
-    ("name", "word"), [("push-deleted", "deleted"), ("push-without-head", "no-commit"), ("star", "unknown-event")]
-)
-def test_what_starts_nothing_is_a_word_with_a_sentence(forge: ModuleType, name: str, word: str) -> None:
-    parsed = forge.parse(*delivery(name))
-    assert (parsed.event, parsed.word) == (None, word)
-    assert parsed.sentence.isprintable()
+@pytest.mark.parametrize(("sample", "tag"), [("push-tag", "v1.0"), ("push-annotated-tag", "v1.1")])
+def test_r05_a_tag_names_its_commit_and_never_the_tag_object(name: str, sample: str, tag: str) -> None:
+    event = FORGES[name].parse(*delivery(sample, forge=name)).event
+    assert (event.kind, event.tag, event.sha) == (EventKind.TAG, tag, HEAD)
+
+
+#: What the sample of that name comes to, at every forge that can send one.
+WORDS = {
+    "ping": "ping",
+    "push-deleted": "deleted",
+    "push-deleted-tag": "deleted",
+    "push-without-head": "no-commit",
+    "pull-request-closed": "ignored",
+    "pull-request-labeled": "ignored",
+    "create-tag": "ignored",
+    "issue-comment": "unknown-event",
+    "star": "unknown-event",
+}
 
 
 @every_forge
-@pytest.mark.parametrize("secret", [b"", b"another", SECRET + b" ", SECRET[:-1]])
-def test_another_secret_or_none_is_refused(forge: ModuleType, secret: bytes) -> None:
-    headers, body = delivery("push")
+def test_r04_what_starts_nothing_is_a_word_with_a_sentence(name: str) -> None:
+    found = {
+        sample: FORGES[name].parse(*delivery(sample, forge=name)) for sample in WORDS if sample in SAMPLES_OF[name]
+    }
+    assert {sample: parsed.word for sample, parsed in found.items()} == {sample: WORDS[sample] for sample in found}
+    assert all(parsed.event is None and parsed.sentence.isprintable() for parsed in found.values())
+    assert {"push-deleted", "push-deleted-tag", "issue-comment"} <= found.keys()
+
+
+pulls = pytest.mark.parametrize("name", [name for name in FORGES if "pull-request-opened" in SAMPLES_OF[name]])
+
+
+@pulls
+@pytest.mark.parametrize("sample", ["pull-request-opened", "pull-request-reopened", "pull-request-synchronize"])
+def test_r06_new_code_of_a_pull_request_is_an_event(name: str, sample: str) -> None:
+    event = FORGES[name].parse(*delivery(sample, forge=name)).event
+    assert (event.kind, event.sha, event.target, event.number) == (
+        EventKind.PULL_REQUEST,
+        HEAD,
+        "refs/heads/master",
+        7,
+    )
+    assert event.ref in ("refs/pull/7/head", "refs/merge-requests/7/head")
+    assert (event.fork, event.message, event.actor) == (False, "Mend the login page", "ann")
+    assert event.url.endswith("/7")
+
+
+@pulls
+@pytest.mark.parametrize("sample", ["pull-request-from-fork", "pull-request-from-deleted-fork"])
+def test_r06_a_pull_request_from_a_fork_says_so(name: str, sample: str) -> None:
+    assert FORGES[name].parse(*delivery(sample, forge=name)).event.fork
+
+
+@every_forge
+def test_every_sample_of_a_forge_means_something(name: str) -> None:
+    for sample in SAMPLES_OF[name]:
+        parsed = FORGES[name].parse(*delivery(sample, forge=name))
+        assert (parsed.event is None) == bool(parsed.word), sample
+        assert sample in WORDS or parsed.event is not None, sample
+
+
+@every_forge
+@pytest.mark.parametrize("wrong", [b"", b"another", b"whsec_bm90IHRoaXMgb25l", "same and a blank", "same but one"])
+def test_r03_another_secret_or_none_is_refused(name: str, wrong: bytes | str) -> None:
+    secret = SECRETS[name]
+    bad = wrong if isinstance(wrong, bytes) else secret + b" " if "blank" in wrong else secret[:-2]
     with pytest.raises(BadSignature):
-        forge.verify(headers, body, secret)
+        FORGES[name].verify(*delivery("push", forge=name), bad)
 
 
 @every_forge
-def test_an_empty_secret_signs_nothing(forge: ModuleType) -> None:
-    from tests.forges.deliveries import headers as signed
-
+def test_an_empty_secret_signs_nothing(name: str) -> None:
     with pytest.raises(BadSignature):
-        forge.verify(signed("push", b"{}", secret=b""), b"{}", b"")
+        FORGES[name].verify(signed("push", b"{}", secret=b"", forge=name), b"{}", b"")
 
 
 @every_forge
-def test_a_delivery_without_its_signature_is_refused(forge: ModuleType) -> None:
-    headers, body = delivery("push")
-    for name in [name for name in headers if "signature" in name]:
+def test_a_delivery_without_its_signature_is_refused(name: str) -> None:
+    headers, body = delivery("push", forge=name)
+    signatures = [header for header in headers if "signature" in header]
+    assert signatures
+    for header in signatures:
         with pytest.raises(BadSignature):
-            forge.verify({key: value for key, value in headers.items() if key != name}, body, SECRET)
+            FORGES[name].verify({key: value for key, value in headers.items() if key != header}, body, SECRETS[name])
 
 
 @every_forge
-def test_every_flipped_bit_of_a_signed_body_is_refused(forge: ModuleType) -> None:
-    headers, body = delivery("push")
+def test_every_flipped_bit_of_a_signed_body_is_refused(name: str) -> None:
+    headers, body = delivery("push", forge=name)
     sample = random.Random(4).sample(range(len(body) * 8), 2000)  # noqa: S311 - which bits are tried needs no secrecy
     for bit in sample:
         changed = bytearray(body)
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(BadSignature):
-            forge.verify(headers, bytes(changed), SECRET)
+            FORGES[name].verify(headers, bytes(changed), SECRETS[name])
 
 
 @every_forge
-def test_every_changed_character_of_the_signature_is_refused(forge: ModuleType) -> None:
-    headers, body = delivery("push")
-    name = next(name for name in headers if "signature" in name)
-    for position in range(len(headers[name])):
+def test_every_changed_character_of_the_signature_is_refused(name: str) -> None:
+    headers, body = delivery("push", forge=name)
+    header = next(header for header in headers if "signature" in header)
+    for position in range(len(headers[header])):
         for character in "0x\xe9 ":
-            value = headers[name][:position] + character + headers[name][position + 1 :]
-            if value != headers[name]:
+            value = headers[header][:position] + character + headers[header][position + 1 :]
+            if value != headers[header]:
                 with pytest.raises(BadSignature):
-                    forge.verify({**headers, name: value}, body, SECRET)
+                    FORGES[name].verify({**headers, header: value}, body, SECRETS[name])
 
 
 names = st.sampled_from(
-    ["content-type", "x-github-event", "x-github-delivery", "x-hub-signature-256", "x-gitlab-token", "user-agent"]
+    [
+        *("content-type", "x-github-event", "x-github-delivery", "x-hub-signature-256", "user-agent"),
+        *("x-gitlab-event", "x-gitlab-token", "webhook-id", "webhook-timestamp", "webhook-signature"),
+        *("x-gitea-event", "x-gitea-delivery", "x-gitea-signature", "x-forgejo-signature"),
+    ]
 )
 values = st.sampled_from(
-    ["", "push", "ping", "pull_request", "application/json", "application/x-www-form-urlencoded", "sha256="]
+    [
+        "",
+        "push",
+        "ping",
+        "pull_request",
+        "Push Hook",
+        "Merge Request Hook",
+        "v1,",
+        "1",
+        "delete",
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "sha256=",
+    ]
 ) | st.text(max_size=90)
 bodies = (
     st.binary(max_size=300)
     | st.text(max_size=100).map(lambda text: text.encode(errors="surrogatepass"))
     | st.dictionaries(
-        st.sampled_from(list(payload("push"))), st.none() | st.text(max_size=60) | st.booleans(), max_size=6
+        st.sampled_from([*payload("push"), *payload("push", "gitlab"), *payload("pull-request-opened", "gitlab")]),
+        st.none() | st.text(max_size=60) | st.booleans(),
+        max_size=6,
     ).map(lambda shape: json.dumps(shape).encode())
 )
 
@@ -120,9 +196,10 @@ bodies = (
 @every_forge
 @settings(max_examples=300)
 @given(headers=st.dictionaries(names, values, max_size=6), body=bodies)
-def test_no_headers_and_no_bytes_ever_crash(forge: ModuleType, headers: dict[str, str], body: bytes) -> None:
+def test_no_headers_and_no_bytes_ever_crash(name: str, headers: dict[str, str], body: bytes) -> None:
+    forge = FORGES[name]
     with pytest.raises(BadSignature):
-        forge.verify(headers, body, SECRET)
+        forge.verify(headers, body, SECRETS[name])
     forge.event_name(headers)
     forge.delivery_id(headers)
     try:
