@@ -82,12 +82,18 @@ class StepKind(Protocol):
     """A module in `steps/`: `Spec` (a pydantic model, `extra='forbid'`), `perform`, and how a shorthand is read.
 
     `shorthand(value) -> dict` turns `run: make` into `{"script": "make"}`; `title(spec) -> str` is the name people see.
+    A module that says `CONTAINED = True` has its commands run in the container that `image:` asks for.
     """
 
     Spec: type[Any]
     shorthand: Callable[[Any], dict[str, Any]]
     title: Callable[[Any], str]
     perform: Callable[[Any, StepContext], int]  #: (spec, context) -> exit code
+
+
+def contained(kind: Any) -> bool:
+    """Say whether the commands of a step kind run in the container that `image:` asks for."""
+    return bool(getattr(kind, "CONTAINED", False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def test_the_reference_of_the_flow_file_names_every_variable() -> None:
 
 def test_the_reference_of_the_flow_file_names_every_code() -> None:
     page = (ROOT / "docs" / "flow-file.md").read_text()
-    config = ("yaml_loader", "validation", "flow_file", "flow_rules", "flow_models")
+    config = ("yaml_loader", "validation", "flow_file", "flow_rules", "flow_models", "where")
     sources = [*(ROOT / "keepflow/config" / f"{name}.py" for name in config), ROOT / "keepflow/steps/run.py"]
     used = {code for path in sources for code in re.findall(r'"([a-z]+-[a-z0-9-]+)"', path.read_text())}
     missing = sorted(code for code in used if f"`{code}`" not in page)

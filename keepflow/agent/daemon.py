@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from keepflow import errors
+from keepflow.agent import boxes
 from keepflow.agent.accounts import jobs_account
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.channel import Wake
@@ -23,7 +25,7 @@ from keepflow.agent.deploys import Deploys
 from keepflow.agent.host_file import HostFile
 from keepflow.agent.images import Images, MadeHere, ask_registry
 from keepflow.agent.job_secrets import opened
-from keepflow.agent.jobs import Jobs, refusal_of
+from keepflow.agent.jobs import Jobs, refusal_of, where_refusal
 from keepflow.agent.lanes import Lanes
 from keepflow.agent.link import Link
 from keepflow.agent.logs import Log
@@ -39,6 +41,7 @@ from keepflow.config.agent_file import AgentFile
 from keepflow.core.loopback import in_the_clear
 from keepflow.ports import discover
 from keepflow.targets.docker import Docker
+from keepflow.tools.engine import Engine
 from keepflow.tools.machine import machine_id
 from keepflow.wire import messages
 from keepflow.wire.messages import Body, Heartbeat, Hello
@@ -87,6 +90,8 @@ class Daemon:
             reports=self._reports,
             clock=self._clock,
             secrets=lambda order: opened(order, key.opening),
+            engine=Engine(file.docker.host, state.directory("docker")),
+            key_id=key.public.key_id,
         )
         self._jobs = Jobs(
             self._attempts,
@@ -94,7 +99,7 @@ class Daemon:
             self._clock,
             make=self._job,
             slots=lambda: host_file.now().jobs,
-            refuses=lambda order: refusal_of(order, host_file.now().capabilities, frozenset(self._kinds)),
+            refuses=self._refusal,
             needles=lambda order: needles_of(order, opened(order, key.opening).values()),
         )
         self._deploys = Deploys(
@@ -119,6 +124,7 @@ class Daemon:
         signal.signal(signal.SIGINT, self._asked_to_stop)
         threading.excepthook = self._thread_broke
         self._jobs.recover()
+        self._remove_boxes()
         self._workplace.clear()
         self._deploys.recover()
         linked = threading.Thread(target=self._link.run, name="link", daemon=True)
@@ -166,7 +172,27 @@ class Daemon:
                 self._deploys.steer(body)
 
     def _job(self, attempt: Attempt) -> Job:
-        return Job(attempt, replace(self._host, file=self._host_file.now()))
+        file = self._host_file.now()
+        try:
+            boxes.save_logins(self._host.engine, file)
+        except errors.KeepflowError as error:
+            log.warning("the logins of agent.yml cannot be used to pull images of jobs", reason=error.message)
+        return Job(attempt, replace(self._host, file=file))
+
+    def _refusal(self, order: messages.RunJob) -> errors.Refused | None:
+        file = self._host_file.now()
+        refusal = refusal_of(order, file.capabilities, frozenset(self._kinds))
+        return refusal or where_refusal(order, file.containers)
+
+    def _remove_boxes(self) -> None:
+        """Remove the containers that jobs of an agent that was killed left; without an engine there are none."""
+        if "run" not in self._host.file.capabilities or not self._account.engine_socket.exists():
+            return
+        try:
+            if found := boxes.sweep(self._host.engine, self._host.key_id):
+                log.warning("containers of jobs that were broken off are removed", found=found)
+        except errors.KeepflowError as error:
+            log.warning("containers of jobs that were broken off may be left", reason=error.message)
 
     def _hello(self, hello: Hello) -> Hello:
         file = self._host_file.now()
@@ -175,7 +201,7 @@ class Daemon:
                 "capabilities": file.capabilities,
                 "labels": file.labels,
                 "slots": file.jobs,
-                "step_kinds": tuple(sorted(self._kinds)),
+                "step_kinds": (*sorted(self._kinds), *([messages.CONTAINERS] if file.containers.flows else ())),
                 "highest_fence": max(self._attempts.highest, self._deploys.highest_fence),
                 "running": self._held(),
                 "machine_id": machine_id(),
@@ -186,7 +212,7 @@ class Daemon:
     def _greeting(self) -> tuple[object, ...]:
         """Return what the master should know anew when it changes."""
         file = self._host_file.now()
-        return file.capabilities, file.labels, file.jobs, self._warnings(file)
+        return file.capabilities, file.labels, file.jobs, bool(file.containers.flows), self._warnings(file)
 
     def _warnings(self, file: AgentFile) -> tuple[str, ...]:
         found = self._account.warnings(file.docker_for) if "run" in file.capabilities else []

@@ -78,6 +78,21 @@ def of_step(job: Mapping[str, str], name: str) -> dict[str, str]:
     return {**job, "KEEPFLOW_STEP": _fit(name)}
 
 
+#: What only makes sense on the host itself, and what an image says better.
+_OF_THE_HOST = frozenset({"DOCKER_HOST", "DOCKER_CONFIG", "SHELL", "USER", "LOGNAME"})
+
+
+def of_box(env: Mapping[str, str], began: Mapping[str, str], temporary: str, at: str) -> dict[str, str]:
+    """Return a command's variables as they are in a container whose checkout is `at`.
+
+    The image's own PATH holds until a step says another one; `began` is what the job had at first.
+    """
+    kept = {name: value for name, value in env.items() if name not in _OF_THE_HOST}
+    if kept.get("PATH") == began.get("PATH"):
+        kept.pop("PATH", None)
+    return {**kept, "HOME": temporary, "JENKINS_HOME": temporary, "WORKSPACE": at, "KEEPFLOW_WORKSPACE": at}
+
+
 def added(lines: Mapping[str, str]) -> dict[str, str]:
     """Return what a script may add for later steps: nothing that keepflow says, and nothing that loads code."""
     return {name: value for name, value in lines.items() if not is_owned(name)}

@@ -87,10 +87,15 @@ def _in_checkout(root: Path, path: str, value: bytes, aside: Path, account: Acco
 
 @contextlib.contextmanager
 def _elsewhere(places: Places, name: str, value: bytes, account: Account | None) -> Iterator[Path]:
-    """Write a file outside of the checkout, in a directory that only this job's account enters."""
-    home = places.temporary.parent / f"secret-{secrets.token_hex(8)}"
-    home.mkdir(mode=0o700)
-    directory = os.open(home, _DIRECTORY)
+    """Write a file outside of the checkout, where also a container of the job sees it, in a directory of its own."""
+    own = f"secret-{secrets.token_hex(8)}"
+    home = places.temporary / own
+    temporary = os.open(places.temporary, _DIRECTORY)
+    try:
+        os.mkdir(own, 0o700, dir_fd=temporary)
+        directory = os.open(own, _DIRECTORY, dir_fd=temporary)
+    finally:
+        os.close(temporary)
     try:
         _own(directory, account)
         _write(directory, name, value, account)

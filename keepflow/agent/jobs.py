@@ -8,14 +8,18 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from keepflow import errors
-from keepflow.agent import recording
+from keepflow.agent import boxes, recording
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.clock import Clock
 from keepflow.agent.logs import Log
 from keepflow.agent.masks import Needles, needles_of
 from keepflow.agent.reports import Reports
 from keepflow.agent.worker import Ending, Stop, report_end
+from keepflow.config.agent_file import Containers
+from keepflow.config.where import Where
 from keepflow.core.names import is_name, is_sha
 from keepflow.core.text import quoted
 from keepflow.executors.shell import end_marked
@@ -144,6 +148,22 @@ class Jobs:
     def _end_unstarted(self, attempt: Attempt, stop: Stop) -> None:
         attempt.log.append(f"── {stop.state}: {stop.sentence}\n".encode())
         report_end(attempt, self._reports, self._clock, Ending(stop.state, stop.code, stop.sentence))
+
+
+def where_refusal(order: RunJob, containers: Containers) -> errors.Refused | None:
+    """Return why this host will not run the steps of a job where the order says, or None."""
+    try:
+        for where in (order.where, *(step.where for step in order.steps)):
+            Where.model_validate(where)
+    except ValidationError as error:
+        return errors.Refused(f"the job says in a way that makes no sense here where it runs: {error}", code="bad-job")
+    if boxes.wants(order) and not containers.allow(order.project, order.flow):
+        return errors.Refused(
+            f"this host gives {order.project}/{order.flow} no containers: "
+            f"write containers: {{for: [{order.project}/{order.flow}]}} into its agent.yml",
+            code="no-containers",
+        )
+    return None
 
 
 def refusal_of(order: RunJob, capabilities: tuple[str, ...], kinds: frozenset[str]) -> errors.Refused | None:

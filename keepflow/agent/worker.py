@@ -17,6 +17,7 @@ from keepflow import errors
 from keepflow.agent import environment, job_secrets, outputs
 from keepflow.agent.accounts import JobsAccount, may_use_engine
 from keepflow.agent.attempts import Attempt
+from keepflow.agent.boxes import Boxes, Hands, Site
 from keepflow.agent.clock import Clock
 from keepflow.agent.environment import Places
 from keepflow.agent.images import Images
@@ -27,10 +28,13 @@ from keepflow.agent.recording import Recording
 from keepflow.agent.reports import Reports
 from keepflow.agent.workplace import Workplace
 from keepflow.config.agent_file import AgentFile
+from keepflow.config.where import Where
 from keepflow.core import exits
+from keepflow.core.boxes import Owner
 from keepflow.core.text import one_line, words
-from keepflow.executors.shell import Process, Shell, end_marked
-from keepflow.ports import Command, RegistryLogin, StepContext
+from keepflow.executors.shell import Shell, end_marked
+from keepflow.ports import Command, Executor, RegistryLogin, Running, StepContext, contained
+from keepflow.tools.engine import Engine
 from keepflow.wire import messages
 from keepflow.wire.messages import BuiltImage, Login, RunJob, StepOrder
 
@@ -68,6 +72,8 @@ class Host:
     reports: Reports
     clock: Clock
     secrets: Callable[[RunJob], dict[str, str]]  #: opens what came with an order, by name
+    engine: Engine
+    key_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ class Job:
         self._host = host
         self._lock = threading.Lock()
         self._stop: Stop | None = None
-        self._running: Process | None = None
+        self._running: Running | None = None
         self._secrets = host.secrets(self._order)
         self._needles = needles_of(self._order, self._secrets.values())
         self._engine = may_use_engine(self._order, host.file)
@@ -191,19 +197,46 @@ class Job:
         env = environment.of_job(order, host.agent, host.master, host.account.name, self._attempt.mark, places)
         env |= environment.clean(environment.added(order.given))
         host.reports.append(messages.JobStarted(fence=self.fence, at=host.clock.now(), node=host.agent))
+        boxes = self._boxes(recording, places, env)
         try:
             for index, step in enumerate(order.steps):
                 self._check_stop()
-                self._step(recording, places, env, index, step)
+                self._step(recording, places, boxes, env, index, step)
                 env |= environment.clean(environment.added(dict(self._told(recording, places.env))))
         except _Ended as ended:
             told = self._told(recording, places.output)
             raise _Ended(replace(ended.ending, outputs=self._outputs(recording, told))) from None
+        finally:
+            boxes.close()
         told = self._told(recording, places.output)
         images = self._built(recording, told)
         return Ending("succeeded", exit_code=0, images=images, outputs=self._outputs(recording, told))
 
-    def _step(self, recording: Recording, places: Places, env: Mapping[str, str], index: int, step: StepOrder) -> None:
+    def _boxes(self, recording: Recording, places: Places, env: Mapping[str, str]) -> Boxes:
+        host, order, attempt = self._host, self._order, self._attempt
+        owner = Owner(host.key_id, attempt.mark, order.fence, f"{order.project}#{order.run}", order.job)
+        site = Site(
+            host.engine, host.file.containers, host.account.account, owner, places, attempt.directory, dict(env)
+        )
+
+        def built() -> str | None:
+            told = self._told(recording, places.output)
+            return next((text for key, text in reversed(told) if key == "image"), None)
+
+        def run(command: Command) -> int:
+            return self._run(command, Shell(), recording, attempt.directory / "box-result")
+
+        return Boxes(site, Hands(run, recording.say_line, built))
+
+    def _step(
+        self,
+        recording: Recording,
+        places: Places,
+        boxes: Boxes,
+        env: Mapping[str, str],
+        index: int,
+        step: StepOrder,
+    ) -> None:
         """Run one step; raises _Ended when it was the last one to run."""
         count, name = len(self._order.steps), one_line(step.name)
         recording.begin_step(f"── step {index + 1}/{count} {name}", self._step_started(index, name))
@@ -214,7 +247,7 @@ class Job:
                 job_secrets.given(step.secrets, self._secrets, places, self._host.account.account) as variables,
             ):
                 step_env = environment.of_step(env, step.name) | environment.clean(variables)
-                code = self._perform(recording, places, step_env, index, step)
+                code = self._perform(recording, places, boxes, step_env, index, step)
             ending = None
         except _Ended as ended:
             code, ending = ended.ending.exit_code or 1, ended.ending
@@ -250,7 +283,15 @@ class Job:
 
         return report
 
-    def _perform(self, recording: Recording, places: Places, env: dict[str, str], index: int, step: StepOrder) -> int:
+    def _perform(
+        self,
+        recording: Recording,
+        places: Places,
+        boxes: Boxes,
+        env: dict[str, str],
+        index: int,
+        step: StepOrder,
+    ) -> int:
         kind = self._host.kinds[step.kind]
         try:
             spec = kind.Spec.model_validate(step.spec)
@@ -259,9 +300,14 @@ class Job:
                 f"step {step.name}: its settings do not fit this agent's version: {error}"
             ) from None
 
+        own, of_job = (
+            Where.model_validate(where if contained(kind) else {}) for where in (step.where, self._order.where)
+        )
+
         def sh(argv: Sequence[str], more: Mapping[str, str]) -> int:
             full = environment.clean({**env, **more}) if more else env
-            return self._run(Command(tuple(argv), full, places.workspace), recording, index)
+            command = boxes.command(Command(tuple(argv), full, places.workspace), own, of_job)
+            return self._run(command, box or self._shell, recording, self._attempt.result(index))
 
         context = StepContext(
             workspace=places.workspace,
@@ -271,12 +317,13 @@ class Job:
             sh=sh,
             registries={login.address: _lent(login) for login in self._order.logins},
         )
-        return int(kind.perform(spec, context))
+        with boxes.executor(own, of_job, env) as box:
+            return int(kind.perform(spec, context))
 
-    def _run(self, command: Command, recording: Recording, index: int) -> int:
+    def _run(self, command: Command, executor: Executor, recording: Recording, result: Path) -> int:
         self._check_stop()
         with self._lock:
-            running = self._running = self._shell.start(command, recording.output, self._attempt.result(index))
+            running = self._running = executor.start(command, recording.output, result)
         try:
             if self._stop is not None:  # it came while the command was being started
                 running.kill(self._stop.grace)

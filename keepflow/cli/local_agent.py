@@ -42,6 +42,8 @@ master: {url}
 {jobs_user}
 # Flows whose scripts may use the Docker engine. Whoever may use it is root on this machine.
 docker_for: []        # for example [keepwork/dev, keepwork/test]
+# Projects or flows whose steps may run in containers (image:); those get neither the engine nor this machine.
+containers: {{for: []}}  # for example [keepwork], or "*"
 
 nginx: {{mode: own}}
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from keepflow.config.fields import (
     Count,
@@ -31,8 +31,10 @@ from keepflow.config.fields import (
     bad,
 )
 from keepflow.config.validation import check, finish
+from keepflow.config.where import Cpus, Memory, Pids
 from keepflow.config.yaml_loader import Document, load
 from keepflow.core.loopback import in_the_clear
+from keepflow.core.names import is_name
 from keepflow.crypto.keys import PublicKey
 from keepflow.errors import Problem, UsageError
 
@@ -91,6 +93,29 @@ class Docker(Model):
     host: Annotated[str, BeforeValidator(lambda value: _engine_address(value if isinstance(value, str) else ""))] = (
         "unix:///var/run/docker.sock"
     )
+
+
+def _allowed_flow(text: str) -> str:
+    if text != "*" and not all(map(is_name, text.split("/", 1))):
+        raise bad("bad-name", "must be a project ('shop'), one of its flows ('shop/checks'), or '*' for all")
+    return text
+
+
+FlowPattern = Annotated[str, AfterValidator(_allowed_flow)]
+
+
+class Containers(Model):
+    """Which flows may run commands in containers (`image:`, `services:`), and the most that one container gets."""
+
+    flows: Annotated[tuple[FlowPattern, ...], OneOrMany()] = Field(default=(), alias="for")
+    memory: Memory | None = 4 * 2**30
+    cpus: Cpus | None = None
+    pids: Pids | None = 4096
+    disk: Size | None = None  #: of what a container writes beside the checkout, where the engine can count it
+
+    def allow(self, project: str, flow: str) -> bool:
+        """Say whether a flow may have containers here."""
+        return not {"*", project, f"{project}/{flow}"}.isdisjoint(self.flows)
 
 
 class Tls(Model):
@@ -152,6 +177,7 @@ class AgentFile(Model):
     jobs: Count = 1  #: script jobs at once
     jobs_user: SystemUser | None = None  #: system user that script jobs run as
     docker: Docker = Docker()
+    containers: Containers = Containers()
     docker_for: Annotated[tuple[ProjectPath, ...], OneOrMany()] = ()  #: flows that get the engine
     registries: dict[RegistryAddress, AgentRegistry] = Field(default_factory=dict)
     reserve: Size = 1_000_000_000  #: bytes that stay free on the engine's disk when an image is pulled

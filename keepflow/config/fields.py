@@ -116,7 +116,8 @@ def _percent(value: Any) -> Any:
     return float(match[1]) / 100
 
 
-def _size(value: Any) -> Any:
+def size(value: Any) -> int:
+    """Read a size with its unit and return the bytes; raises what validators raise."""
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if value == 0 and not isinstance(value, bool):
         return 0
@@ -268,7 +269,7 @@ EnvName = Annotated[
     ),
 ]
 Env = dict[EnvName, Text]
-Size = Annotated[int, BeforeValidator(_size), WithJsonSchema({"type": ["string", "integer"]})]
+Size = Annotated[int, BeforeValidator(size), WithJsonSchema({"type": ["string", "integer"]})]
 Duration = Annotated[
     float,
     BeforeValidator(_duration),

@@ -101,6 +101,7 @@ def _to_core(model: models.File, work: Mapping[str, _Work], document: Document) 
             retry=flow.retry.to_core() if flow.retry else None,
             inputs={key: given.model_dump(mode="json") for key, given in flow.inputs.items()},
             line=document.mark(("flows", name), key=True)[0],
+            where=flow.where.plain(),
         )
         for name, flow in model.flows.items()
     }

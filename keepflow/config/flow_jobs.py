@@ -9,12 +9,13 @@ from typing import Any
 from keepflow.config import flow_models as models
 from keepflow.config.flow_steps import Kinds, read_parts, read_target
 from keepflow.config.validation import shown
+from keepflow.config.where import KEYS, Where
 from keepflow.config.yaml_loader import Document, Path
 from keepflow.core.flows import JOB_KEYS, GraphJob, JobKind, PlannedJob, Step
 from keepflow.errors import Problem
 
 _STEPS = "steps"
-_SCRIPTS_ONLY = frozenset({"timeout", "retry"})  #: a deployment is never tried twice by itself
+_SCRIPTS_ONLY = frozenset({"timeout", "retry", *KEYS})  #: a deployment is never tried twice by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,11 @@ def read_jobs(jobs: Any, kinds: Kinds, document: Document, path: Path) -> tuple[
 
 def graph_of(flow: models.Flow, read: Mapping[str, JobRead]) -> tuple[GraphJob, ...]:
     """Return a flow's jobs as the planner takes them."""
-    return tuple(_graph_job(name, job, read[name]) for name, job in flow.jobs.items())
+    return tuple(_graph_job(name, job, read[name], flow) for name, job in flow.jobs.items())
 
 
-def _graph_job(name: str, job: models.Job, read: JobRead) -> GraphJob:
+def _graph_job(name: str, job: models.Job, read: JobRead, flow: models.Flow) -> GraphJob:
+    own = Where(image=job.image or flow.image, services=job.services or flow.services)
     planned = PlannedJob(
         key=name,
         kind=read.kind,
@@ -55,6 +57,7 @@ def _graph_job(name: str, job: models.Job, read: JobRead) -> GraphJob:
         stage=job.stage or "",
         timeout=job.timeout or 0.0,
         retry=job.retry.to_core() if job.retry else None,
+        where=own.plain() if read.kind == JobKind.SCRIPT else {},
     )
     return GraphJob(planned, job.when, job.success, job.failure)
 

@@ -29,6 +29,7 @@ from keepflow.config.fields import (
     UrlPath,
     bad,
 )
+from keepflow.config.where import BoxField, Services, Where
 from keepflow.core import flows, retrying
 
 _EVERY = ("**",)
@@ -214,6 +215,8 @@ class Job(Model):
     retry: SomeRetry = None  #: of a job with `steps`: when it is tried again; without one the flow's
     success: Names = ()  #: jobs that run when this one went well
     failure: Names = ()  #: jobs that run when this one failed
+    image: BoxField = None  #: of a job with `steps`: the image of the container they run in; without one the flow's
+    services: Services = Field(default_factory=dict)  #: containers beside its steps; without any the flow's
     steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()  #: what it does, in this order (all but `deploy`)
     deploy: Any = None  #: instead of steps: the environment that gets what was built
     approve: Any = None  #: not supported by this version
@@ -234,11 +237,20 @@ class Flow(Model):
     retry: SomeRetry = None  #: when a script job of it is tried again, see [below](#further-tries)
     #: values for a start by hand; scripts see them as `KEEPFLOW_INPUT_<NAME>`
     inputs: dict[EnvName, Input] = Field(default_factory=dict)
+    image: BoxField = None  #: the image of the container that steps run in; without one the agent's own machine
+    services: Services = Field(
+        default_factory=dict
+    )  #: containers beside the steps of each job, by the name they answer to
     steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()  #: what it does, in this order; this or `jobs`
     #: what it does, as a graph of jobs; this or `steps`
     jobs: Annotated[dict[Name, Job], Field(min_length=1)] = Field(default_factory=dict)
     #: with `jobs`: names of stages, in their order
     stages: Annotated[tuple[Name, ...], Field(min_length=1), OneOrMany()] = ()
+
+    @property
+    def where(self) -> Where:
+        """Where its steps run that say nothing of their own."""
+        return Where(image=self.image, services=self.services)
 
 
 def _version(value: Any) -> Any:

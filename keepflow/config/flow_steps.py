@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from keepflow.config import flow_models as models
+from keepflow.config import where
 from keepflow.config.step_secrets import StepSecrets
 from keepflow.config.validation import check, kind_of, shown
 from keepflow.config.yaml_loader import Document, Path
@@ -15,7 +16,7 @@ from keepflow.core.flows import JOB_KEYS, JobKind, JobPart, Step
 from keepflow.core.names import is_name
 from keepflow.core.text import did_you_mean, quoted
 from keepflow.errors import Problem
-from keepflow.ports import StepKind
+from keepflow.ports import StepKind, contained
 
 Kinds = Mapping[str, Any]  #: step kinds by their YAML key; each a module that fits `ports.StepKind`
 
@@ -47,7 +48,7 @@ def read_part(entry: Any, kinds: Kinds, document: Document, path: Path) -> tuple
             document.problem(path, "wrong-type", f"{shown(path)} must be a mapping, not {kind_of(entry)}{hint}")
         ]
     known = [*kinds, *JOB_KEYS]
-    may = (*known, *_BESIDE, "secrets")
+    may = (*known, *_BESIDE, "secrets", *where.KEYS)
     problems = [_unknown_key(key, may, document, path) for key in entry if key not in may]
     found = [key for key in entry if key in known]
     if len(found) > 1:
@@ -73,6 +74,9 @@ def _entry(
     if not problems and "secrets" in entry:
         sentence = f"{shown(path)}: secrets of what is deployed are named by the container and held by the environment"
         return None, [document.problem((*path, "secrets"), "unknown-key", sentence, key=True)]
+    for key in entry.keys() & set(where.KEYS):
+        sentence = f"{shown(path)}: a deploy runs no commands of the flow; {key} belongs to a step"
+        problems = [*problems, document.problem((*path, key), "unknown-key", sentence, key=True)]
     if not problems and "timeout" in entry:
         sentence = f"{shown(path)}: a deploy ends by its own rules ('container.health.within' is one), not by a timeout"
         return None, [document.problem((*path, "timeout"), "unknown-key", sentence, key=True)]
@@ -106,14 +110,28 @@ def _step_part(
     said, said_problems = _beside(entry, document, path)
     asked = {"secrets": entry["secrets"]} if "secrets" in entry else {}
     given, secret_problems = check(StepSecrets, asked, document, path)
-    said_problems += secret_problems
-    if spec is None or given is None or said_problems:
+    work, where_problems = _where(kind, entry, module, document, path)
+    said_problems += secret_problems + where_problems
+    if spec is None or given is None or work is None or said_problems:
         return None, problems + said_problems
     line = document.mark(path)[0]
     settings = spec.model_dump(mode="json", exclude_defaults=True)
     uses = tuple(use.to_core() for use in given.secrets)
-    step = Step(kind, said.get("name") or module.title(spec), settings, line, said.get("timeout", 0.0), uses)
+    name, timeout = said.get("name") or module.title(spec), said.get("timeout", 0.0)
+    step = Step(kind, name, settings, line, timeout, uses, work.plain())
     return JobPart(JobKind.SCRIPT, step, line=line), []
+
+
+def _where(
+    kind: str, entry: dict[str, Any], module: StepKind, document: Document, path: Path
+) -> tuple[where.Where | None, list[Problem]]:
+    """Read the image and the services of one step."""
+    if "image" in entry and not contained(module):
+        sentence = (
+            f"{shown(path)}: {kind} works on the machine itself; only steps with commands of their own have an image"
+        )
+        return None, [document.problem((*path, "image"), "conflict", sentence, key=True)]
+    return check(where.Where, {key: entry[key] for key in where.KEYS if key in entry}, document, path)
 
 
 def _beside(entry: dict[str, Any], document: Document, path: Path) -> tuple[dict[str, Any], list[Problem]]:

@@ -14,6 +14,8 @@ from keepflow.config.flow_steps import Kinds
 from keepflow.config.reference import descriptions, models_of
 from keepflow.config.server_file import ServerFile
 from keepflow.config.step_secrets import StepSecrets
+from keepflow.config.where import Where
+from keepflow.ports import contained
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -77,7 +79,10 @@ def _entry_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[s
     secrets = StepSecrets.model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(secrets["$defs"])
     others = {**{key: TypeAdapter(type_).json_schema() for key, type_ in beside.items()}, **secrets["properties"]}
-    return _one_key(kind, {"anyOf": [*short.get("anyOf", [short]), full]}, others)
+    where = Where.model_json_schema(ref_template="#/$defs/{model}")["properties"]  # its definitions are the flow's
+    if not contained(module):
+        del where["image"]
+    return _one_key(kind, {"anyOf": [*short.get("anyOf", [short]), full]}, {**others, **where})
 
 
 def _one_key(kind: str, schema: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,7 @@ class Step:
     line: int = 0  #: line in the flow file, for messages
     timeout: float = 0.0  #: seconds it may take; 0 = only its job's limit counts
     secrets: tuple[SecretUse, ...] = ()  #: what it is given while it runs
+    where: dict[str, Any] = field(default_factory=dict)  #: its own image and services (`config.where`); {} = its job's
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ class PlannedJob:
     stage: str = ""  #: the stage that the flow file puts it in; "" = it has none
     timeout: float = 0.0  #: SCRIPT: seconds one attempt may take; 0 = what the flow says, else two hours
     retry: Retry | None = None  #: SCRIPT: when it is tried again; None = what the flow says, else never
+    where: dict[str, Any] = field(default_factory=dict)  #: SCRIPT: image and services of its steps (`config.where`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class Flow:
     timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit of its own
     retry: Retry | None = None  #: of script jobs that do not say it themselves
     line: int = 0
+    where: dict[str, Any] = field(default_factory=dict)  #: image and services of its jobs (`config.where`)
 
 
 @dataclass(frozen=True, slots=True)

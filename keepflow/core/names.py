@@ -87,3 +87,9 @@ LABEL_FENCE = "keepflow.fence"
 LABEL_IDENTITY = "keepflow.identity"  # the digest (registry origin) or image id (local origin) of the release
 LABEL_RESTART = "keepflow.restart"  # the restart policy it has while it serves; a retired one has none
 LABEL_DESCRIPTION = "keepflow.description"  # hash of the description it was created from
+
+#: Labels on what is made for a job; see `core.boxes`.
+LABEL_AGENT = "keepflow.agent"  # key id of the agent
+LABEL_ATTEMPT = "keepflow.attempt"  # the mark of the attempt, known to no other
+LABEL_RUN = "keepflow.run"  # PROJECT#N
+LABEL_JOB = "keepflow.job"

@@ -27,7 +27,9 @@ def _in_line(flow: Flow) -> tuple[PlannedJob, ...]:
 
     def close_steps() -> None:
         if steps:
-            jobs.append(PlannedJob(_free_key("steps", jobs), JobKind.SCRIPT, _needs(jobs), tuple(steps)))
+            jobs.append(
+                PlannedJob(_free_key("steps", jobs), JobKind.SCRIPT, _needs(jobs), tuple(steps), where=flow.where)
+            )
             steps.clear()
 
     for part in flow.parts:

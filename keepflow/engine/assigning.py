@@ -17,6 +17,7 @@ from keepflow.store import agents, events, jobs, projects, runs
 from keepflow.store.agents import Agent
 from keepflow.store.jobs import Job
 from keepflow.store.writer import Tx
+from keepflow.wire.messages import CONTAINERS
 
 #: Reason code of a job that no connected agent can take at all.
 NO_AGENT = "no-agent"
@@ -77,7 +78,10 @@ def _able(job: Job, holder: int | None, workers: Sequence[_Worker]) -> list[_Wor
 
 
 def _kinds(job: Job) -> set[str]:
-    return {step["kind"] for step in job.spec["steps"]}
+    kinds = {step["kind"] for step in job.spec["steps"]}
+    if job.spec.get("where") or any(step.get("where") for step in job.spec["steps"]):
+        kinds.add(CONTAINERS)
+    return kinds
 
 
 def _explain(
@@ -126,6 +130,10 @@ def _nobody(conn: Connection, job: Job, holder: int | None, workers: Sequence[_W
         known = [agent.name for agent in agents.every(conn) if "run" in agent.capabilities and not agent.revoked_at]
         which = f" ({', '.join(known)} {'is' if len(known) == 1 else 'are'} offline)" if known else ""
         return Reason(NO_AGENT, f"no agent with capability run is connected{which}")
+    if CONTAINERS in kinds and not any(CONTAINERS in worker.agent.step_kinds for worker in workers):
+        sentence = "no connected agent gives flows containers (image, services); see containers: in its agent.yml"
+        return Reason(NO_AGENT, sentence)
+    kinds.discard(CONTAINERS)
     return Reason(NO_AGENT, f"no connected agent knows the step{'s' * (len(kinds) > 1)} {', '.join(sorted(kinds))}")
 
 

@@ -58,6 +58,7 @@ def order(
         images=project.images,
         timeout=planned.timeout or plan.timeout or JOB_TIMEOUT,
         given=_given(conn, run, planned, plan.jobs),
+        where=planned.where,
     )
 
 

@@ -18,6 +18,7 @@ from keepflow.core.text import one_line
 from keepflow.ports import StepContext
 from keepflow.steps._commands import commands, prompted, shown
 
+CONTAINED = True  #: `image:` says in which container
 _ARGUMENT_LIMIT = 120_000  #: bytes; Linux refuses to start a program with one argument of 128 KiB
 _SHEBANG = re.compile(r"#![ \t]*(\S+)(?:[ \t]+(\S[^\n]*?))?[ \t]*(?:\n|\Z)")
 _OWN_INTERPRETER = """directory=$(mktemp -d) || exit

@@ -28,6 +28,9 @@ LOG_FRAME_LIMIT = 256 * 1024  #: bytes of log in one frame
 FRAME_LIMIT = 1024 * 1024
 HEARTBEAT_SECONDS = 10.0
 
+#: Among an agent's step kinds: it gives some flows containers (`image:`, `services:`).
+CONTAINERS = "containers"
+
 Whole = Annotated[int, Field(ge=0, lt=2**63)]  #: a number that a database can hold
 DeploymentId = Annotated[str, Field(max_length=100)]
 
@@ -135,12 +138,13 @@ class StepOrder(Message):
     spec: dict[str, Any]
     timeout: float = 0.0  #: seconds; 0 = the job's limit only
     secrets: tuple[SecretUse, ...] = ()
+    where: dict[str, Any] = Field(default_factory=dict)  #: its own image and services (`config.where`)
 
     @classmethod
     def of(cls, step: Step) -> StepOrder:
         """Return what an agent is told of a planned step."""
         uses = tuple(SecretUse(**asdict(use)) for use in step.secrets)
-        return cls(kind=step.kind, name=step.name, spec=step.spec, timeout=step.timeout, secrets=uses)
+        return cls(kind=step.kind, name=step.name, spec=step.spec, timeout=step.timeout, secrets=uses, where=step.where)
 
 
 class LentSecret(Message):
@@ -189,6 +193,7 @@ class RunJob(Message):
     images: tuple[str, ...] = ()  #: image names this project may release
     timeout: float = 7200.0  #: seconds for the whole job
     given: dict[str, str] = Field(default_factory=dict)  #: variables that the jobs before it told
+    where: dict[str, Any] = Field(default_factory=dict)  #: image and services of its steps (`config.where`)
 
 
 class StopJob(Message):

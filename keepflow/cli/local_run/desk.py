@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from keepflow.agent import boxes
 from keepflow.agent.accounts import jobs_account
 from keepflow.agent.attempts import Attempts
 from keepflow.agent.clock import Clock
@@ -26,6 +27,7 @@ from keepflow.errors import UsageError
 from keepflow.executors.shell import end_marked
 from keepflow.ports import discover
 from keepflow.targets.docker import Docker
+from keepflow.tools.engine import Engine
 from keepflow.wire.messages import RunJob
 
 NODE = "local"
@@ -58,7 +60,7 @@ def desk(place: Path, flow: str, wake: Callable[[], None]) -> Iterator[Desk]:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory = place / "runs" / secrets.token_hex(8)
         directory.parent.mkdir(exist_ok=True)
-        _sweep(place)
+        _sweep(place, _engine(_file(flow).docker.host))
         directory.mkdir(mode=0o700)
     except OSError as error:
         sentence = f"{place}: no place for a local run: {error.strerror}; name another with XDG_CACHE_HOME"
@@ -75,9 +77,7 @@ def desk(place: Path, flow: str, wake: Callable[[], None]) -> Iterator[Desk]:
 def _laid_out(place: Path, directory: Path, flow: str, wake: Callable[[], None]) -> Desk:
     tree, attempts = directory / "tree", directory / "attempts"
     attempts.mkdir(mode=0o700)
-    engine = os.environ.get("DOCKER_HOST", "")
-    docker = {"docker": {"host": engine}} if engine.startswith("unix:///") else {}
-    file = AgentFile.model_validate({"master": NO_MASTER, "capabilities": ["run"], "docker_for": [flow], **docker})
+    file = _file(flow)
     host = Host(
         agent=NODE,
         master=NO_MASTER,
@@ -91,6 +91,8 @@ def _laid_out(place: Path, directory: Path, flow: str, wake: Callable[[], None])
         reports=Reports(directory / "reports"),
         clock=Clock(),
         secrets=_own_secrets,
+        engine=_engine(file.docker.host),
+        key_id=f"local-{secrets.token_hex(8)}",
     )
     return Desk(tree, Attempts(attempts, wake), host)
 
@@ -101,7 +103,20 @@ def _own_secrets(order: RunJob) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _sweep(place: Path) -> None:
+def _file(flow: str) -> AgentFile:
+    """Return what a host would say that lets this flow do everything."""
+    address = os.environ.get("DOCKER_HOST", "")
+    docker = {"docker": {"host": address}} if address.startswith("unix:///") else {}
+    allowed = {"docker_for": [flow], "containers": {"for": [flow]}}
+    return AgentFile.model_validate({"master": NO_MASTER, "capabilities": ["run"], **allowed, **docker})
+
+
+def _engine(host: str) -> Engine:
+    """Return the engine, with the logins of whoever runs this."""
+    return Engine(host, Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")))
+
+
+def _sweep(place: Path, engine: Engine) -> None:
     for left in (place / "runs").iterdir():
         lock = _locked(left)
         if lock is None:
@@ -109,6 +124,8 @@ def _sweep(place: Path) -> None:
         if (left / "attempts").is_dir():
             for attempt in Attempts(left / "attempts"):
                 end_marked(attempt.mark, 0)
+                if boxes.wants(attempt.order):
+                    boxes.remove(engine, attempt.mark)
                 remove(place / "scratch" / str(attempt.fence))
         remove(left)
         os.close(lock)

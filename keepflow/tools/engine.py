@@ -1,0 +1,69 @@
+"""The `docker` command against one engine: with an environment of its own, so nothing of a job reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from keepflow import errors
+from keepflow.tools.processes import Done, clean_env, run
+
+_SECONDS = 60.0
+_KINDS = (
+    ("container", ("ls", "--all", "--quiet", "--no-trunc"), ("rm", "--force", "--volumes")),
+    ("network", ("ls", "--quiet", "--no-trunc"), ("rm",)),
+    ("volume", ("ls", "--quiet"), ("rm", "--force")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One engine by its address; `config` is the directory of the logins that pulls use, None for none."""
+
+    host: str
+    config: Path | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The whole environment of the command."""
+        config = {"DOCKER_CONFIG": str(self.config)} if self.config else {}
+        return clean_env(DOCKER_HOST=self.host, HOME="/nonexistent", **config)
+
+    def docker(self, *argv: str, timeout: float = _SECONDS, check: bool = True) -> Done:
+        """Run `docker ARGV…` to its end; raises what `tools.processes.run` raises."""
+        return run(("docker", *argv), timeout=timeout, env=self.env, check=check)
+
+    def image_id(self, reference: str) -> str | None:
+        """Return the id of an image that is on the engine, or None. Raises Unavailable when the engine cannot tell."""
+        done = self.docker("image", "inspect", "--format", "{{.Id}}", "--", reference, check=False)
+        if done.exit_code == 0:
+            return done.text.strip()
+        if b"o such image" in done.stderr.lower():
+            return None
+        raise errors.Unavailable(f"the engine does not answer: {_last(done)}", code="engine")
+
+    def remove_labelled(self, labels: Mapping[str, str], spare: Sequence[str] = ()) -> list[str]:
+        """Remove every container, network and volume with all of these labels; returns what was removed.
+
+        `spare` are further labels (`key=value`): what carries one of them stays. Raises Unavailable when something
+        could not be removed.
+        """
+        wanted = [part for key, value in labels.items() for part in ("--filter", f"label={key}={value}")]
+        removed: list[str] = []
+        for noun, listing, removal in _KINDS:
+            found = set(self.docker(noun, *listing, *wanted).text.split())
+            for label in spare:
+                found -= set(self.docker(noun, *listing, *wanted, "--filter", f"label={label}").text.split())
+            if not found:
+                continue
+            done = self.docker(noun, *removal, *sorted(found), check=False)
+            if done.exit_code and b"o such" not in done.stderr:
+                raise errors.Unavailable(f"a {noun} of a job could not be removed: {_last(done)}", code="engine")
+            removed += sorted(found)
+        return removed
+
+
+def _last(done: Done) -> str:
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1][:400] if lines else f"docker ended with exit code {done.exit_code}"
