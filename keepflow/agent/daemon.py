@@ -37,6 +37,7 @@ from keepflow.agent.state import State
 from keepflow.agent.supervision import Supervisor
 from keepflow.agent.worker import Host, Job
 from keepflow.agent.workplace import Workplace
+from keepflow.agent.workspaces import Workspaces
 from keepflow.config.agent_file import AgentFile
 from keepflow.core.loopback import in_the_clear
 from keepflow.ports import discover
@@ -77,6 +78,7 @@ class Daemon:
         self._kinds = discover("keepflow.steps")
         jobs_root = state.jobs_root(apart=self._account.account is not None)
         self._workplace = Workplace(jobs_root, self._account.account)
+        self._workspaces = Workspaces(Lanes(jobs_root / "lanes", self._account.account), self._account.account)
         self._host = Host(
             agent=identity.agent,
             master=identity.url,
@@ -84,7 +86,7 @@ class Daemon:
             file=file,
             account=self._account,
             workplace=self._workplace,
-            code=Lanes(jobs_root / "lanes", self._account.account),
+            code=self._workspaces,
             kinds=self._kinds,
             images=Images(engine, made, ask_registry),
             reports=self._reports,
@@ -166,6 +168,8 @@ class Daemon:
                 self._jobs.take(body)
             case messages.StopJob():
                 self._jobs.stop(body)
+            case messages.RunEnded():
+                self._workspaces.release(body.project, body.run)
             case messages.Deploy():
                 self._deploys.take(body)
             case messages.Steer():

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from keepflow import errors
 from keepflow.executors.shell import Account
 from keepflow.tools.git import Lane
+
+_TREE = "work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,32 @@ class Source:
     ca_file: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lane that is held; the lock goes with the process."""
+
+    place: Path
+    lock: IO[bytes]
+
+    @property
+    def tree(self) -> Path:
+        """Its working tree."""
+        return self.place / _TREE
+
+    def open(self) -> None:
+        """Let the jobs' account in."""
+        self.place.chmod(0o711)
+
+    def close(self) -> None:
+        """Let the jobs' account out: nobody's job looks into a lane that is another's, or nobody's."""
+        self.place.chmod(0o700)
+
+    def give_back(self) -> None:
+        """Close it and let somebody else have it."""
+        self.close()
+        self.lock.close()
+
+
 class Lanes:
     """The lanes of one agent; `account` owns the files that jobs work on (None: the agent itself)."""
 
@@ -38,22 +68,36 @@ class Lanes:
     @contextlib.contextmanager
     def hold(self, project: str, trust: str) -> Iterator[Path]:
         """Hold the first free lane of a project and give its directory; another process may not have it meanwhile."""
-        number = 1
-        while True:
+        held = self.take(project, trust)
+        try:
+            yield held.place
+        finally:
+            held.give_back()
+
+    def take(self, project: str, trust: str) -> Held:
+        """Take the first free lane of a project, open to its job, until it is given back."""
+        for number in itertools.count(1):
             place = self._root / project / f"{trust}-{number}"
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with (place / "lock").open("ab") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    number += 1
-                    continue
-                place.chmod(0o711)
-                try:
-                    yield place
-                finally:
-                    place.chmod(0o700)  # nobody's job looks into a lane that is another's, or nobody's
-                return
+            held = self.lock(place)
+            if held is not None:
+                held.open()
+                return held
+        raise AssertionError("there is always another number")
+
+    def lock(self, place: Path) -> Held | None:
+        """Take one lane; None when somebody has it."""
+        lock = (place / "lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return None
+        return Held(place, lock)
+
+    def marked(self, name: str) -> list[Path]:
+        """List the lanes that hold a file of this name."""
+        return sorted(found.parent for found in self._root.glob(f"*/*/{name}"))
 
     def fill(self, place: Path, source: Source) -> Path:
         """Bring a lane to exactly one commit, clean, and return its working tree. Raises CommandFailed, CommandTimeout.
@@ -61,7 +105,7 @@ class Lanes:
         A lane that is damaged, or that cannot be cleaned, is begun afresh; it is given up only once a fresh fetch
         worked, so that a network that is down costs nobody a kept checkout.
         """
-        lane = self._lane(place, "git", "work")
+        lane = self._lane(place, "git", _TREE)
         try:
             self._fill(lane, source)
         except errors.CommandTimeout:

@@ -47,13 +47,10 @@ _LEFT_BEHIND_GRACE = 2.0  #: seconds that processes have which outlived their jo
 
 
 class Code(Protocol):
-    """Where jobs have their checkouts: `agent.lanes.Lanes`, or a person's own working tree."""
+    """Where jobs have their files: `agent.workspaces.Workspaces`, or a person's own working tree."""
 
-    def hold(self, project: str, trust: str) -> contextlib.AbstractContextManager[Path]:
-        """Hold a place for a checkout of a project."""
-
-    def fill(self, place: Path, source: Source) -> Path:
-        """Bring the place to one commit and return the working tree."""
+    def of(self, order: RunJob, source: Source) -> contextlib.AbstractContextManager[Path]:
+        """Hold the working tree of a job while it runs: its commit, with what the jobs before it left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +167,8 @@ class Job:
             except _Ended as ended:
                 ending = ended.ending
             except errors.KeepflowError as error:
-                ending = Ending("failed", "system", one_line(error.message, 400))
+                code = error.code if isinstance(error, errors.Refused) else "system"
+                ending = Ending("failed", code, one_line(error.message, 400))
                 recording.say_line(error.message)
             except Exception as error:
                 ending = self._broke(error)
@@ -181,10 +179,9 @@ class Job:
 
     def _in_lane(self, recording: Recording) -> Ending:
         order, host = self._order, self._host
-        with host.code.hold(order.project, order.trust) as lane:
+        source = Source(f"{host.master}{order.code_path}", order.sha, order.token, host.ca_file)
+        with host.code.of(order, source) as workspace:
             self._check_stop()
-            source = Source(f"{host.master}{order.code_path}", order.sha, order.token, host.ca_file)
-            workspace = host.code.fill(lane, source)
             engine = host.file.docker.host if self._engine else None
             with host.workplace.of(order, workspace, engine) as places:
                 try:

@@ -11,16 +11,19 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from keepflow.core import sharing
 from keepflow.core.flows import JobKind
+from keepflow.core.planning import plan_from_json
 from keepflow.core.progress import NEEDS, JobView, Progress, progress
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.core.text import one_line
-from keepflow.engine import assigning, deploying, job_secrets, joborder
+from keepflow.engine import assigning, deploying, job_secrets, joborder, sending
 from keepflow.engine.context import Master
 from keepflow.store import events, jobs, projects, runs
 from keepflow.store.jobs import Job
 from keepflow.store.runs import Run
 from keepflow.store.writer import Tx
+from keepflow.wire.messages import RunEnded
 
 #: Reason code of a run of somebody else's code that no person has let begin.
 NEEDS_APPROVAL = "needs-approval"
@@ -157,8 +160,20 @@ def announce(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now
             "reason": reason.sentence,
         }
         events.add(tx, now, "run-state", project_id=run.project_id, run_id=run.id, data=data)
+    if state in FINAL:
+        _free_files(tx, master, run, now)
     tx.after_commit(partial(master.wakes.fire, f"run:{run.id}"))
     tx.after_commit(partial(master.wakes.fire, "events"))
+
+
+def _free_files(tx: Tx, master: Master, run: Run, now: int) -> None:
+    """Tell the agents that keep files for other jobs of a run that nobody goes on with them."""
+    if len(run.plan["jobs"]) < 2 or not any(sharing.followers(plan_from_json(run.plan).jobs).values()):
+        return
+    name = projects.by_id(tx.conn, run.project_id).name
+    held = {attempt.agent_id for attempt in jobs.attempts_of_run(tx.conn, run.id)}
+    for agent_id in sorted(agent_id for agent_id in held if agent_id is not None):
+        sending.send(tx, master, agent_id, RunEnded(project=name, run=run.number), now)
 
 
 def _view(job: Job) -> JobView:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from keepflow.core import graphs
+from keepflow.core import graphs, sharing
 from keepflow.core.events import Trust
-from keepflow.core.flows import PlannedJob
+from keepflow.core.flows import PlannedJob, When
 from keepflow.core.planning import plan_from_json
 from keepflow.core.script_names import environment_after, names_of_run
+from keepflow.core.states import State
 from keepflow.engine import job_secrets, lending
 from keepflow.engine.context import Master
 from keepflow.store import jobs
 from keepflow.store.jobs import Attempt, Job
 from keepflow.store.projects import Project
 from keepflow.store.runs import Run
-from keepflow.wire.messages import RunJob, StepOrder
+from keepflow.wire.messages import RunJob, Shared, StepOrder
 
 PROTECTED: Trust = "protected"  #: trust of a run whose branch reaches some environment
 OTHER: Trust = "other"
@@ -59,6 +60,7 @@ def order(
         timeout=planned.timeout or plan.timeout or JOB_TIMEOUT,
         given=_given(conn, run, planned, plan.jobs),
         where=planned.where,
+        shared=_shared(conn, run, planned, plan.jobs),
     )
 
 
@@ -69,3 +71,19 @@ def _given(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJ
     before = graphs.before(planned, plan)
     told = [job.outputs for job in jobs.of_run(conn, run.id) if job.key in before]
     return {name: value for outputs in told for name, value in outputs.items()}
+
+
+def _shared(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> Shared | None:
+    """Return what a job shares with others of its run; of the jobs it goes on with, only those left files that ran."""
+    bases, followers = sharing.bases(plan), sharing.followers(plan)
+    if not bases[planned.key] and not followers[planned.key]:
+        return None
+    ran = {job.key for job in jobs.of_run(conn, run.id) if job.state in (State.SUCCEEDED, State.FAILED)}
+    several = max(followers.values()) > 1 or max(map(len, bases.values())) > 1
+    return Shared(
+        bases=tuple(key for key in bases[planned.key] if key in ran),
+        followers=followers[planned.key],
+        tracked=several or any(job.retry is not None and bases.get(job.key) for job in plan),
+        lenient=planned.when != When.SUCCESS,
+        again=planned.retry is not None,
+    )

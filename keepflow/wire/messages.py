@@ -130,6 +130,20 @@ class SecretUse(Message):
     file_env: str = ""
 
 
+class Shared(Message):
+    """What a job shares with others of its run: it goes on with the files of `bases`, which must be on this host.
+
+    `followers` jobs go on with its own files. `tracked` asks to note which files it changes: some job of the run goes
+    on with several. What two bases both changed ends the job, unless it is `lenient`: then the first one counts.
+    """
+
+    bases: tuple[str, ...] = ()
+    followers: Whole = 0
+    tracked: bool = False
+    lenient: bool = False
+    again: bool = False  #: it may be tried again, so what its bases left must stay
+
+
 class StepOrder(Message):
     """One step as the flow file said it."""
 
@@ -194,6 +208,7 @@ class RunJob(Message):
     timeout: float = 7200.0  #: seconds for the whole job
     given: dict[str, str] = Field(default_factory=dict)  #: variables that the jobs before it told
     where: dict[str, Any] = Field(default_factory=dict)  #: image and services of its steps (`config.where`)
+    shared: Shared | None = None  #: None = no other job of its run has to do with its files
 
 
 class StopJob(Message):
@@ -204,6 +219,15 @@ class StopJob(Message):
     code: str
     sentence: str
     grace: float = 10.0
+
+
+class RunEnded(Message):
+    """A run whose jobs share files has ended: nobody goes on with them."""
+
+    type: Literal["run-ended"] = "run-ended"
+    fence: Whole = 0
+    project: str
+    run: Whole
 
 
 class Deploy(Message):
@@ -233,7 +257,7 @@ class KeyRotated(Message):
     envelope: dict[str, Any]
 
 
-Body = Annotated[RunJob | StopJob | Deploy | Steer | KeyRotated, Field(discriminator="type")]
+Body = Annotated[RunJob | StopJob | RunEnded | Deploy | Steer | KeyRotated, Field(discriminator="type")]
 
 
 class Send(Message):

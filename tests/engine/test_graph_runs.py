@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from keepflow.core.states import State
-from keepflow.wire.messages import RunJob
+from keepflow.engine import commands
+from keepflow.wire.messages import RunEnded, RunJob
 from tests.engine.world import PlayedAgent, World
 
 HEAD = "version: 1\nflows:\n  dev:\n    on: {push: dev}\n"
@@ -124,3 +125,26 @@ def test_r19_a_stage_begins_after_the_success_of_the_one_before(world: World) ->
     assert orders(agent) == {}
     assert states(world) == {"one": State.SUCCEEDED, "two": State.FAILED, "unit": State.SKIPPED}
     assert world.run().state is State.FAILED
+
+
+def test_r32_a_job_is_told_whose_files_it_goes_on_with_and_the_agent_when_nobody_does_any_more(world: World) -> None:
+    agent = start(world)
+    first = orders(agent)
+    shared = first["unit"].shared
+    assert shared is not None
+    assert (shared.bases, shared.followers, shared.tracked, shared.lenient) == ((), 2, True, False)
+    agent.finish(first["unit"], state="failed", code="exit", sentence="x")
+    agent.finish(first["style"])
+    mail = orders(agent)["mail"].shared
+    assert mail is not None
+    assert (mail.bases, mail.lenient) == (("unit",), True), "a job that never ran left no files"
+    world.call(lambda tx: commands.cancel_run(tx, world.master, world.run().id, "ann", world.tick()))
+    assert [(body.project, body.run) for body in agent.orders() if isinstance(body, RunEnded)] == [("keepwork", 1)]
+
+
+def test_a_run_of_one_job_shares_nothing_and_its_end_is_not_told(world: World) -> None:
+    agent = start(world, HEAD + "    steps: [{run: make}]\n")
+    order = orders(agent)["steps"]
+    assert order.shared is None
+    agent.finish(order)
+    assert agent.orders() == []

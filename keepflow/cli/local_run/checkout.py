@@ -12,6 +12,7 @@ from keepflow.agent.lanes import Source
 from keepflow.core.text import one_line, quoted
 from keepflow.errors import UsageError
 from keepflow.tools.git.working_tree import WorkingTree, working_tree
+from keepflow.wire.messages import RunJob
 
 _NO_COMMIT = "0" * 40
 
@@ -82,10 +83,6 @@ class OneTree:
         self._tree = tree
 
     @contextmanager
-    def hold(self, project: str, trust: str) -> Iterator[Path]:  # noqa: ARG002 - there is one project and one trust
-        """Hold the tree; the jobs of a local run come one after the other."""
+    def of(self, order: RunJob, source: Source) -> Iterator[Path]:  # noqa: ARG002 - it holds the code from the start
+        """Hold the tree as it is: the jobs of a local run come one after the other, and each finds what was left."""
         yield self._tree
-
-    def fill(self, place: Path, source: Source) -> Path:  # noqa: ARG002 - it holds the code from the start
-        """Return the tree as it is: what a job leaves, the next one finds."""
-        return place

@@ -1,0 +1,241 @@
+"""The working trees of jobs, each in a lane: a job finds its commit and what the jobs it goes on with have left.
+
+Where one job follows one other, the lane simply passes on, with everything in it. Where several follow one, or one
+follows several, each works in a lane of its own, and what was changed is brought over. A lane that somebody may still
+go on with is kept, closed to all jobs, until its last follower has it or the run has ended; a note beside the tree
+outlives a restart of the agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keepflow import errors
+from keepflow.agent import trees
+from keepflow.agent.lanes import Held, Lanes, Source
+from keepflow.agent.logs import Log
+from keepflow.core.sharing import Left, merge, written
+from keepflow.core.text import listed
+from keepflow.executors.shell import Account
+from keepflow.tools.files import write_atomic
+from keepflow.wire.messages import RunJob, Shared
+
+log = Log(__name__)
+
+_NOTE = "kept.json"
+_FORSAKEN = 7 * 86400.0  #: seconds that a restarted agent waits for a master to say that a run has ended
+_NAMED = 5  #: paths that an error names
+_ENDED = 1000  #: ended runs that are remembered, for jobs of theirs that are still being stopped
+
+Run = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What a job has left, in the lane it had; `readers` are followers that just copy from it."""
+
+    held: Held
+    left: Left
+    followers: int
+    readers: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    """The lane of a job that runs, and what was in it when it began."""
+
+    held: Held
+    left: Left
+    look: trees.Look = field(default_factory=dict)
+
+
+class Workspaces:
+    """Gives jobs their working trees; fits `agent.worker.Code`. Every method may be called from every thread."""
+
+    def __init__(self, lanes: Lanes, account: Account | None = None) -> None:
+        self._lanes = lanes
+        self._account = (account.uid, account.gid) if account else None
+        self._lock = threading.Lock()
+        self._kept: dict[Run, dict[str, _Kept]] = {}
+        self._ended: dict[Run, None] = {}
+        for place in lanes.marked(_NOTE):
+            self._find(place)
+
+    @contextlib.contextmanager
+    def of(self, order: RunJob, source: Source) -> Iterator[Path]:
+        """Hold the working tree of a job while it runs. Raises CommandFailed, CommandTimeout and Refused (no files)."""
+        if order.shared is None:
+            with self._lanes.hold(order.project, order.trust) as place:
+                yield self._lanes.fill(place, source)
+            return
+        run = (order.project, order.run)
+        with self._lock:
+            self._ended.pop(run, None)
+        work = self._begin(run, order, order.shared, source)
+        try:
+            yield work.held.tree
+        finally:
+            self._end(run, order, order.shared, work)
+
+    def release(self, project: str, run: int) -> None:
+        """Give back what is kept for a run that has ended."""
+        with self._lock:
+            self._ended[project, run] = None
+            for old in list(self._ended)[:-_ENDED]:
+                del self._ended[old]
+            for kept in self._kept.pop((project, run), {}).values():
+                kept.followers = 0
+                if not kept.readers:
+                    _forget(kept)
+
+    # --- the beginning of a job ---------------------------------------------------------------------------------------
+
+    def _begin(self, run: Run, order: RunJob, shared: Shared, source: Source) -> _Work:
+        """Return the lane a job works in, with all files it goes on with."""
+        bases = self._claim(run, shared)
+        try:
+            first = bases[0] if bases else None
+            if first is not None and self._passes_on(run, first, shared):
+                (first.held.place / _NOTE).unlink(missing_ok=True)
+                first.held.open()
+                work = _Work(first.held, first.left)
+                bases = bases[1:]
+            else:
+                work = _Work(self._lanes.take(order.project, order.trust), Left())
+                self._fill(work, source)
+            self._bring_all(work, bases, shared)
+        finally:
+            self._unclaim(run, bases, shared)
+        return work
+
+    def _fill(self, work: _Work, source: Source) -> None:
+        try:
+            self._lanes.fill(work.held.place, source)
+        except BaseException:
+            work.held.give_back()
+            raise
+
+    def _claim(self, run: Run, shared: Shared) -> list[_Kept]:
+        """Find what a job goes on with, and keep it from being passed on or given back meanwhile."""
+        with self._lock:
+            kept = self._kept.get(run, {})
+            missing = [key for key in shared.bases if key not in kept]
+            if missing:
+                sentence = f"the files that {listed(missing)} left are not on this host any more; start the run anew"
+                raise errors.Refused(sentence, code="no-files")
+            bases = [kept[key] for key in shared.bases]
+            for base in bases:
+                base.readers += 1
+            return bases
+
+    def _passes_on(self, run: Run, base: _Kept, shared: Shared) -> bool:
+        """Take a base away from the kept ones when this job is the last that wants it: its lane goes to the job."""
+        with self._lock:
+            if shared.again or base.followers > 1 or base.readers > 1:
+                return False
+            kept = self._kept.get(run, {})
+            return any(kept.pop(key) for key in [key for key, found in kept.items() if found is base])
+
+    def _unclaim(self, run: Run, bases: list[_Kept], shared: Shared) -> None:
+        with self._lock:
+            kept = self._kept.get(run, {})
+            for base in bases:
+                base.readers -= 1
+                base.followers -= 0 if shared.again else 1
+                if not base.readers:
+                    base.held.close()
+                if base.followers <= 0 and not base.readers:
+                    for key in [key for key, found in kept.items() if found is base]:
+                        del kept[key]
+                    _forget(base)
+
+    def _bring_all(self, work: _Work, bases: list[_Kept], shared: Shared) -> None:
+        try:
+            for base in bases:
+                self._bring(work, base, shared)
+            work.look = trees.look(work.held.tree) if shared.tracked else {}
+        except BaseException:
+            work.held.give_back()
+            raise
+
+    def _bring(self, work: _Work, base: _Kept, shared: Shared) -> None:
+        base.held.open()
+        merged = merge(work.left, base.left)
+        account, into = self._account, work.held.tree
+        both = [path for path in merged.both if not trees.same(path, base.held.tree, into, account)]
+        if both and not shared.lenient:
+            more = f" and {len(both) - _NAMED} more" if len(both) > _NAMED else ""
+            sentence = f"jobs that ran side by side both changed {', '.join(both[:_NAMED])}{more}"
+            raise errors.Refused(sentence, code="conflict")
+        trees.bring(merged.taken, base.held.tree, into, account)
+        work.left = merged.left
+
+    # --- the end of a job ---------------------------------------------------------------------------------------------
+
+    def _end(self, run: Run, order: RunJob, shared: Shared, work: _Work) -> None:
+        """Close the lane of a job that has ended, and keep it for those that go on with it."""
+        work.held.close()
+        try:
+            kept = self._keep(run, order.job, shared, work)
+        except OSError as error:  # the disk is full: who needs these files is told that they are not there
+            log.broke("the files of a job cannot be kept for others", error, fence=order.fence)
+            kept = False
+        if not kept:
+            work.held.give_back()
+
+    def _keep(self, run: Run, job: str, shared: Shared, work: _Work) -> bool:
+        """Keep the files of a job that has ended; False when nobody will go on with them."""
+        if not shared.followers:
+            return False
+        paths = trees.changed(work.look, trees.look(work.held.tree)) if shared.tracked else []
+        kept = _Kept(work.held, written(work.left, job, paths), shared.followers)
+        with self._lock:
+            if run in self._ended:
+                return False
+            _note(kept, run, job)
+            before = self._kept.setdefault(run, {}).pop(job, None)
+            self._kept[run][job] = kept
+            if before is not None:  # of an attempt that failed: whoever goes on, does so with the last one
+                _forget(before)
+        return True
+
+    def _find(self, place: Path) -> None:
+        """Take a lane up again that an earlier process of the agent kept."""
+        if time.time() - (place / _NOTE).stat().st_mtime > _FORSAKEN:
+            (place / _NOTE).unlink(missing_ok=True)
+            return
+        try:
+            data = json.loads((place / _NOTE).read_bytes())
+            run, job = (str(data["project"]), int(data["run"])), str(data["job"])
+            left = Left(frozenset(data["history"]), dict(data["stamps"]))
+            followers = int(data["followers"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.broke("the note about a kept lane cannot be read; the lane is free", error, place=str(place))
+            (place / _NOTE).unlink(missing_ok=True)
+            return
+        held = self._lanes.lock(place)
+        if held is not None:
+            self._kept.setdefault(run, {})[job] = _Kept(held, left, followers)
+
+
+def _note(kept: _Kept, run: Run, job: str) -> None:
+    data = {
+        "project": run[0],
+        "run": run[1],
+        "job": job,
+        "history": sorted(kept.left.history),
+        "stamps": dict(kept.left.stamps),
+        "followers": kept.followers,
+    }
+    write_atomic(kept.held.place / _NOTE, json.dumps(data).encode(), 0o600)
+
+
+def _forget(kept: _Kept) -> None:
+    (kept.held.place / _NOTE).unlink(missing_ok=True)
+    kept.held.give_back()
