@@ -39,6 +39,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "init": Verb("files:init", "Write a first .keepflow.yml."),
         "lint": Verb("files:lint", "Check flow files, offline."),
         "plan": Verb("files:plan", "Say which flow a push would start, and why."),
+        "adopt": Verb("adopt:adopt", "Turn another system's file into a .keepflow.yml."),
         "schema": Verb("files:schema", "Print the JSON schema of the flow file."),
         "hook": Verb("hook:hook", "Print a post-receive hook for a bare repository."),
     },
