@@ -19,6 +19,7 @@ KeepflowError
 │   └── OutOfSpace        1  503  the disk is full
 ├── CommandFailed         1  502  a program ended with an error
 │   └── CommandTimeout    1  504  a program did not end in time
+├── Stopped               5  409  somebody wants it to end now
 ├── RemoteError           1  502  another machine gave a wrong answer
 │   ├── RegistryError     1  502  the registry refused or failed
 │   └── BadRemote         2  400  a repository address that keepflow will not use
@@ -205,6 +206,14 @@ class CommandTimeout(CommandFailed):
 
     http_status = 504
     default_code = "command-timeout"
+
+
+class Stopped(KeepflowError):
+    """Work was ended on the way because somebody asked for that."""
+
+    exit_code = 5
+    http_status = 409
+    default_code = "stopped"
 
 
 class RemoteError(KeepflowError):

@@ -34,6 +34,7 @@ from keepflow.core.boxes import Owner
 from keepflow.core.text import one_line, words
 from keepflow.executors.shell import Shell, end_marked
 from keepflow.ports import Command, Executor, RegistryLogin, Running, StepContext, contained
+from keepflow.tools.brake import Brake
 from keepflow.tools.engine import Engine
 from keepflow.wire import messages
 from keepflow.wire.messages import BuiltImage, Login, RunJob, StepOrder
@@ -114,6 +115,7 @@ class Job:
         self._lock = threading.Lock()
         self._stop: Stop | None = None
         self._running: Running | None = None
+        self._brake = Brake()  #: for the fetch, which is done by the agent itself
         self._secrets = host.secrets(self._order)
         self._needles = needles_of(self._order, self._secrets.values())
         self._engine = may_use_engine(self._order, host.file)
@@ -141,6 +143,7 @@ class Job:
             running = self._running
         if running is not None:
             threading.Thread(target=running.kill, args=(stop.grace,), name=f"stop-{self.fence}", daemon=True).start()
+        threading.Thread(target=self._brake.pull, name=f"brake-{self.fence}", daemon=True).start()
 
     @contextlib.contextmanager
     def _limit(self, seconds: float, what: str) -> Iterator[None]:
@@ -168,8 +171,9 @@ class Job:
                 ending = ended.ending
             except errors.KeepflowError as error:
                 code = error.code if isinstance(error, errors.Refused) else "system"
-                ending = Ending("failed", code, one_line(error.message, 400))
-                recording.say_line(error.message)
+                ending = self._stopped() or Ending("failed", code, one_line(error.message, 400))
+                if self._stop is None:
+                    recording.say_line(error.message)
             except Exception as error:
                 ending = self._broke(error)
             recording.say_line(f"── {ending.state}{': ' if ending.sentence else ''}{ending.sentence}")
@@ -180,7 +184,9 @@ class Job:
     def _in_lane(self, recording: Recording) -> Ending:
         order, host = self._order, self._host
         source = Source(f"{host.master}{order.code_path}", order.sha, order.token, host.ca_file)
-        with host.code.of(order, source) as workspace:
+        with contextlib.ExitStack() as held:
+            with self._brake.applied():
+                workspace = held.enter_context(host.code.of(order, source))
             self._check_stop()
             engine = host.file.docker.host if self._engine else None
             with host.workplace.of(order, workspace, engine) as places:
@@ -249,8 +255,9 @@ class Job:
         except _Ended as ended:
             code, ending = ended.ending.exit_code or 1, ended.ending
         except errors.KeepflowError as error:
-            code, ending = 1, Ending("failed", _fault(error), one_line(error.message, 400), 1)
-            recording.say_line(error.message)
+            code, ending = 1, self._stopped() or Ending("failed", _fault(error), one_line(error.message, 400), 1)
+            if self._stop is None:
+                recording.say_line(error.message)
         if code and ending is None:
             ending = _failed(index, count, name, code)
         seconds = time.monotonic() - started
@@ -336,8 +343,14 @@ class Job:
         return code
 
     def _check_stop(self) -> None:
-        if self._stop is not None:
-            raise _Ended(Ending(self._stop.state, self._stop.code, self._stop.sentence, self._stop.exit_code))
+        ending = self._stopped()
+        if ending is not None:
+            raise _Ended(ending)
+
+    def _stopped(self) -> Ending | None:
+        """Return how the job ends when somebody asked for its end; what fails meanwhile fails because of that."""
+        stop = self._stop
+        return Ending(stop.state, stop.code, stop.sentence, stop.exit_code) if stop else None
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,13 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Self, TypeAlias
 
 from keepflow import errors
+from keepflow.tools.brake import stoppable
 from keepflow.tools.forking import forker
 
 MIB = 1024 * 1024
@@ -72,14 +74,15 @@ def run(
 
     `env` is the whole environment (default `clean_env()`). Secrets never belong into `argv`, which errors show. With
     `account` the program runs as that one and in no other group; only root can do so.
-    Raises ProgramMissing, CommandTimeout, TooLarge past the limit, and CommandFailed when `check` and the exit code is
-    not 0.
+    Raises ProgramMissing, CommandTimeout, TooLarge past the limit, Stopped by a brake, and CommandFailed when `check`
+    and the exit code is not 0.
     """
     arguments = tuple(argv)
     with _start(arguments, cwd, clean_env() if env is None else env, input is not None, account) as process:
         pipes = _Pipes(process, arguments[0], input or b"", limit)
         try:
-            stdout, stderr = pipes.drain(time.monotonic() + timeout)
+            with stoppable(partial(_kill_group, process)):
+                stdout, stderr = pipes.drain(time.monotonic() + timeout)
         except TimeoutError:
             _end_group(process)
             raise _timed_out(arguments, timeout, pipes.error_tail()) from None
@@ -272,14 +275,18 @@ def _has_ended(process: _Program) -> bool:
 
 def _end_group(process: _Program) -> None:
     """End a program and everything it started in its group."""
-    if process.returncode is not None:
-        return
+    if process.returncode is None:
+        _kill_group(process)
+        process.wait()
+
+
+def _kill_group(process: _Program) -> None:
+    """End a program's group without reaping it, so that another thread may wait for it meanwhile."""
     _signal_group(process.pid, signal.SIGTERM)
     limit = time.monotonic() + _TERM_GRACE
     while not _has_ended(process) and time.monotonic() < limit:
         time.sleep(0.005)
     _signal_group(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

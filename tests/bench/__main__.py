@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import hooks, promotes, pushes, resources, rollbacks, steps
+from tests.bench import cancels, hooks, promotes, pushes, resources, rollbacks, steps
 from tests.bench.figures import HEADER, Figure, show
 from tests.real.demo.world import World
 
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[World, Path], Iterator[Figure]]] = {
     "push_to_live": pushes.to_live,
     "promote_rehearsed": promotes.figures,
     "rollback_hot": rollbacks.figures,
+    "cancel": cancels.figures,
     "resources": resources.figures,
     "hook_accept": hooks.figures,
 }

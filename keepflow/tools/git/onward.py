@@ -7,10 +7,13 @@ here; whatever is out of the ordinary raises Unusual, with nothing changed that 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import ssl
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -18,6 +21,7 @@ from urllib.parse import urlsplit
 from keepflow import errors
 from keepflow.core.names import is_sha
 from keepflow.tools import processes
+from keepflow.tools.brake import stoppable
 from keepflow.tools.files import write_unsynced
 from keepflow.tools.git.remotes import environment
 
@@ -72,13 +76,21 @@ def _ask(
         headers[name] = value
     connection = _connection(place.scheme, place.hostname or "", place.port, ca_file)
     try:
-        connection.request("POST", f"{place.path}/git-upload-pack", _request(have, want), headers)
-        with connection.getresponse() as answer:
-            if answer.status != http.client.OK:
-                raise Unusual(f"the answer is {answer.status}")
-            return _read(answer, deadline)
+        connection.connect()
+        with stoppable(partial(_hang_up, connection)):
+            connection.request("POST", f"{place.path}/git-upload-pack", _request(have, want), headers)
+            with connection.getresponse() as answer:
+                if answer.status != http.client.OK:
+                    raise Unusual(f"the answer is {answer.status}")
+                return _read(answer, deadline)
     finally:
         connection.close()
+
+
+def _hang_up(connection: http.client.HTTPConnection) -> None:
+    """End a conversation from another thread: whoever waits for an answer gets none."""
+    with contextlib.suppress(OSError):  # the other end was quicker
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _connection(scheme: str, host: str, port: int | None, ca_file: Path | None) -> http.client.HTTPConnection:
