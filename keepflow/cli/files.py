@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def plan(
     if file and named:
         raise UsageError(f"one file is planned, not two: {file} and {named}", code="two-files")
     path = file or named or flow_file_at(Path())
-    answer = planned(read_flow_file(path, shown=path), EventKind(event), ref, changed)
+    answer = planned(read_flow_file(path, shown=path), EventKind(event), ref, changed, time.time_ns() // 1000)
     click.echo(json.dumps(as_json(answer), indent=2) if output == "json" else as_text(answer))
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from keepflow.core.events import Event, EventKind
-from keepflow.core.flows import FlowFile, JobKind, Plan, PlannedJob, Strategy, Trigger
+from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Strategy, Trigger
 from keepflow.core.matching import NOBODY_SAID, Changes, match
 from keepflow.core.names import is_ref
 from keepflow.core.planning import plan
 from keepflow.core.text import one_line, quoted
 from keepflow.errors import UsageError
+from keepflow.tools import cron
 
+_COMING = 3  #: times by the clock that are shown
 STOP_FIRST = "stop-first: visitors will see the maintenance page for a while"
 
 
@@ -24,6 +29,7 @@ class PlannedFlow:
     starts: bool | None
     why: str
     plan: Plan
+    next: tuple[str, ...] = ()  #: when the clock starts it, in its own zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +40,29 @@ class Answer:
     flows: tuple[PlannedFlow, ...]
 
 
-def planned(flow_file: FlowFile, kind: EventKind, ref: str | None, changed: tuple[str, ...] = ()) -> Answer:
+def planned(
+    flow_file: FlowFile, kind: EventKind, ref: str | None, changed: tuple[str, ...] = (), now: int = 0
+) -> Answer:
     """Plan every flow of a file for an event at a ref; without a ref, say for each flow what starts it.
 
-    `changed` are the files that the event changes; none: nobody can tell.
+    `changed` are the files that the event changes; none: nobody can tell. `now` in UTC microseconds is where the next
+    times of flows by the clock begin.
 
     Raises UsageError for a ref that git could not have.
     """
-    plans = {name: plan(flow, flow_file) for name, flow in flow_file.flows.items()}
     if ref is None and kind in (EventKind.PUSH, EventKind.TAG):
-        flows = [PlannedFlow(name, None, _starts_on(flow_file.flows[name].on), plans[name]) for name in plans]
-        return Answer("every flow", tuple(flows))
+        every = [_flow(flow, flow_file, None, _starts_on(flow.on), now) for flow in flow_file.flows.values()]
+        return Answer("every flow", tuple(every))
     full = _full_ref("HEAD" if ref is None else ref, kind)
     decision = match(Event(kind, full, "0" * 40), flow_file, Changes(changed) if changed else NOBODY_SAID)
-    why = {found.flow: found.why for found in decision.matches}
-    flows = [PlannedFlow(name, name in why, {**decision.why_not, **why}[name], plans[name]) for name in plans]
+    started = {found.flow: found.why for found in decision.matches}
+    why = {**decision.why_not, **started}
+    flows = [_flow(flow, flow_file, flow.name in started, why[flow.name], now) for flow in flow_file.flows.values()]
     return Answer(f"{kind.value} {one_line(full)}" if ref else kind.value, tuple(flows))
+
+
+def _flow(flow: Flow, flow_file: FlowFile, starts: bool | None, why: str, now: int) -> PlannedFlow:
+    return PlannedFlow(flow.name, starts, why, plan(flow, flow_file), _next(flow.on, now))
 
 
 def as_text(answer: Answer) -> str:
@@ -58,6 +71,7 @@ def as_text(answer: Answer) -> str:
     for flow in answer.flows:
         verb = "" if flow.starts is None else "starts: " if flow.starts else "does not start: "
         lines.append(f"  {flow.name}  {verb}{one_line(flow.why)}")
+        lines += [f"    by the clock next: {', '.join(flow.next)}"] if flow.next else []
         if flow.starts is not False:
             lines += [f"    {line}" for line in _job_lines(flow.plan)]
     if not any(flow.starts is not False for flow in answer.flows):
@@ -74,6 +88,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
                 "flow": flow.name,
                 "starts": flow.starts,
                 "why": flow.why,
+                "next": list(flow.next),
                 "concurrency": flow.plan.concurrency,
                 "stop_first": _stops_first(flow.plan),
                 "jobs": [
@@ -90,6 +105,16 @@ def as_json(answer: Answer) -> dict[str, Any]:
             for flow in answer.flows
         ],
     }
+
+
+def _next(on: Trigger, now: int) -> tuple[str, ...]:
+    if not on.cron:
+        return ()
+    if cron.is_hashed(on.cron):
+        return ("each project has a time of its own (H); its page shows it",)
+    zone = on.tz or "UTC"
+    coming = islice(cron.fires(on.cron, on.tz, "", now), _COMING)
+    return tuple(f"{datetime.fromtimestamp(at / 1_000_000, ZoneInfo(zone)):%a %Y-%m-%d %H:%M} {zone}" for at in coming)
 
 
 def _full_ref(ref: str, kind: EventKind) -> str:

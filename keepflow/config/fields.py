@@ -211,7 +211,8 @@ def _is_ipv6(text: str) -> bool:
         return False
 
 
-def _is_time_zone(text: str) -> bool:
+def is_time_zone(text: str) -> bool:
+    """Say whether this machine knows a time zone."""
     try:
         ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -244,7 +245,7 @@ Line = Annotated[
     _rule("bad-text", lambda text: text.isprintable(), "must be one line of printable text"),
 ]
 TimeZone = Annotated[
-    str, _rule("bad-time-zone", _is_time_zone, "must be a time zone this machine knows, like Europe/Berlin or UTC")
+    str, _rule("bad-time-zone", is_time_zone, "must be a time zone this machine knows, like Europe/Berlin or UTC")
 ]
 Flag = Annotated[bool, Strict()]
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]

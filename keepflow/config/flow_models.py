@@ -28,13 +28,13 @@ from keepflow.config.fields import (
     Texts,
     UrlPath,
     bad,
+    is_time_zone,
 )
 from keepflow.config.where import BoxField, Services, Where
 from keepflow.core import flows, retrying
+from keepflow.tools import cron
 
 _EVERY = ("**",)
-_CRON_WORDS = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,()#-]{1,60}")
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,30}(?:/[A-Za-z0-9_+-]{1,30}){0,2}")
 
 
@@ -98,15 +98,14 @@ class Container(Model):
 
 
 def _cron(text: str) -> str:
-    fields = text.split()
-    if text not in _CRON_WORDS and (len(fields) != 5 or not all(map(_CRON_FIELD.fullmatch, fields))):
-        raise bad("bad-cron", "must be five fields like '0 2 * * *' (minute hour day month weekday) or @daily")
-    return " ".join(fields)
+    if sentence := cron.problem_of(text):
+        raise bad("bad-cron", sentence)
+    return " ".join(text.split())
 
 
 def _zone(text: str) -> str:
-    if not _ZONE.fullmatch(text):
-        raise bad("bad-zone", "must be a time zone like Asia/Shanghai or UTC")
+    if not _ZONE.fullmatch(text) or not is_time_zone(text):
+        raise bad("bad-zone", "must be a time zone this machine knows, like Asia/Shanghai or UTC")
     return text
 
 
@@ -114,7 +113,7 @@ class Schedule(Model):
     """When a flow starts by the clock."""
 
     cron: Annotated[str, AfterValidator(_cron)]  #: minute, hour, day, month, weekday, or `@daily` and its like
-    tz: Annotated[str, AfterValidator(_zone)] = ""  #: time zone; without one the master's
+    tz: Annotated[str, AfterValidator(_zone)] = ""  #: time zone; without one UTC
 
 
 def _schedule(value: Any) -> Any:
@@ -138,7 +137,7 @@ class On(Model):
     paths_ignore: PathPatterns = ()  #: …and not only files that fit this
     pull_request: Flag = False  #: new code in a pull request: opened, reopened or pushed to
     manual: Flag = False  #: a person, `keepflow run` or the API
-    #: the clock: accepted and checked, not yet started by this version
+    #: the clock, at the newest commit of `main` or `master`
     schedule: Annotated[Schedule | None, BeforeValidator(_schedule, json_schema_input_type=str | Schedule)] = None
 
     def to_core(self) -> flows.Trigger:

@@ -28,6 +28,7 @@ class Event:
     pointed to earlier (None when new). `actor` is the verified sender the forge names, never the commit's author.
     A pull request has a `target` (the branch it goes into, as a full ref name) and a `number`; of a `fork` nobody here
     vouches for the code. What is built of it is its merge with the target: then `head` is the commit the ref is at.
+    The clock means one `flow` only, and `note` says when.
     """
 
     kind: EventKind
@@ -44,6 +45,8 @@ class Event:
     number: int = 0
     fork: bool = False
     head: str = ""
+    flow: str = ""
+    note: str = ""
 
     @property
     def tip(self) -> str:
@@ -82,6 +85,8 @@ class Event:
             "number": self.number,
             "fork": self.fork,
             "head": self.head,
+            "flow": self.flow,
+            "note": self.note,
         }
 
     @classmethod

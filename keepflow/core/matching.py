@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from keepflow.core.events import Event, EventKind
-from keepflow.core.flows import FlowFile, Trigger
+from keepflow.core.flows import Flow, FlowFile, Trigger
 from keepflow.core.patterns import Verdict, decide, decide_path
 from keepflow.core.states import Reason
 from keepflow.core.text import quoted
@@ -54,7 +54,7 @@ def match(event: Event, flow_file: FlowFile, changes: Changes = NOBODY_SAID) -> 
     matches: list[Match] = []
     why_not: dict[str, str] = {}
     for flow in flow_file.flows.values():
-        starts, why = _answer(event, flow.on)
+        starts, why = _answer(event, flow)
         if starts and _asks_paths(event, flow.on):
             starts, of_paths = _by_paths(flow.on, changes)
             why = f"{why}; {of_paths}" if starts else of_paths
@@ -90,7 +90,8 @@ def own_work(event: Event, signed_by: str) -> str | None:
     return None
 
 
-def _answer(event: Event, on: Trigger) -> tuple[bool, str]:
+def _answer(event: Event, flow: Flow) -> tuple[bool, str]:
+    on = flow.on
     match event.kind:
         case EventKind.PUSH:
             return _by_name("branch", event.branch, "push", on.push)
@@ -101,7 +102,7 @@ def _answer(event: Event, on: Trigger) -> tuple[bool, str]:
         case EventKind.MANUAL:
             return _by_switch("manual", on.manual)
         case EventKind.SCHEDULE:
-            return _by_switch("schedule", bool(on.cron))
+            return _by_clock(event, flow)
 
 
 def _by_name(noun: str, name: str | None, key: str, patterns: tuple[str, ...]) -> tuple[bool, str]:
@@ -119,6 +120,13 @@ def _by_name(noun: str, name: str | None, key: str, patterns: tuple[str, ...]) -
 
 def _by_switch(key: str, on: bool) -> tuple[bool, str]:
     return (True, f"its 'on' names {key}") if on else (False, f"its 'on' does not name {key}")
+
+
+def _by_clock(event: Event, flow: Flow) -> tuple[bool, str]:
+    starts, why = _by_switch("schedule", bool(flow.on.cron))
+    if starts and event.flow not in ("", flow.name):
+        return False, "it was another flow's time"
+    return starts, event.note if starts and event.note else why
 
 
 def _asks_paths(event: Event, on: Trigger) -> bool:

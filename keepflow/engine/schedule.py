@@ -12,6 +12,7 @@ import structlog
 from keepflow import errors
 from keepflow.engine import clock, deploying, dispatch, enrol, expiring, gates, people, reconcile, retrying
 from keepflow.engine.context import Master
+from keepflow.engine.timetable import Timetable
 from keepflow.store import projects
 from keepflow.store.writer import Tx
 
@@ -32,6 +33,7 @@ class Schedule:
         self._master = master
         self._busy: dict[str, threading.Thread] = {}
         self._sweep_seconds = sweep_seconds
+        self._timetable = Timetable(master)
         self._scheduler: BackgroundScheduler | None = None
         self._subscriptions: list[Callable[[], None]] = []
 
@@ -43,6 +45,7 @@ class Schedule:
         self._every(self._sweep_seconds, "compare remotes", lambda: reconcile.sweep(self._master), at_once=True)
         self._every(1, "end what takes too long", lambda: expiring.sweep(self._master, clock.now()))
         self._every(1, "begin further tries", lambda: retrying.sweep(self._master, clock.now()))
+        self._every(5, "start by the clock", self._timetable.tick, at_once=True)
         self._every(10, "notice silence", self._notice_silence)
         self._every(30, "renew what waits", self._renew)
         self._every(3600, "forget sessions", self._forget)

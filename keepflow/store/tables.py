@@ -121,6 +121,20 @@ heads = Table(
     _at("seen_at", nullable=False),
 )
 
+# Flows that the clock starts, as the newest taken commit of the main branch says. Owner: schedules.py
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("project_id", Id, ForeignKey("projects.id"), primary_key=True),
+    Column("flow", String(40), primary_key=True),
+    Column("cron", String(400), nullable=False),
+    Column("tz", String(100), nullable=False),
+    Column("ref", String(255), nullable=False),
+    _at("next_at"),  # NULL: no day fits any more
+    _at("last_at"),  # the time it was due when it was started last
+    Column("missed", Integer, nullable=False, default=0),  # times before `last_at` that nobody was there for
+)
+
 # Owner: runs.py
 runs = Table(
     "runs",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,18 @@ def test_plan_without_a_ref_shows_every_flow_and_what_starts_it(here: Path) -> N
     shown = call(plan).stdout
     assert "  dev  on push: dev\n" in shown
     assert "  test  on push: master, main\n" in shown
+
+
+def test_r10_plan_shows_the_next_times_of_flows_by_the_clock(here: Path) -> None:
+    flow = "{on: {schedule: {cron: '%s', tz: Asia/Shanghai}}, steps: [{run: make}]}"
+    (here / ".keepflow.yml").write_text(f"version: 1\nflows:\n  a: {flow % '0 2 * * *'}\n  b: {flow % 'H 2 * * *'}\n")
+    shown = json.loads(call(plan, "-o", "json").stdout)["flows"]
+    times = [datetime.strptime(text, "%a %Y-%m-%d %H:%M Asia/Shanghai") for text in shown[0]["next"]]
+    assert {at.hour for at in times} == {2}
+    assert [(later - earlier).days for earlier, later in pairwise(times)] == [1, 1]
+    assert "by the clock next: " in call(plan).stdout
+    assert shown[1]["next"] == ["each project has a time of its own (H); its page shows it"]
+    assert "starts: its 'on' names schedule" in call(plan, "--event", "schedule").stdout
 
 
 def test_plan_is_told_which_files_change_for_flows_with_paths(here: Path) -> None:

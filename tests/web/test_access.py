@@ -77,6 +77,7 @@ VERB_OF = {
     "api.run_log": "see",
     "api.run_receipt": "see",
     "api.cancel_run": "cancel",
+    "api.schedules": "see",
     "api.approve_run": "run",
     "api.project_deliveries": "see",
     "api.show_delivery": "see",

@@ -17,6 +17,7 @@ from keepflow.web.api import (
     rollbacks,
     rules,
     runs,
+    schedules,
     secrets,
     server,
 )
@@ -27,6 +28,7 @@ BASE = "/api/v1"
 SUBJECTS: tuple[Endpoints, ...] = (
     server.endpoints,
     runs.endpoints,
+    schedules.endpoints,
     delivery.endpoints,
     canary.endpoints,
     quarantine.endpoints,

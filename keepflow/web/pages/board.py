@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from keepflow.store.projects import Project
 from keepflow.web.access import needs
-from keepflow.web.answers import deployments, runs
+from keepflow.web.answers import deployments, runs, schedules
 from keepflow.web.answers import server as answers
 from keepflow.web.state import caller, current_project, reading
 from keepflow.wire import api
@@ -27,7 +27,7 @@ def home() -> str:
 @blueprint.get("/projects/<project>")
 @needs("see")
 def show_project(project: str) -> str:  # noqa: ARG001 - the guard reads it
-    """Show one project: its environments in short and its newest runs."""
+    """Show one project: its environments in short, what the clock starts, and its newest runs."""
     return render_template("project.html", **project_facts())
 
 
@@ -48,6 +48,7 @@ def project_facts() -> dict[str, object]:
         "project": place,
         "environments": _board(conn, place),
         "page": page,
+        "schedules": schedules.of_project(conn, place),
         "single": True,
     }
 

@@ -83,6 +83,7 @@ from keepflow.wire.api.runs import (
     Started,
     Step,
 )
+from keepflow.wire.api.schedules import Schedule, Schedules
 from keepflow.wire.api.secrets import (
     Bound,
     JobSecret,
@@ -181,6 +182,8 @@ __all__ = [
     "RunPage",
     "RunReceipt",
     "RunsQuery",
+    "Schedule",
+    "Schedules",
     "Secret",
     "SecretValue",
     "Secrets",

@@ -275,6 +275,19 @@ def upgrade() -> None:
         batch_op.create_index("ix_sessions_user", ["user_id"], unique=False)
 
     op.create_table(
+        "schedules",
+        sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("flow", sa.String(length=40), nullable=False),
+        sa.Column("cron", sa.String(length=400), nullable=False),
+        sa.Column("tz", sa.String(length=100), nullable=False),
+        sa.Column("ref", sa.String(length=255), nullable=False),
+        sa.Column("next_at", sa.BigInteger(), nullable=True),
+        sa.Column("last_at", sa.BigInteger(), nullable=True),
+        sa.Column("missed", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_schedules_project_id_projects")),
+        sa.PrimaryKeyConstraint("project_id", "flow", name=op.f("pk_schedules")),
+    )
+    op.create_table(
         "runs",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
