@@ -15,11 +15,12 @@ from keepflow.agent import boxes, recording
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.clock import Clock
 from keepflow.agent.logs import Log
-from keepflow.agent.masks import Needles, needles_of
+from keepflow.agent.masks import needles_of
 from keepflow.agent.reports import Reports
 from keepflow.agent.worker import Ending, Stop, report_end
 from keepflow.config.agent_file import Containers
 from keepflow.config.where import Where
+from keepflow.core.masking import Sought
 from keepflow.core.names import is_name, is_sha
 from keepflow.core.text import quoted
 from keepflow.executors.shell import end_marked
@@ -53,7 +54,7 @@ class Jobs:
         make: Callable[[Attempt], Runs],
         slots: Callable[[], int],
         refuses: Callable[[RunJob], errors.Refused | None],
-        needles: Callable[[RunJob], Needles] = needles_of,
+        needles: Callable[[RunJob], Sought] = needles_of,
     ) -> None:
         self._attempts, self._reports, self._clock = attempts, reports, clock
         self._make, self._slots, self._refuses, self._needles = make, slots, refuses, needles

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from keepflow import errors
-from keepflow.core.masking import Needle, mask, needles_for
+from keepflow.core.masking import Needle, Sought, mask, needles_for
+from keepflow.tools.needles import sought
 from keepflow.wire.messages import RunJob
 
-Needles = Sequence[Needle]
 
-
-def needles_of(order: RunJob, secrets: Iterable[str] = ()) -> Needles:
+def needles_of(order: RunJob, secrets: Iterable[str] = ()) -> Sought:
     """Return what to look for in a job's log, names and sentences: the opened `secrets` and all else it was lent.
 
     A text too short to be a secret is left out.
@@ -22,9 +21,9 @@ def needles_of(order: RunJob, secrets: Iterable[str] = ()) -> Needles:
     for secret in dict.fromkeys([*order.mask, *secrets, *lent, order.token]):
         with contextlib.suppress(errors.SecretTooShort):
             found += needles_for(secret.encode(errors="replace"))
-    return tuple(found)
+    return sought(found)
 
 
-def masked(text: str, needles: Needles) -> str:
+def masked(text: str, needles: Sought | Iterable[Needle]) -> str:
     """Return one whole text without secrets."""
     return mask(text.encode(errors="replace"), needles).decode(errors="replace")

@@ -148,11 +148,11 @@ def _without_secrets(scene: Scene, text: str) -> str:
     if scene.policy.env_file:
         with suppress(KeepflowError):
             given |= set(env_file.read(scene.policy.env_file).values())
-    needles: list[Needle] = []
+    found: list[Needle] = []
     for value in given - set(scene.deployment.container.env.values()):
         with suppress(SecretTooShort):
-            needles += needles_for(value.encode())
-    return masked(text, needles)
+            found += needles_for(value.encode())
+    return masked(text, found)
 
 
 def _new_container(scene: Scene, plan: Plan) -> ContainerFacts | None:

@@ -21,9 +21,8 @@ from typing import BinaryIO
 from keepflow import errors
 from keepflow.agent.attempts import Attempt, AttemptLog
 from keepflow.agent.kernel import Watch, free_start
-from keepflow.agent.masks import Needles
 from keepflow.agent.sieve import STEP_LIMIT, STEP_TAIL, Checkpoint, Sieve
-from keepflow.core.masking import Masker
+from keepflow.core.masking import Masker, Sought
 
 _REST = 0.004  #: seconds between two looks while output flows; the first byte after silence never waits
 _CAT_LIMIT = 2.0  #: seconds for `cat` to write what is left after the last process of a job
@@ -37,7 +36,7 @@ class Recording:
     """
 
     def __init__(
-        self, attempt: Attempt, needles: Needles, account: tuple[int, int] | None = None, limit: int = STEP_LIMIT
+        self, attempt: Attempt, needles: Sought, account: tuple[int, int] | None = None, limit: int = STEP_LIMIT
     ) -> None:
         self._raw = _RawLog(attempt, needles, limit)
         self._watch = Watch(self._raw.path)
@@ -117,7 +116,7 @@ class Recording:
                 self._awaited.popleft()(offset)
 
 
-def complete(attempt: Attempt, needles: Needles, last_line: str) -> None:
+def complete(attempt: Attempt, needles: Sought, last_line: str) -> None:
     """Finish the log of an attempt whose recording was broken off, from the raw output on the disk; add a last line.
 
     All processes of the attempt must have been ended.
@@ -134,7 +133,7 @@ def complete(attempt: Attempt, needles: Needles, last_line: str) -> None:
 class _RawLog:
     """The raw file and how far it was worked off; freed as it goes."""
 
-    def __init__(self, attempt: Attempt, needles: Needles, limit: int) -> None:
+    def __init__(self, attempt: Attempt, needles: Sought, limit: int) -> None:
         self.path = attempt.directory / "raw"
         self._log = attempt.log
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

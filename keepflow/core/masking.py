@@ -14,8 +14,9 @@ import html
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import quote, quote_plus
 
 from keepflow.errors import SecretTooShort
@@ -125,6 +126,81 @@ def _wrapped(value: bytes) -> Iterator[tuple[bytes, int]]:
 # --- looking --------------------------------------------------------------------------------------------------------
 
 
+class Finder(Protocol):
+    """Looks for many texts at once."""
+
+    def touches(self, data: bytes) -> bool:
+        """Say whether any of the texts occurs in `data`."""
+
+    def every(self, data: bytes) -> Iterable[tuple[int, int, int]]:
+        """Return (number of the text, start, end) of every occurrence, also of those that overlap, in any order."""
+
+
+class OneByOne:
+    """A finder that looks for each text in turn: for few texts, or little to look through."""
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self._texts = texts
+
+    def touches(self, data: bytes) -> bool:
+        """Say whether any of the texts occurs in `data`."""
+        return any(text in data for text in self._texts)
+
+    def every(self, data: bytes) -> Iterator[tuple[int, int, int]]:
+        """Yield every occurrence."""
+        for number, text in enumerate(self._texts):
+            for at in _occurrences(data, text, 0):
+                yield number, at, at + len(text)
+
+
+class Sought:
+    """Needles made ready to be looked for; made once, shared by any number of maskers. `finder` makes what looks."""
+
+    def __init__(self, needles: Iterable[Needle], finder: Callable[[Sequence[bytes]], Finder] = OneByOne) -> None:
+        parts = list(dict.fromkeys(needle.parts for needle in needles if all(needle.parts) and needle.parts))
+        loose = [many for many in parts if len(many) > 1]
+        self.loose = [_Loose(many) for many in loose]
+        self.beginnings = sorted({many[0] for many in parts})
+        self.heads = frozenset(text[:n] for text in self.beginnings for n in range(1, _HEAD + 1))
+        self.long = [(text[:_NEAR], text) for text in self.beginnings if len(text) > _NEAR]
+        self.literals = frozenset(only[0] for only in parts if len(only) == 1)
+        # A short first line, such as "{", is everywhere: where it alone would say "look", the ones after it join in.
+        self._short = [one.opening for one in self.loose if len(one.parts[0]) < MINIMUM]
+        self.texts = sorted(self.literals | {many[0] for many in loose if len(many[0]) >= MINIMUM})
+        self._finder = finder(self.texts) if self.texts else OneByOne(())
+
+    def touches(self, buffer: bytes) -> bool:
+        """Say whether a needle, or the whole first part of one, may be in the buffer."""
+        return self._finder.touches(buffer) or any(opening.search(buffer) for opening in self._short)
+
+    def spans(self, buffer: bytes) -> Iterator[tuple[int, int]]:
+        """Yield start and end of every needle in the buffer."""
+        for number, start, end in self._finder.every(buffer):
+            if self.texts[number] in self.literals:
+                yield start, end
+        for one in self.loose:
+            for at in _occurrences(buffer, one.parts[0], 0):
+                end = _follow(buffer, at, one.parts)
+                if end > at:
+                    yield at, end
+
+    def begins_with(self, text: bytes) -> bool:
+        """Say whether a needle begins with this text and goes on."""
+        at = bisect_left(self.beginnings, text)
+        at += self.beginnings[at : at + 1] == [text]
+        return at < len(self.beginnings) and self.beginnings[at].startswith(text)
+
+
+class _Loose:
+    """A needle of several parts. `opening` finds enough of its first parts to be worth a look."""
+
+    def __init__(self, parts: tuple[bytes, ...]) -> None:
+        self.parts = parts
+        self.longest = sum(map(len, parts)) + _LONGEST_GAP * (len(parts) - 1)
+        needed = next((n for n in range(1, len(parts)) if sum(map(len, parts[:n])) >= MINIMUM), len(parts))
+        self.opening = re.compile((rb"\s{0,%d}" % _LONGEST_GAP).join(map(re.escape, parts[:needed])))
+
+
 class Masker:
     """Replaces every needle in a stream by `[MASKED]`; overlapping ones become one mask.
 
@@ -132,13 +208,8 @@ class Masker:
     output yet; a new masker may take over at exactly that place of the input.
     """
 
-    def __init__(self, needles: Iterable[Needle]) -> None:
-        parts = list(dict.fromkeys(needle.parts for needle in needles if all(needle.parts) and needle.parts))
-        self._literals = sorted(only[0] for only in parts if len(only) == 1)
-        self._loose = [many for many in parts if len(many) > 1]
-        self._beginnings = sorted({many[0] for many in parts})
-        self._heads = frozenset(text[:n] for text in self._beginnings for n in range(1, _HEAD + 1))
-        self._long = [(text[:_NEAR], text) for text in self._beginnings if len(text) > _NEAR]
+    def __init__(self, needles: Sought | Iterable[Needle]) -> None:
+        self._sought = needles if isinstance(needles, Sought) else Sought(needles)
         self._buffer = b""
         self._lead = 0  # bytes already dropped from before the buffer that belong to a mask not yet written
         self._open = 0  # bytes at the start of the buffer that belong to that same mask
@@ -150,19 +221,23 @@ class Masker:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece of the stream and return what can be shown now."""
-        if not self._beginnings:
+        if not self._sought.beginnings:
             return data
-        buffer = self._buffer + data
-        return self._show(buffer, self._earliest_live(buffer))
+        buffer = self._buffer + data if self._buffer else data
+        touched = self._sought.touches(buffer)
+        return self._show(buffer, self._earliest_live(buffer, touched=touched), touched=touched)
 
     def flush(self) -> bytes:
         """Return what was held back; the stream has ended."""
-        return self._show(self._buffer, len(self._buffer))
+        return self._show(self._buffer, len(self._buffer), touched=self._sought.touches(self._buffer))
 
-    def _show(self, buffer: bytes, cut: int) -> bytes:
+    def _show(self, buffer: bytes, cut: int, *, touched: bool) -> bytes:
         """Return the masked text before `cut` and keep the rest; a mask that reaches over the cut waits for its end."""
+        if not touched and not self._open:
+            self._buffer = buffer[cut:]
+            return buffer[:cut]
         out, at, lead, still_open = [], 0, 0, 0
-        for start, end in self._spans(buffer):
+        for start, end in self._spans(buffer, touched=touched):
             if start >= cut:
                 break
             out.append(buffer[at : max(start, at)])
@@ -175,54 +250,42 @@ class Masker:
         self._buffer, self._lead, self._open = buffer[cut:], lead, still_open
         return b"".join(out)
 
-    def _spans(self, buffer: bytes) -> Iterator[tuple[int, int]]:
+    def _spans(self, buffer: bytes, *, touched: bool) -> Iterator[tuple[int, int]]:
         """Yield every stretch to be masked, in order, overlapping ones merged; one may begin before the buffer."""
         found = [(-self._lead, self._open)] if self._open else []
-        for literal in self._literals:
-            at = buffer.find(literal)
-            while at >= 0:
-                found.append((at, at + len(literal)))
-                at = buffer.find(literal, at + 1)
-        for parts in self._loose:
-            for at in _occurrences(buffer, parts[0]):
-                end = _follow(buffer, at, parts)
-                if end > at:
-                    found.append((at, end))
+        if touched:
+            found += self._sought.spans(buffer)
         return _merged(found)
 
-    def _earliest_live(self, buffer: bytes) -> int:
+    def _earliest_live(self, buffer: bytes, *, touched: bool) -> int:
         """Return where the earliest needle begins that the next bytes may complete (the end, when there is none)."""
-        size, heads = len(buffer), self._heads
+        size, sought = len(buffer), self._sought
         live = size
         for at in range(max(0, size - _NEAR), size):
-            if buffer[at : at + _HEAD] in heads and self._begins_a_needle(buffer[at:]):
+            if buffer[at : at + _HEAD] in sought.heads and sought.begins_with(buffer[at:]):
                 live = at
                 break
-        for opening, text in self._long:  # further back only long ones can be live, and those show their opening
+        for opening, text in sought.long:  # further back only long ones can be live, and those show their opening
             at = buffer.find(opening, max(0, size - len(text) + 1), live + _NEAR)
             while at >= 0 and not text.startswith(buffer[at:]):
                 at = buffer.find(opening, at + 1, live + _NEAR)
             live = min(live, at) if at >= 0 else live
-        for parts in self._loose:
-            for at in _occurrences(buffer, parts[0]):
-                if at < live and _follow(buffer, at, parts) == _LIVE:
-                    live = at
+        for one in sought.loose:
+            if touched or len(one.parts[0]) < MINIMUM:
+                for at in _occurrences(buffer, one.parts[0], max(0, size - one.longest)):
+                    if at < live and _follow(buffer, at, one.parts) == _LIVE:
+                        live = at
         return live
 
-    def _begins_a_needle(self, text: bytes) -> bool:
-        at = bisect_left(self._beginnings, text)
-        at += self._beginnings[at : at + 1] == [text]
-        return at < len(self._beginnings) and self._beginnings[at].startswith(text)
 
-
-def mask(data: bytes, needles: Iterable[Needle]) -> bytes:
+def mask(data: bytes, needles: Sought | Iterable[Needle]) -> bytes:
     """Mask one whole text, such as an error, a step name or a note."""
     masker = Masker(needles)
     return masker.feed(data) + masker.flush()
 
 
-def _occurrences(buffer: bytes, text: bytes) -> Iterator[int]:
-    at = buffer.find(text)
+def _occurrences(buffer: bytes, text: bytes, start: int) -> Iterator[int]:
+    at = buffer.find(text, start)
     while at >= 0:
         yield at
         at = buffer.find(text, at + 1)

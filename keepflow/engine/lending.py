@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from keepflow.core.masking import Needle, needles_for
+from keepflow.core.masking import Needle, Sought, needles_for
 from keepflow.crypto.vault import Vault
 from keepflow.engine import confiding, job_secrets
 from keepflow.engine.apply import registries
 from keepflow.errors import SecretTooShort
 from keepflow.store.projects import Project, git_token_place
+from keepflow.tools import needles
 from keepflow.wire.messages import Login
 
 
@@ -49,12 +51,10 @@ def of_project(conn: Connection, vault: Vault, project: Project) -> Lent:
     return Lent(tuple(registry.address for registry in known), logins, (*git, *passwords, *confided))
 
 
-def needles(secrets: tuple[str, ...]) -> tuple[Needle, ...]:
+def sought(secrets: tuple[str, ...]) -> Sought:
     """Return what to look for in a log before it is written."""
     found: list[Needle] = []
     for secret in secrets:
-        try:
+        with contextlib.suppress(SecretTooShort):  # masking it would blot out the log; whoever set it was told
             found += needles_for(secret.encode())
-        except SecretTooShort:
-            continue  # masking it would blot out the log; whoever set it was told
-    return tuple(found)
+    return needles.sought(found)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keepflow.core.masking import Masker, Needle
+from keepflow.core.masking import Masker, Needle, Sought
 from keepflow.tools.files import sync_directory
 
 #: Agent offsets [from, to) became file offsets [from, to): the bytes between differ, around them they are equal.
@@ -36,7 +36,7 @@ class LogFile:
     object is of no more use: close it and open the file again.
     """
 
-    def __init__(self, path: Path, needles: Iterable[Needle]) -> None:
+    def __init__(self, path: Path, needles: Sought | Iterable[Needle]) -> None:
         self._path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = not path.exists()

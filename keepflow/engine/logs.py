@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from keepflow import errors
-from keepflow.core.masking import Needle
+from keepflow.core.masking import Sought
 from keepflow.core.states import FINAL
 from keepflow.crypto.vault import Vault
 from keepflow.engine import lending, logfile
@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 _SYNC_EVERY = 0.03  #: seconds that written bytes wait for their sync, at most
 _SYNC_BYTES = 1024 * 1024  #: written bytes that make a sync due at once
 _OPEN_FILES = 200
+_READY = 50  #: sets of secrets that are kept ready to be looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class _Facts:
 
     agent_id: int | None
     path: str
-    needles: tuple[Needle, ...]
+    needles: Sought
     total: int | None
 
 
@@ -55,6 +56,7 @@ class Logs:
         self._database, self._vault, self._wakes = database, vault, wakes
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._files: dict[int, _Open] = {}
+        self._ready: dict[tuple[str, ...], Sought] = {}
         self._sync_due: float | None = None
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
 
@@ -235,7 +237,16 @@ class Logs:
             run = runs.by_id(conn, jobs.by_id(conn, attempt.job_id).run_id)
             lent = lending.of_project(conn, self._vault, projects.by_id(conn, run.project_id))
         total = attempt.log_bytes if attempt.state in FINAL and attempt.log_bytes else None
-        return _Facts(attempt.agent_id, attempt.log_path, lending.needles(lent.secrets), total)
+        return _Facts(attempt.agent_id, attempt.log_path, self._sought(lent.secrets), total)
+
+    def _sought(self, secrets: tuple[str, ...]) -> Sought:
+        """Make ready what to look for; the same secrets as in the last logs need no new work."""
+        known = self._ready.get(secrets)
+        if known is None:
+            if len(self._ready) >= _READY:
+                self._ready.clear()
+            known = self._ready[secrets] = lending.sought(secrets)
+        return known
 
     def _make_room(self) -> None:
         if len(self._files) < _OPEN_FILES:

@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import cancels, hooks, promotes, pushes, resources, rollbacks, steps
+from tests.bench import cancels, hooks, masking, promotes, pushes, resources, rollbacks, steps
 from tests.bench.figures import HEADER, Figure, show
 from tests.real.demo.world import World
 
 #: Name → what measures it; in this order: `to_live` changes the flow of dev, and accepted hooks go on being handled.
 BENCHES: dict[str, Callable[[World, Path], Iterator[Figure]]] = {
     "step_overhead": steps.figures,
+    "masking": masking.figures,
     "push_to_step": pushes.to_step,
     "push_to_live": pushes.to_live,
     "promote_rehearsed": promotes.figures,
