@@ -53,7 +53,8 @@ class Hands:
 
     run: Callable[[Command], int]  #: as the agent itself; ends with the job
     say: Callable[[str], None]
-    built: Callable[[], str | None]  #: what the job built last
+    built: Callable[[], str | None]  #: what the run built last
+    check_stop: Callable[[], None]  #: raises when the job shall end
 
 
 @dataclass(slots=True)
@@ -73,8 +74,6 @@ class Boxes:
         Raises Refused, UsageError and Unavailable.
         """
         wanted = step.image or job.image
-        if step.services or job.services:
-            raise errors.UsageError("services are not carried out by this version")
         if wanted is None:
             yield None
         elif step.image is None:

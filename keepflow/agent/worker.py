@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from pydantic import ValidationError
 
 from keepflow import errors
-from keepflow.agent import environment, job_secrets, outputs
+from keepflow.agent import environment, job_secrets, outputs, services
 from keepflow.agent.accounts import JobsAccount, may_use_engine
 from keepflow.agent.attempts import Attempt
 from keepflow.agent.boxes import Boxes, Hands, Site
@@ -202,10 +202,12 @@ class Job:
         host.reports.append(messages.JobStarted(fence=self.fence, at=host.clock.now(), node=host.agent))
         boxes = self._boxes(recording, places, env)
         try:
-            for index, step in enumerate(order.steps):
-                self._check_stop()
-                self._step(recording, places, boxes, env, index, step)
-                env |= environment.clean(environment.added(dict(self._told(recording, places.env))))
+            with services.beside(boxes, Where.model_validate(order.where), env) as addresses:
+                env |= addresses
+                for index, step in enumerate(order.steps):
+                    self._check_stop()
+                    self._step(recording, places, boxes, env, index, step)
+                    env |= environment.clean(environment.added(dict(self._told(recording, places.env))))
         except _Ended as ended:
             told = self._told(recording, places.output)
             raise _Ended(replace(ended.ending, outputs=self._outputs(recording, told))) from None
@@ -224,12 +226,12 @@ class Job:
 
         def built() -> str | None:
             told = self._told(recording, places.output)
-            return next((text for key, text in reversed(told) if key == "image"), None)
+            return next((text for key, text in reversed(told) if key == "image"), order.built or None)
 
         def run(command: Command) -> int:
             return self._run(command, Shell(), recording, attempt.directory / "box-result")
 
-        return Boxes(site, Hands(run, recording.say_line, built))
+        return Boxes(site, Hands(run, recording.say_line, built, self._check_stop))
 
     def _step(
         self,
@@ -304,9 +306,9 @@ class Job:
                 f"step {step.name}: its settings do not fit this agent's version: {error}"
             ) from None
 
-        own, of_job = (
-            Where.model_validate(where if contained(kind) else {}) for where in (step.where, self._order.where)
-        )
+        said = (step.where, self._order.where)
+        beside = Where(services=Where.model_validate(step.where).services)
+        own, of_job = (Where.model_validate(where if contained(kind) else {}) for where in said)
 
         def sh(argv: Sequence[str], more: Mapping[str, str]) -> int:
             full = environment.clean({**env, **more}) if more else env
@@ -321,8 +323,10 @@ class Job:
             sh=sh,
             registries={login.address: _lent(login) for login in self._order.logins},
         )
-        with boxes.executor(own, of_job, env) as box:
-            return int(kind.perform(spec, context))
+        with services.beside(boxes, beside, env) as addresses:
+            env |= addresses
+            with boxes.executor(own, of_job, env) as box:
+                return int(kind.perform(spec, context))
 
     def _run(self, command: Command, executor: Executor, recording: Recording, result: Path) -> int:
         self._check_stop()

@@ -14,11 +14,12 @@ from keepflow.config.fields import (
     Argv,
     ContainerPath,
     Duration,
-    Env,
+    EnvName,
     Interpolated,
     Model,
     Name,
     Port,
+    Text,
     UrlPath,
     bad,
     size,
@@ -47,6 +48,13 @@ def _memory(value: Any) -> Any:
     return found
 
 
+def _env_line(text: str) -> str:
+    if not text.isprintable():
+        raise bad("bad-text", "must be one line of printable text")
+    return text
+
+
+EnvLine = Annotated[Text, AfterValidator(_env_line)]
 Image = Annotated[Interpolated, AfterValidator(_image)]
 Memory = Annotated[int, BeforeValidator(_memory), WithJsonSchema({"type": ["string", "integer"]})]
 Cpus = Annotated[float, Strict(), Field(gt=0, le=1024)]
@@ -90,7 +98,9 @@ class Service(Limits):
     """A container beside the commands, reached under its own name."""
 
     image: Image  #: its image, as above
-    env: Env = Field(default_factory=dict)  #: its variables, each one line; `docker inspect` shows them, so no secrets
+    env: dict[EnvName, EnvLine] = Field(
+        default_factory=dict
+    )  #: its variables, each one line; `docker inspect` shows them, so no secrets
     command: Argv = ()  #: a program and its arguments instead of what the image starts
     ready: Ready | None = None  #: what is waited for before the first command; without it nothing
 

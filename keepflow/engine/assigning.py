@@ -105,7 +105,9 @@ def _hand_out(tx: Tx, master: Master, job: Job, worker: _Worker, now: int) -> bo
     token = tokens.new("job")
     attempt = jobs.add_attempt(tx.conn, job.id, agent.id, now, token_hash=tokens.digest(token))
     runs.bind_agent(tx.conn, run.id, agent.id)
-    sending.send(tx, master, agent.id, joborder.order(tx.conn, master, project, run, job, attempt, token), now)
+    sending.send(
+        tx, master, agent.id, joborder.order(tx.conn, master, project, run, job, attempt, agent.name, token), now
+    )
     data = {"job": job.key, "agent": agent.name, "fence": attempt.fence, "attempt": attempt.n}
     events.add(tx, now, "job-assigned", project_id=project.id, run_id=run.id, agent_id=agent.id, data=data)
     tx.after_commit(partial(master.wakes.fire, f"run:{run.id}"))

@@ -12,7 +12,7 @@ from keepflow.core.script_names import environment_after, names_of_run
 from keepflow.core.states import State
 from keepflow.engine import job_secrets, lending
 from keepflow.engine.context import Master
-from keepflow.store import jobs
+from keepflow.store import jobs, releases
 from keepflow.store.jobs import Attempt, Job
 from keepflow.store.projects import Project
 from keepflow.store.runs import Run
@@ -25,7 +25,7 @@ JOB_TIMEOUT = 7200.0  #: seconds for a script job when neither it nor its flow s
 
 
 def order(
-    conn: Connection, master: Master, project: Project, run: Run, job: Job, attempt: Attempt, token: str
+    conn: Connection, master: Master, project: Project, run: Run, job: Job, attempt: Attempt, agent: str, token: str
 ) -> RunJob:
     """Return the whole order of one attempt; it holds secrets and is sealed where it is stored.
 
@@ -61,7 +61,18 @@ def order(
         given=_given(conn, run, planned, plan.jobs),
         where=planned.where,
         shared=_shared(conn, run, planned, plan.jobs),
+        built=_built(conn, run, agent),
     )
+
+
+def _built(conn: Connection, run: Run, agent: str) -> str:
+    """Return the release of a run that was made last and that an agent can have, "" for none."""
+    for made in releases.of_run(conn, run.id):
+        if made.release.promotable:
+            return f"{made.release.repository}@{made.release.digest}"
+        if made.release.origin == f"local:{agent}":
+            return made.release.image_id
+    return ""
 
 
 def _given(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> dict[str, str]:

@@ -206,6 +206,7 @@ class RunJob(Message):
     mask: tuple[str, ...] = Field(default=(), repr=False)  #: secret values to mask in the log
     images: tuple[str, ...] = ()  #: image names this project may release
     timeout: float = 7200.0  #: seconds for the whole job
+    built: str = ""  #: the image that the jobs before it built last, as this agent's engine knows it
     given: dict[str, str] = Field(default_factory=dict)  #: variables that the jobs before it told
     where: dict[str, Any] = Field(default_factory=dict)  #: image and services of its steps (`config.where`)
     shared: Shared | None = None  #: None = no other job of its run has to do with its files

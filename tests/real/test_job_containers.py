@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from keepflow.core import names
 from keepflow.wire import messages
 from tests.agent.conftest import running_master
 from tests.agent.processes import AgentProcess, Builder
+from tests.real.boxes import left, of, step
 from tests.real.engines import Engine
 from tests.real.waiting import wait_until
 
@@ -52,26 +52,6 @@ def builder(engine: Engine) -> Iterator[Builder]:
 def image(base_images: dict[str, str]) -> dict[str, Any]:
     """Where a step runs that runs in busybox."""
     return {"image": {"name": base_images["busybox"]}}
-
-
-def step(script: str, **where: Any) -> messages.StepOrder:
-    """Return a `run:` step that says where it runs."""
-    return messages.StepOrder(kind="run", name=script, spec={"script": script}, where=where)
-
-
-def left(engine: Engine, fence: int) -> list[str]:
-    """List what is on the engine of one attempt."""
-    label = f"label={names.LABEL_FENCE}={fence}"
-    found = [engine.docker(noun, "ls", "-q", "--filter", label) for noun in ("container", "network", "volume")]
-    return " ".join(found).split()
-
-
-def of(engine: Engine, fence: int) -> dict[str, Any]:
-    """Return what `docker inspect` tells of the one container of an attempt."""
-    listing = ("container", "ls", "-aq", "--filter", f"label={names.LABEL_FENCE}={fence}")
-    found = wait_until(lambda: engine.docker(*listing).split(), 20, f"a container of {fence}")
-    told: dict[str, Any] = json.loads(engine.docker("inspect", found[0]))[0]
-    return told
 
 
 def test_r34_a_job_runs_in_a_container_with_the_checkout_as_its_directory(
@@ -119,7 +99,7 @@ def test_t12_a_box_has_no_right_no_door_and_no_folder_beyond_its_job(
     """CVE-2026-58053: what is on the engine is compared with all that may be there."""
     fence = builder.send("echo inside; sleep 600", where=image, env={"TOKEN": SECRET}, mask=(SECRET,))
     builder.master.await_log(fence, b"\ninside\n")
-    told = of(engine, fence)
+    told = of(engine, fence, "box")
     host, scratch = told["HostConfig"], f"{builder.agent.state}-jobs/scratch/{fence}"
     builder.stop(fence)
     assert builder.result(fence).end.state == "cancelled"
@@ -164,7 +144,7 @@ def test_a_secret_reaches_the_command_and_neither_inspect_nor_a_list_of_processe
     fence = builder.send('echo "${#TOKEN} letters"; sleep 600', where=image, env={"TOKEN": SECRET})
     builder.master.await_log(fence, f"\n{len(SECRET)} letters\n".encode())
     argv = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    told = json.dumps(of(engine, fence))
+    told = json.dumps(of(engine, fence, "box"))
     builder.stop(fence, grace=0)
     builder.result(fence)
     assert SECRET not in told
