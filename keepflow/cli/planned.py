@@ -8,12 +8,13 @@ from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from keepflow.core import graphs
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Strategy, Trigger
 from keepflow.core.matching import NOBODY_SAID, Changes, match
 from keepflow.core.names import is_ref
 from keepflow.core.planning import plan
-from keepflow.core.text import one_line, quoted
+from keepflow.core.text import listed, one_line, quoted
 from keepflow.errors import UsageError
 from keepflow.tools import cron
 
@@ -95,10 +96,17 @@ def as_json(answer: Answer) -> dict[str, Any]:
                     {
                         "key": job.key,
                         "kind": job.kind.value,
+                        "level": levels[job.key],
+                        "stage": job.stage,
                         "needs": list(job.needs),
+                        "when": job.when,
+                        "why": graphs.reason(job),
+                        "allow_failure": job.allow_failure,
+                        "matrix": job.matrix,
                         "target": job.target,
                         "steps": [step.name for step in job.steps],
                     }
+                    for levels in [graphs.levels(flow.plan.jobs)]
                     for job in flow.plan.jobs
                 ],
             }
@@ -135,13 +143,19 @@ def _starts_on(on: Trigger) -> str:
 
 
 def _job_lines(plan: Plan) -> list[str]:
+    """Return the jobs level by level: those of one level need nothing of each other and may run side by side."""
     lines = []
-    for number, job in enumerate(plan.jobs, start=1):
-        after = f"  (after {', '.join(job.needs)})" if job.needs else ""
-        lines.append(f"{number}. {job.key}{after}")
-        lines += [f"     - {one_line(step.name)}" for step in job.steps]
-        if job.kind == JobKind.DEPLOY:
-            lines.append(f"     - deploys what was built to {job.target}{_warning(plan, job)}")
+    levels = graphs.levels(plan.jobs)
+    for number in sorted(set(levels.values())):
+        beside = [job for job in plan.jobs if levels[job.key] == number]
+        stages = listed(list(dict.fromkeys(job.stage for job in beside if job.stage)))
+        head = f"level {number}{f', stage {stages}' if stages else ''}"
+        lines.append(f"{head}: {listed([job.key for job in beside])}{', side by side' if len(beside) > 1 else ''}")
+        for job in beside:
+            lines.append(f"  {job.key}  {graphs.reason(job)}{'; it may fail' if job.allow_failure else ''}")
+            lines += [f"    - {one_line(step.name)}" for step in job.steps]
+            if job.kind == JobKind.DEPLOY:
+                lines.append(f"    - deploys what was built to {job.target}{_warning(plan, job)}")
     return lines
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keepflow.config import flow_models as models
-from keepflow.config.flow_jobs import JobRead, graph_of, read_jobs
+from keepflow.config.flow_jobs import JobRead, graph_of, matrix_problems, read_jobs
 from keepflow.config.flow_rules import rule_problems
 from keepflow.config.flow_steps import Kinds, read_parts
 from keepflow.config.validation import check, finish, shown
@@ -79,6 +79,7 @@ def _graph_problems(name: str, model: models.File, work: Mapping[str, _Work], do
         sentence = f"{shown(place)}: {len(flow.jobs)} jobs, allowed are {JOBS_LIMIT}"
         yield document.problem(place, "too-many", sentence, key=True)
     elif not work[name].problems:
+        yield from matrix_problems(flow, document, ("flows", name, "jobs"))
         yield from _faults(name, flow, jobs, document)
 
 

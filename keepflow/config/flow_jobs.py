@@ -11,11 +11,12 @@ from keepflow.config.flow_steps import Kinds, read_parts, read_target
 from keepflow.config.validation import shown
 from keepflow.config.where import KEYS, Where
 from keepflow.config.yaml_loader import Document, Path
-from keepflow.core.flows import JOB_KEYS, GraphJob, JobKind, PlannedJob, Step
+from keepflow.core.flows import JOB_KEYS, JOBS_LIMIT, GraphJob, JobKind, PlannedJob, Step
+from keepflow.core.matrix import Matrix, combinations, fits
 from keepflow.errors import Problem
 
 _STEPS = "steps"
-_SCRIPTS_ONLY = frozenset({"timeout", "retry", *KEYS})  #: a deployment is never tried twice by itself
+_SCRIPTS_ONLY = frozenset({"timeout", "retry", "matrix", *KEYS})  #: a deployment is never tried twice by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,27 @@ def graph_of(flow: models.Flow, read: Mapping[str, JobRead]) -> tuple[GraphJob, 
     return tuple(_graph_job(name, job, read[name], flow) for name, job in flow.jobs.items())
 
 
+def matrix_problems(flow: models.Flow, document: Document, path: Path) -> list[Problem]:
+    """Return what is wrong with the matrices of a flow's jobs; `path` is that of the jobs."""
+    found: list[Problem] = []
+    room = JOBS_LIMIT - len(flow.jobs)
+    matrices = {name: job.matrix.to_core() for name, job in flow.jobs.items() if job.matrix is not None}
+    for name, matrix in matrices.items():
+        place = (*path, name, "matrix")
+        room -= matrix.most - 1
+        if room < 0:
+            sentence = f"{shown(place)}: these are {matrix.most} jobs, and a flow may have {JOBS_LIMIT} in all"
+            return [*found, document.problem(place, "too-many", sentence, key=True)]
+        if not combinations(matrix):
+            found.append(document.problem(place, "empty", f"{shown(place)}: no combination is left", key=True))
+        every = combinations(Matrix(matrix.axes))
+        for index, excluded in enumerate(matrix.exclude):
+            if not any(fits(one, excluded) for one in every):
+                at = (*place, "exclude", index)
+                found.append(document.problem(at, "unreachable", f"{shown(at)}: there is no such combination"))
+    return found
+
+
 def _graph_job(name: str, job: models.Job, read: JobRead, flow: models.Flow) -> GraphJob:
     own = Where(image=job.image or flow.image, services=job.services or flow.services)
     planned = PlannedJob(
@@ -59,7 +81,7 @@ def _graph_job(name: str, job: models.Job, read: JobRead, flow: models.Flow) -> 
         retry=job.retry.to_core() if job.retry else None,
         where=own.plain() if read.kind == JobKind.SCRIPT else {},
     )
-    return GraphJob(planned, job.when, job.success, job.failure)
+    return GraphJob(planned, job.when, job.success, job.failure, job.matrix.to_core() if job.matrix else None)
 
 
 def _read_job(

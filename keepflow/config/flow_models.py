@@ -31,7 +31,7 @@ from keepflow.config.fields import (
     is_time_zone,
 )
 from keepflow.config.where import BoxField, Services, Where
-from keepflow.core import flows, retrying
+from keepflow.core import flows, matrix, retrying
 from keepflow.tools import cron
 
 _EVERY = ("**",)
@@ -200,6 +200,19 @@ def _retry(value: Any) -> Any:
 SomeRetry = Annotated[Retry | None, BeforeValidator(_retry, json_schema_input_type=int | Retry)]
 
 
+class Axes(Model):
+    """The values of a matrix: each with each, less `exclude`, and `include` besides."""
+
+    #: values by the name of an axis; scripts see the one of their job as `KEEPFLOW_MATRIX_<NAME>`
+    axes: dict[EnvName, Annotated[tuple[Text, ...], Field(min_length=1), OneOrMany()]] = Field(default_factory=dict)
+    include: tuple[dict[EnvName, Text], ...] = ()  #: further combinations
+    exclude: tuple[dict[EnvName, Text], ...] = ()  #: combinations that are left out; what they do not name is any value
+
+    def to_core(self) -> matrix.Matrix:
+        """Return the matrix the planner takes."""
+        return matrix.Matrix(self.axes, self.include, self.exclude)
+
+
 class Job(Model):
     """One job of a graph; what it does is read by `flow_jobs`, which knows the step kinds."""
 
@@ -212,6 +225,7 @@ class Job(Model):
     #: of a job with `steps`: how long one try at it may take; without one the flow's, else `2h`
     timeout: Timeout | None = None
     retry: SomeRetry = None  #: of a job with `steps`: when it is tried again; without one the flow's
+    matrix: Axes | None = None  #: of a job with `steps`: it runs once for every combination of these values
     success: Names = ()  #: jobs that run when this one went well
     failure: Names = ()  #: jobs that run when this one failed
     image: BoxField = None  #: of a job with `steps`: the image of the container they run in; without one the flow's

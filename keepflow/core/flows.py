@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from keepflow.core.job_secrets import SecretUse
+from keepflow.core.matrix import Matrix
 from keepflow.core.retrying import Retry
 
 
@@ -127,6 +128,7 @@ class PlannedJob:
     when: str = When.SUCCESS
     allow_failure: bool = False  #: its failure stops nothing and does not make the run a failed one
     stage: str = ""  #: the stage that the flow file puts it in; "" = it has none
+    matrix: dict[str, str] = field(default_factory=dict)  #: SCRIPT: its combination of a matrix, for its scripts
     timeout: float = 0.0  #: SCRIPT: seconds one attempt may take; 0 = what the flow says, else two hours
     retry: Retry | None = None  #: SCRIPT: when it is tried again; None = what the flow says, else never
     where: dict[str, Any] = field(default_factory=dict)  #: SCRIPT: image and services of its steps (`config.where`)
@@ -140,6 +142,7 @@ class GraphJob:
     when: When | None = None  #: as written; None = not said
     success: tuple[str, ...] = ()  #: jobs that run when it went well
     failure: tuple[str, ...] = ()  #: jobs that run when it failed
+    matrix: Matrix | None = None  #: SCRIPT: it becomes one job for each combination
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,4 +42,4 @@ def interpolate(text: str, values: Mapping[str, str]) -> str:
 
 
 def _is_input(name: str) -> bool:
-    return name.startswith("KEEPFLOW_INPUT_") and _NAME.fullmatch(name) is not None
+    return name.startswith(("KEEPFLOW_INPUT_", "KEEPFLOW_MATRIX_")) and _NAME.fullmatch(name) is not None

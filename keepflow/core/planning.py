@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from keepflow.core import deploys, graphs, retrying
 from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step
 from keepflow.core.job_secrets import SecretUse
+from keepflow.core.matrix import Matrix, combinations
+
+_LONGEST = 90  #: characters of the key of one job of a matrix
+_UNFIT = re.compile(r"[^a-z0-9]+")
 
 
 def plan(flow: Flow, flow_file: FlowFile) -> Plan:
     """Turn a flow into jobs, each after all that it needs."""
-    jobs = graphs.wire(flow.jobs, flow.stages) if flow.jobs else _in_line(flow)
+    jobs = _of_graph(flow) if flow.jobs else _in_line(flow)
     jobs = tuple(
         replace(job, retry=flow.retry) if job.kind == JobKind.SCRIPT and job.retry is None else job for job in jobs
     )
     return Plan(flow.name, jobs, flow.concurrency, flow_file.image, flow_file.container, flow.timeout)
+
+
+def _of_graph(flow: Flow) -> tuple[PlannedJob, ...]:
+    """Return the jobs of `jobs:`, each after all it needs."""
+    matrices = {one.job.key: one.matrix for one in flow.jobs}
+    return _expand(graphs.wire(flow.jobs, flow.stages), matrices)
+
+
+def _expand(jobs: Sequence[PlannedJob], matrices: Mapping[str, Matrix | None]) -> tuple[PlannedJob, ...]:
+    """Make every job that has a matrix one job per combination; what needed it needs all of them."""
+    became: dict[str, tuple[str, ...]] = {}
+    taken = {job.key for job in jobs}
+    made: list[PlannedJob] = []
+    for job in jobs:
+        needs = tuple(key for need in job.needs for key in became.get(need, (need,)))
+        matrix = matrices.get(job.key)
+        found = [replace(job, needs=needs)]
+        if matrix is not None:
+            found = []
+            for one in combinations(matrix):
+                key = _fresh_key(_matrix_key(job.key, one), taken)
+                taken.add(key)
+                found.append(replace(job, key=key, needs=needs, matrix=dict(one)))
+        became[job.key] = tuple(one.key for one in found)
+        made += found
+    return tuple(made)
+
+
+def _matrix_key(job: str, combination: Mapping[str, str]) -> str:
+    words = [_UNFIT.sub("-", value.lower()).strip("-") for value in combination.values()]
+    return "-".join([job, *filter(None, words)])[:_LONGEST].rstrip("-")
 
 
 def _in_line(flow: Flow) -> tuple[PlannedJob, ...]:
@@ -28,7 +65,13 @@ def _in_line(flow: Flow) -> tuple[PlannedJob, ...]:
     def close_steps() -> None:
         if steps:
             jobs.append(
-                PlannedJob(_free_key("steps", jobs), JobKind.SCRIPT, _needs(jobs), tuple(steps), where=flow.where)
+                PlannedJob(
+                    _fresh_key("steps", {job.key for job in jobs}),
+                    JobKind.SCRIPT,
+                    _needs(jobs),
+                    tuple(steps),
+                    where=flow.where,
+                )
             )
             steps.clear()
 
@@ -38,7 +81,7 @@ def _in_line(flow: Flow) -> tuple[PlannedJob, ...]:
             continue
         close_steps()
         key = f"deploy-{part.target}" if part.kind == JobKind.DEPLOY else part.kind.value
-        jobs.append(PlannedJob(_free_key(key, jobs), part.kind, _needs(jobs), target=part.target))
+        jobs.append(PlannedJob(_fresh_key(key, {job.key for job in jobs}), part.kind, _needs(jobs), target=part.target))
     close_steps()
     return tuple(jobs)
 
@@ -84,13 +127,9 @@ def _needs(jobs: list[PlannedJob]) -> tuple[str, ...]:
     return (jobs[-1].key,) if jobs else ()
 
 
-def _free_key(wanted: str, jobs: list[PlannedJob]) -> str:
-    taken = {job.key for job in jobs}
-    key, number = wanted, 1
-    while key in taken:
-        number += 1
-        key = f"{wanted}-{number}"
-    return key
+def _fresh_key(wanted: str, taken: Collection[str]) -> str:
+    numbered = (f"{wanted}-{number}" for number in itertools.count(2))
+    return next(key for key in itertools.chain([wanted], numbered) if key not in taken)
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keepflow.core import graphs
 from keepflow.core.events import Event
 from keepflow.core.flows import JobKind, PlannedJob
 
 
-def names_of_run(event: Event, *, url: str, registry: str, image: str, environment: str) -> dict[str, str]:
+def names_of_run(
+    event: Event, *, url: str, registry: str, image: str, environment: str, matrix: Mapping[str, str]
+) -> dict[str, str]:
     """Return what a run tells its scripts; texts that came from a push reach them here and nowhere else."""
     return {
         "KEEPFLOW_RUN_URL": url,
@@ -22,6 +24,7 @@ def names_of_run(event: Event, *, url: str, registry: str, image: str, environme
         "KEEPFLOW_PULL_REQUEST": str(event.number or ""),
         "KEEPFLOW_TARGET_BRANCH": event.target_branch,
         "KEEPFLOW_HEAD_SHA": event.tip,
+        **{f"KEEPFLOW_MATRIX_{name.upper()}": value for name, value in matrix.items()},
         **{f"KEEPFLOW_INPUT_{name.upper().replace('-', '_')}": value for name, value in event.inputs.items()},
     }
 

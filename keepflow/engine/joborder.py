@@ -52,6 +52,7 @@ def order(
             registry=next(iter(lent.addresses), ""),
             image=plan.image or "",
             environment=environment_after(plan.jobs, job.key),
+            matrix=planned.matrix,
         ),
         steps=tuple(map(StepOrder.of, planned.steps)),
         secrets=job_secrets.lent(conn, master, project, run, job, attempt),

@@ -97,12 +97,50 @@ def test_plan_says_which_flow_a_push_starts_and_why_and_in_what_order(here: Path
     assert call(plan, "--ref", "dev").stdout == (
         "push refs/heads/dev:\n"
         "  dev  starts: branch 'dev' fits push: dev\n"
-        "    1. steps\n"
-        "         - scripts/build-image.sh dev\n"
-        "    2. deploy-dev  (after steps)\n"
-        "         - deploys what was built to dev\n"
+        "    level 1: steps\n"
+        "      steps  starts at once: it needs no other job\n"
+        "        - scripts/build-image.sh dev\n"
+        "    level 2: deploy-dev\n"
+        "      deploy-dev  starts when steps has succeeded\n"
+        "        - deploys what was built to dev\n"
         "  test  does not start: branch 'dev' fits none of push: master, main\n"
     )
+
+
+T1 = """\
+flows:
+  example:
+    on: manual
+    stages: [build, test, documentation]
+    jobs:
+      validation: {stage: build, steps: [{run: echo check}]}
+      compile: {stage: build, needs: validation, steps: [{run: echo classes}]}
+      style: {stage: build, allow_failure: true, matrix: {axes: {of: [c, py]}}, steps: [{run: echo style}]}
+      testing: {stage: test, steps: [{run: echo test}]}
+"""
+
+
+def test_r17_plan_shows_stages_and_what_may_run_side_by_side_and_starts_nothing(here: Path) -> None:
+    (here / ".keepflow.yml").write_text(T1)
+    assert call(plan, "--event", "manual").stdout == (
+        "manual:\n"
+        "  example  starts: its 'on' names manual\n"
+        "    level 1, stage build: validation, style-c and style-py, side by side\n"
+        "      validation  starts at once: it needs no other job\n"
+        "        - echo check\n"
+        "      style-c  starts at once: it needs no other job; it may fail\n"
+        "        - echo style\n"
+        "      style-py  starts at once: it needs no other job; it may fail\n"
+        "        - echo style\n"
+        "    level 2, stage build: compile\n"
+        "      compile  starts when validation has succeeded\n"
+        "        - echo classes\n"
+        "    level 3, stage test: testing\n"
+        "      testing  starts when validation, compile, style-c and style-py have succeeded\n"
+        "        - echo test\n"
+    )
+    jobs = json.loads(call(plan, "--event", "manual", "-o", "json").stdout)["flows"][0]["jobs"]
+    assert [(job["key"], job["level"]) for job in jobs[:2]] == [("validation", 1), ("compile", 2)]
 
 
 def test_plan_says_aloud_that_visitors_will_see_the_maintenance_page(here: Path) -> None:

@@ -94,6 +94,13 @@ def test_r22_a_job_key_that_is_written_twice_is_refused_and_never_lost() -> None
         ("{a: {when: failure, steps: [{run: a}]}}", (4, 22, "unreachable")),
         ("{a: {deploy: dev}}", (4, 12, "unreachable")),
         ("{a: {approve: bo}}", (4, 16, "not-supported")),
+        ("{a: {matrix: {}, steps: [{run: a}]}}", (4, 16, "empty")),
+        ("{a: {matrix: {axes: {x: []}}, steps: [{run: a}]}}", (4, 35, "empty")),
+        ("{a: {matrix: {axes: {x-y: [1]}}, steps: [{run: a}]}}", (4, 32, "bad-name")),
+        ("{a: {matrix: {x: [1]}, steps: [{run: a}]}}", (4, 25, "unknown-key")),
+        ("{a: {matrix: {axes: {x: [1]}, exclude: [{x: 2}]}, steps: [{run: a}]}}", (4, 51, "unreachable")),
+        ("{a: {matrix: {axes: {x: [1]}, exclude: [{x: 1}]}, steps: [{run: a}]}}", (4, 16, "empty")),
+        ("{a: {steps: [{run: a}]}, b: {needs: a, matrix: {axes: {x: [1]}}, deploy: dev}}", (4, 50, "conflict")),
     ],
 )
 def test_r20_a_wrong_graph_is_told_at_its_place(jobs: str, problem: tuple[int, int, str]) -> None:
@@ -110,6 +117,16 @@ def test_a_flow_says_its_work_in_one_way() -> None:
 def test_a_graph_has_a_limit() -> None:
     many = ", ".join(f"j{n}: {{steps: [{{run: a}}]}}" for n in range(257))
     assert refused(f"{{{many}}}") == [(4, 5, "too-many")]
+
+
+def test_a_matrix_counts_as_all_of_its_jobs() -> None:
+    axes = ", ".join(f"a{n}: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]" for n in range(9))
+    assert refused(f"{{a: {{matrix: {{axes: {{{axes}}}}}, steps: [{{run: a}}]}}}}") == [(4, 16, "too-many")]
+    text = "flows: {a: {on: push, jobs: {unit: {matrix: {axes: {v: [3.10, on]}}, steps: [{run: a}]}}}}\n"
+    assert [(job.key, job.matrix) for job in planned(text, "a")] == [
+        ("unit-3-10", {"v": "3.10"}),
+        ("unit-on", {"v": "on"}),
+    ]
 
 
 def test_a_near_miss_is_offered() -> None:

@@ -115,7 +115,14 @@ class Course:
             if step.kind == _PUSH:
                 self.say(f"── step {one_line(step.name)} is left out: {_NO_PUSH}")
         environment = environment_after(self.plan.jobs, planned.key)
-        names = names_of_run(self.event, url="", registry="", image=self.plan.image or "", environment=environment)
+        names = names_of_run(
+            self.event,
+            url="",
+            registry="",
+            image=self.plan.image or "",
+            environment=environment,
+            matrix=planned.matrix,
+        )
         return messages.RunJob(
             fence=secrets.randbelow(2**53),  # the scratch directories of all local runs lie side by side
             project=self.project,
