@@ -50,6 +50,8 @@ VERBS: dict[str, dict[str, Verb]] = {
         "logs": Verb("runs:logs", "Print or follow the log of a run."),
         "approve": Verb("runs:approve", "Let the run of a pull request from a fork begin."),
         "cancel": Verb("runs:cancel", "Cancel a run."),
+        "deliveries": Verb("deliveries:deliveries", "List what forges told, and what was decided."),
+        "replay": Verb("deliveries:replay", "Handle a delivery once more."),
         "why": Verb("runs:why", "Say why a run or an environment is as it is."),
     },
     "Delivery": {

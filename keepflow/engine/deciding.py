@@ -31,6 +31,8 @@ from keepflow.store.writer import Tx
 
 #: `forge` of deliveries that the reconcile sweep made because a hook was lost.
 SWEEP = "sweep"
+#: `forge` of deliveries that a person asked for once more.
+REPLAY = "replay"
 #: Runs that one transaction makes one by one; meanwhile nobody else can commit.
 _RUNS = 16
 
@@ -172,7 +174,7 @@ class _Judging:
     def _swept_before(self, delivery: Delivery, found: Found, taken: str | None) -> list[Run]:
         """Return the runs of this very head when the sweep handled it before its late hook came."""
         event = found.event
-        if delivery.forge == SWEEP or taken != event.tip:
+        if delivery.forge in (SWEEP, REPLAY) or taken != event.tip:
             return []
         key = (event.ref, event.sha)
         if key not in self._swept:

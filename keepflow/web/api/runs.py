@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 from werkzeug.wrappers import Response as AnyResponse
 
-from keepflow.engine import commands
+from keepflow.engine import commands, replaying
 from keepflow.errors import NotFound
 from keepflow.store import deliveries, jobs, runs
 from keepflow.web.answers import logs, switches
@@ -134,6 +134,18 @@ def cancel(number: int) -> api.Cancelled:
 def project_deliveries(query: api.PageQuery) -> api.DeliveryPage:
     """List the webhook calls of a project, newest first."""
     return server_answers.delivery_page(reading(), current_project(), query)
+
+
+@endpoints.add("POST", "/projects/<project>/deliveries/<int:delivery>/replay", "run", api.Replayed, status=202)
+def replay_delivery(delivery: int) -> api.Replayed:
+    """Handle a webhook call once more, as a new delivery."""
+    return api.Replayed(delivery=replay(delivery))
+
+
+def replay(delivery: int) -> int:
+    """Replay a delivery of this project as the caller; page and API do the same here."""
+    master, project, now, by = web().master, current_project(), web().now(), caller().user.name
+    return master.writer.call(lambda tx: replaying.replay(tx, master, project, delivery, by, now))
 
 
 @endpoints.add("GET", "/projects/<project>/deliveries/<int:delivery>", "see", api.Delivery)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, render_template, request
+from flask import Blueprint, redirect, render_template, request
+from werkzeug.wrappers import Response as AnyResponse
 
+from keepflow.engine import people as rules
 from keepflow.store import runs
 from keepflow.web.access import needs
 from keepflow.web.answers import server as answers
+from keepflow.web.api.runs import replay
 from keepflow.web.api.runs import show_delivery as read_delivery
-from keepflow.web.state import current_project, reading
+from keepflow.web.state import caller, current_project, reading
 from keepflow.wire import api
 
 blueprint = Blueprint("deliveries", __name__)
@@ -38,4 +41,12 @@ def show_delivery(project: str, delivery: int) -> str:  # noqa: ARG001 - the gua
         project=current_project(),
         delivery=found,
         started=started,
+        may_replay=rules.may(reading(), caller().user, current_project().id, "run"),
     )
+
+
+@blueprint.post("/projects/<project>/deliveries/<int:delivery>/replay")
+@needs("run")
+def replay_delivery(project: str, delivery: int) -> AnyResponse:
+    """Handle a webhook call once more and show what becomes of that."""
+    return redirect(f"/projects/{project}/deliveries/{replay(delivery)}", 303)

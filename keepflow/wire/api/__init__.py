@@ -7,7 +7,7 @@ One file per noun; the rest of the program says `api.Run` and does not care whic
 """
 
 from keepflow.wire.api.base import Answer, Items, Moment, PageQuery, Problem, Request, rfc3339
-from keepflow.wire.api.deliveries import Delivery, DeliveryPage
+from keepflow.wire.api.deliveries import Delivery, DeliveryPage, Replayed
 from keepflow.wire.api.deployments import (
     Change,
     Deployment,
@@ -171,6 +171,7 @@ __all__ = [
     "Readying",
     "Rehearsal",
     "Release",
+    "Replayed",
     "Request",
     "Role",
     "Roles",

@@ -22,6 +22,12 @@ class Delivery(Answer):
     handled_at: Moment | None
 
 
+class Replayed(Answer):
+    """The delivery that was made of another one."""
+
+    delivery: int
+
+
 class DeliveryPage(Answer):
     """Deliveries, newest first."""
 
