@@ -22,6 +22,7 @@ KeepflowError
 ├── Stopped               5  409  somebody wants it to end now
 ├── RemoteError           1  502  another machine gave a wrong answer
 │   ├── RegistryError     1  502  the registry refused or failed
+│   ├── Undeliverable     1  502  a notice that another try would not bring there either
 │   └── BadRemote         2  400  a repository address that keepflow will not use
 ├── DeployFailed          3  500  a new release could not be made to serve; carries the reason code
 └── BadSeal               1  500  a sealed value was changed, moved, or sealed with another key
@@ -227,6 +228,12 @@ class RegistryError(RemoteError):
     """The registry refused or failed; the code says unauthorised, missing, unreachable or certificate."""
 
     default_code = "registry"
+
+
+class Undeliverable(RemoteError):
+    """A notice cannot get where it should, and another try would not help."""
+
+    default_code = "undeliverable"
 
 
 class BadRemote(RemoteError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Protocol
 
 from keepflow.core.events import Parsed
 from keepflow.core.flows import Container
+from keepflow.core.notices import Notice
 
 
 def discover(package: str) -> dict[str, ModuleType]:
@@ -346,11 +347,27 @@ class Forge(Protocol):
 # --- notifiers ------------------------------------------------------------------------------------------------------
 
 
+class Channel(Protocol):
+    """Somebody to tell, set up by the server file: one address or several. Nothing it raises ever changes a run."""
+
+    recipients: tuple[str, ...]  #: each is sent every notice by itself, so that one who cannot be reached harms nobody
+
+    def fits(self, address: str) -> bool:
+        """Say whether a flow file may name this address and this channel reaches it."""
+
+    def send(self, notice: Notice, recipient: str) -> None:
+        """Deliver one notice; its `delivery` goes along and is the same on every try.
+
+        Raises RemoteError, then it is tried again, or Undeliverable, then it is not.
+        """
+
+
 class Notifier(Protocol):
-    """Tells somebody something that is already committed."""
+    """A module in `notifiers/`: `Settings` (a pydantic model, `extra='forbid'`) and the class of its channels.
 
-    def send(self, address: str, subject: str, text: str, html: str) -> None:
-        """Deliver one message; raises RemoteError, which never changes a run."""
+    A setting whose name ends in `_file` names a file with a secret; `Channel(settings, secrets)` is given its content
+    under the name without `_file`, and raises UsageError for what it cannot use.
+    """
 
-    def fits(self, addresses: Iterable[str]) -> bool:
-        """Say whether this channel can reach these addresses."""
+    Settings: type[Any]
+    Channel: Callable[[Any, Mapping[str, str]], Channel]

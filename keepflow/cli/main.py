@@ -29,6 +29,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "status": Verb("up:status", "Say whether the master here is healthy."),
         "master": Verb("master:master", "Start the master alone."),
         "agent": Verb("agents_remote:agent", "Run, join, list and revoke agents."),
+        "notices": Verb("notices:notices", "List what channels were told, and try one out."),
         "keys": Verb("keys:keys", "List and replace the key that signs orders."),
         "registry": Verb("registry:registry", "Start an image registry with TLS."),
         "backup": Verb("backups:backup", "Write everything of the master to one file."),

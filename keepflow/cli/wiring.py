@@ -71,6 +71,7 @@ def build(settings: MasterSettings, database: Database, address: str) -> Built:
             logs=Logs(home.root, database, vault, wakes),
             kinds=ports.discover("keepflow.steps"),
             forges=ports.discover("keepflow.forges"),
+            notifiers=ports.discover("keepflow.notifiers"),
             url=_PublicUrl(settings.url, database, wakes, address),
         )
         engine = Engine(master)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keepflow.config.channels import Channel
 from keepflow.config.server_file import Environment, Project, Registry, RegistryUser, ServerFile
 from keepflow.core import rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.errors import UsageError
-from keepflow.wire.desired import Desired, DesiredEnvironment, DesiredLogin, DesiredProject, DesiredRegistry
+from keepflow.wire.desired import (
+    Desired,
+    DesiredChannel,
+    DesiredEnvironment,
+    DesiredLogin,
+    DesiredProject,
+    DesiredRegistry,
+)
 
 
 def desired(server: ServerFile) -> Desired:
@@ -20,6 +28,7 @@ def desired(server: ServerFile) -> Desired:
         groups=dict(server.groups),
         projects={name: _project(f"projects.{name}", found) for name, found in server.projects.items()},
         environments={name: _environment(found) for name, found in server.environments.items()},
+        notify={name: _channel(f"notify.{name}.{found.kind}", found) for name, found in server.notify.items()},
     )
 
 
@@ -72,6 +81,19 @@ def _project(setting: str, project: Project) -> DesiredProject:
         git_token=_read(f"{setting}.git.token_file", project.git.token_file),
         git_ssh_key_file=str(project.git.ssh_key_file) if project.git.ssh_key_file else None,
         git_known_hosts_file=str(project.git.known_hosts) if project.git.known_hosts else None,
+    )
+
+
+def _channel(setting: str, channel: Channel) -> DesiredChannel:
+    """Read the secrets of a channel: every setting that is a file, under its name without `_file`."""
+    settings = channel.settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+    files = {name: path for name, path in channel.settings if isinstance(path, Path)}
+    return DesiredChannel(
+        kind=channel.kind,
+        settings={name: value for name, value in settings.items() if name not in files},
+        secrets={name.removesuffix("_file"): _read(f"{setting}.{name}", path) or "" for name, path in files.items()},
+        on=tuple(sorted(set(channel.on))),
+        projects=channel.projects,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from keepflow.config import channels
 from keepflow.config import flow_models as models
 from keepflow.config.agent_file import AgentFile
 from keepflow.config.flow_steps import Kinds
@@ -51,7 +52,11 @@ def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
 
 def server_schema() -> dict[str, Any]:
     """Return the schema of the master's file."""
-    return _headed(_described(ServerFile), "server-file", "keepflow server file (keepflow.yml)")
+    schema = _described(ServerFile)
+    kinds = sorted(channels.installed().items())
+    entries = [_channel_schema(kind, module, schema["$defs"]) for kind, module in kinds]
+    schema["properties"][channels.SECTION]["additionalProperties"] = {"anyOf": entries}
+    return _headed(schema, "server-file", "keepflow server file (keepflow.yml)")
 
 
 def agent_schema() -> dict[str, Any]:
@@ -67,6 +72,13 @@ def _described(model: type[BaseModel]) -> dict[str, Any]:
 
 def _headed(schema: dict[str, Any], name: str, title: str) -> dict[str, Any]:
     return {"$schema": _DRAFT, "$id": f"urn:keepflow:{name}:1", **schema, "title": title}
+
+
+def _channel_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of one channel under `notify`: the settings of its kind, and what every kind has."""
+    full = module.Settings.model_json_schema()
+    definitions.update(full.pop("$defs", {}))
+    return _one_key(kind, full, channels.Rules.model_json_schema()["properties"])
 
 
 def _entry_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[str, Any]:

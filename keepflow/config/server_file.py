@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from keepflow.config import channels
 from keepflow.config.fields import (
     Duration,
     Env,
@@ -152,6 +153,7 @@ class ServerFile(Model):
     groups: dict[Name, Annotated[tuple[Person, ...], OneOrMany()]] = Field(default_factory=dict)
     projects: dict[Name, Project] = Field(default_factory=dict)
     environments: dict[ProjectPath, Environment] = Field(default_factory=dict)
+    notify: dict[Name, Any] = Field(default_factory=dict)  #: `channels.Channel`, each of a kind of its own
 
 
 def load_server(text: str | bytes, file: str = "keepflow.yml", base_dir: Path | None = None) -> ServerFile:
@@ -165,8 +167,10 @@ def load_server(text: str | bytes, file: str = "keepflow.yml", base_dir: Path | 
     if server is None:
         finish(document, problems)
         raise AssertionError("a refused file has problems")
-    finish(document, [*_project_problems(server, document), *_environment_problems(server, document)])
-    return server
+    told, more = channels.read(server.notify, document, base)
+    more += _channel_problems(server, told, document)
+    finish(document, [*_project_problems(server, document), *_environment_problems(server, document), *more])
+    return server.model_copy(update={"notify": told})
 
 
 def _project_problems(server: ServerFile, document: Document) -> Iterator[Problem]:
@@ -183,6 +187,17 @@ def _project_problems(server: ServerFile, document: Document) -> Iterator[Proble
             sentence = f"registries.{name}: {registry.address} is already the registry {addresses[registry.address]!r}"
             yield document.problem(("registries", name, "address"), "duplicate-registry", sentence)
         addresses.setdefault(registry.address, name)
+
+
+def _channel_problems(
+    server: ServerFile, told: Mapping[str, channels.Channel], document: Document
+) -> Iterator[Problem]:
+    for name, channel in told.items():
+        for index, project in enumerate(channel.projects):
+            if project not in server.projects:
+                hint = did_you_mean(project, server.projects)
+                sentence = f"notify.{name}.projects: no project {project!r} under projects{hint}"
+                yield document.problem(("notify", name, "projects", index), "unknown-project", sentence)
 
 
 def _environment_problems(server: ServerFile, document: Document) -> Iterator[Problem]:

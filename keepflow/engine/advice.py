@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from keepflow.store import agents, environments
+from keepflow.store import agents, environments, notices
 from keepflow.tools.machine import machine_id
 
 
 def of_project(conn: Connection, project_id: int) -> list[str]:
     """Return what people of a project should know, each with how to mend it."""
     beside = _builds_beside_the_keys(conn, project_id)
-    return [beside] if beside else []
+    return [*([beside] if beside else []), *_nobody_told(conn)]
+
+
+def _nobody_told(conn: Connection) -> list[str]:
+    """Say of each channel that the newest thing it should have been told did not get through."""
+    return [
+        f"channel {one.channel} cannot be told anything: {one.error} (keepflow notices)"
+        for one in notices.troubled(conn)
+    ]
 
 
 def _builds_beside_the_keys(conn: Connection, project_id: int) -> str | None:

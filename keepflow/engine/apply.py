@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from keepflow.core import freeze, rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.crypto.vault import Vault
+from keepflow.engine import channels
 from keepflow.engine.context import Master
 from keepflow.errors import UsageError
 from keepflow.store import environments, events, people, placements, projects, settings
@@ -26,7 +27,7 @@ from keepflow.tools.git import check_remote_url
 from keepflow.wire.desired import Desired, DesiredEnvironment, DesiredProject, DesiredRegistry, PlanLine
 
 #: Settings whose values are never shown, only that they are new.
-_HIDDEN = frozenset({"hook_secret", "git_token", "push", "pull", "ca_pem"})
+_HIDDEN = frozenset({"hook_secret", "git_token", "push", "pull", "ca_pem", "secrets"})
 REGISTRIES = "registries"  #: settings key; {name: DesiredRegistry with sealed passwords}
 URL = "url"  #: settings key
 
@@ -51,7 +52,7 @@ def plan(conn: Connection, master: Master, desired: Desired) -> list[PlanLine]:
     current = stored(conn, master)
     keep_url = {"url": current.url} if desired.url is None else {"url": desired.url}
     lines = list(_compare("server", {"": {"url": current.url}}, {"": keep_url}))
-    for kind in ("registries", "groups", "projects", "environments"):
+    for kind in ("registries", "groups", "projects", "environments", "notify"):
         lines += _compare(kind, _section(current, kind), _section(desired, kind))
     return lines
 
@@ -63,6 +64,7 @@ def apply(tx: Tx, master: Master, desired: Desired, by: str, now: int) -> list[P
         settings.put(tx.conn, URL, desired.url)
     sealed = {name: _sealed(master, name, registry) for name, registry in desired.registries.items()}
     settings.put(tx.conn, REGISTRIES, sealed)
+    channels.put(tx.conn, master, desired.notify)
     _apply_groups(tx.conn, desired)
     _apply_projects(tx.conn, master, desired, now)
     _apply_environments(tx.conn, desired, now)
@@ -87,6 +89,7 @@ def stored(conn: Connection, master: Master) -> Desired:
             for environment in environments.of_project(conn, project.id)
             if environment.managed
         },
+        notify=channels.stored(conn, master.vault),
     )
 
 
@@ -101,6 +104,8 @@ def _check(master: Master, desired: Desired) -> None:
         if key.partition("/")[0] not in desired.projects:
             raise UsageError(f"environments.{key}: the file names no such project", code="unknown-project")
         _check_rules(key, desired.environments[key])
+    for name, channel in desired.notify.items():
+        channels.opened(name, channel, master.notifiers)
 
 
 def _check_rules(key: str, environment: DesiredEnvironment) -> None:
@@ -123,7 +128,7 @@ def _section(desired: Desired, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def _compare(kind: str, old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> Iterator[PlanLine]:
-    noun = {"registries": "registry"}.get(kind, kind.removesuffix("s"))
+    noun = {"registries": "registry", "notify": "channel"}.get(kind, kind.removesuffix("s"))
     for name, wanted in new.items():
         what = f"{noun} {name}".strip()
         if name not in old:
@@ -136,7 +141,8 @@ def _compare(kind: str, old: dict[str, dict[str, Any]], new: dict[str, dict[str,
                 detail="; ".join(_difference(key, old[name].get(key), wanted[key]) for key in keys),
             )
     for name in old.keys() - new.keys():
-        yield PlanLine(action="remove", what=f"{noun} {name}", detail="runs, releases and deployments stay")
+        stays = "" if kind == "notify" else "runs, releases and deployments stay"
+        yield PlanLine(action="remove", what=f"{noun} {name}", detail=stays)
 
 
 def _difference(key: str, old: Any, new: Any) -> str:

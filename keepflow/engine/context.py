@@ -34,6 +34,7 @@ class Master:
     logs: Logs
     kinds: Mapping[str, ModuleType]
     forges: Mapping[str, ModuleType]
+    notifiers: Mapping[str, ModuleType]
     url: Callable[[], str]
 
     @property

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from keepflow.core import deploys, drift
+from keepflow.core import deploys
 from keepflow.core.promoting import unmet
 from keepflow.core.rollbacks import may_act
 from keepflow.engine import deploying, dispatch, rolling_back
 from keepflow.engine.context import Master
+from keepflow.engine.observing import differences
 from keepflow.engine.promoting import Presser
 from keepflow.errors import Refused
 from keepflow.store import deployments, environments, jobs, releases
@@ -18,12 +19,6 @@ from keepflow.store.writer import Tx
 
 #: Names of the flows that carry these out; no flow file can define them.
 ADOPT, RESTORE = "adopt", "restore"
-
-
-def differences(conn: Connection, placement: Placement) -> tuple[drift.Difference, ...]:
-    """Say how a host differs from what was deployed there."""
-    current = deployments.by_id(conn, placement.current_id) if placement.current_id else None
-    return drift.differences(placement.observed, current.identity if current else None)
 
 
 def adopt(

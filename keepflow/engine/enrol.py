@@ -15,9 +15,9 @@ from keepflow.core.states import State
 from keepflow.core.text import one_line
 from keepflow.crypto import tokens
 from keepflow.crypto.keys import PublicKey
-from keepflow.engine import deploying, dispatch, preparing, reports
+from keepflow.engine import deploying, dispatch, observing, preparing, reports
 from keepflow.engine.context import Master
-from keepflow.store import agents, counters, events, jobs, outgoing, placements
+from keepflow.store import agents, counters, events, jobs, outgoing
 from keepflow.store.agents import Agent
 from keepflow.store.jobs import Attempt
 from keepflow.store.writer import Tx
@@ -172,7 +172,7 @@ def heartbeat(tx: Tx, master: Master, agent_id: int, beat: messages.Heartbeat, n
     if silent:
         agents.change(tx.conn, agent_id, last_seen_at=now)
         _explain_silence(tx.conn, agent_id, None)
-    changed = [state for state in beat.services if _observe(tx.conn, agent, state)]
+    changed = [state for state in beat.services if observing.observe(tx, agent, state, now)]
     if changed:
         tx.after_commit(partial(master.wakes.fire, "events"))
 
@@ -239,16 +239,6 @@ def _explain_silence(conn: Connection, agent_id: int, sentence: str | None) -> N
         job = jobs.by_id(conn, attempt.job_id)
         if job.state == State.RUNNING and job.kind == JobKind.SCRIPT and job.reason != (sentence or ""):
             jobs.explain(conn, job.id, "silent" if sentence else "", sentence or "")
-
-
-def _observe(conn: Connection, agent: Agent, state: messages.ServiceState) -> bool:
-    """Store what a service serves, on the environment it is bound to here; False when that is known already."""
-    placement = placements.of_service(conn, agent.name, state.service)
-    seen = state.model_dump(mode="json")
-    if placement is None or state.instance != "main" or placement.observed == seen:
-        return False
-    placements.observe(conn, placement.environment_id, placement.host, seen)
-    return True
 
 
 def _block(tx: Tx, master: Master, agent_id: int, why: str, now: int) -> None:

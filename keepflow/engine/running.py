@@ -7,6 +7,7 @@ import time
 from keepflow.engine import clock, enrol, restored
 from keepflow.engine.context import Master
 from keepflow.engine.intake import Intake
+from keepflow.engine.notifying import Outbox
 from keepflow.engine.schedule import Schedule
 
 
@@ -17,6 +18,7 @@ class Engine:
         self._master = master
         self._intake = Intake(master)
         self._schedule = Schedule(master)
+        self._outbox = Outbox(master)
 
     def start(self) -> None:
         """Take up the work where the last process left it; returns once everything takes work."""
@@ -26,12 +28,14 @@ class Engine:
         self._master.writer.call(lambda tx: restored.settle(tx, self._master, clock.now()))
         self._intake.start()
         self._schedule.start()
+        self._outbox.start()
 
     def stop(self, timeout: float = 2.5) -> None:
         """Commit and sync what was taken, then stop, within about `timeout` seconds; nothing acknowledged is lost."""
         deadline = time.monotonic() + timeout
         self._schedule.stop()
         self._intake.stop(timeout / 3)
+        self._outbox.stop(timeout / 6)
         self._master.logs.close(max(0.1, deadline - time.monotonic()))
         self._master.writer.close(max(0.1, deadline - time.monotonic()))
         self._master.database.dispose()

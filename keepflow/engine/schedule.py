@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from keepflow import errors
-from keepflow.engine import clock, deploying, dispatch, enrol, expiring, gates, people, reconcile, retrying
+from keepflow.engine import clock, deploying, dispatch, enrol, expiring, gates, notifying, people, reconcile, retrying
 from keepflow.engine.context import Master
 from keepflow.engine.timetable import Timetable
-from keepflow.store import projects
+from keepflow.store import notices, projects
 from keepflow.store.writer import Tx
 
 if TYPE_CHECKING:
@@ -106,7 +106,11 @@ class Schedule:
         self._write(renew)
 
     def _forget(self) -> None:
-        self._write(lambda tx: people.sweep(tx, clock.now()))
+        def forget(tx: Tx) -> None:
+            people.sweep(tx, clock.now())
+            notices.sweep(tx.conn, clock.now() - notifying.KEPT)
+
+        self._write(forget)
 
     def _tidy(self) -> None:
         with self._master.database.read() as conn:

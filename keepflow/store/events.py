@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +135,12 @@ def last_id(conn: Connection) -> int:
 def since(conn: Connection, after_id: int, limit: int, **filters: int | str) -> list[StoredEvent]:
     """List events after an id, oldest first; `filters` are columns and their values (`project_id=3`)."""
     query = select(events).where(events.c.id > after_id, *(events.c[name] == value for name, value in filters.items()))
+    return [StoredEvent(**row) for row in conn.execute(query.order_by(events.c.id).limit(limit)).mappings()]
+
+
+def of_kinds(conn: Connection, kinds: Collection[str], after_id: int, limit: int) -> list[StoredEvent]:
+    """List events of these kinds after an id, oldest first."""
+    query = select(events).where(events.c.id > after_id, events.c.kind.in_(kinds))
     return [StoredEvent(**row) for row in conn.execute(query.order_by(events.c.id).limit(limit)).mappings()]
 
 

@@ -162,6 +162,15 @@ def live_after(conn: Connection, run: Run, ref: str | None) -> Run | None:
     return _run(row) if row else None
 
 
+def judged_before(conn: Connection, run: Run) -> Run | None:
+    """Return the last older run of the same flow and ref that succeeded or failed."""
+    judged = [state.value for state in (State.SUCCEEDED, State.FAILED, State.LOST)]
+    query = select(runs).where(runs.c.project_id == run.project_id, runs.c.flow == run.flow, runs.c.ref == run.ref)
+    query = query.where(runs.c.id < run.id, runs.c.state.in_(judged))
+    row = conn.execute(query.order_by(runs.c.id.desc()).limit(1)).mappings().first()
+    return _run(row) if row else None
+
+
 def _live(project_id: int, flow: str, ref: str | None = None) -> Select[Any]:
     query = select(runs).where(runs.c.project_id == project_id, runs.c.flow == flow, runs.c.finished_at.is_(None))
     return query if ref is None else query.where(runs.c.ref == ref)

@@ -566,6 +566,30 @@ events = Table(
     Index("ix_events_project", "project_id", "id"),
 )
 
+# What channels are told, one row per recipient; kept a while after it was sent. Owner: notices.py
+notices = Table(
+    "notices",
+    metadata,
+    _id(),
+    Column("event_id", Id, ForeignKey("events.id"), nullable=False),
+    Column("channel", String(40), nullable=False),
+    Column("recipient", String(320), nullable=False),
+    Column("delivery", String(80), nullable=False, unique=True),  # the same on every try
+    Column("content", JSON, nullable=False),  # core.notices.Notice, frozen
+    Column("project_id", Id),
+    Column("state", String(10), nullable=False),  # waiting | sent | failed
+    Column("tries", Integer, nullable=False, default=0),
+    Column("error", Text, nullable=False, default=""),
+    _at("made_at", nullable=False),
+    _at("next_at"),  # when it is tried again; NULL = never
+    _at("ended_at"),
+    UniqueConstraint("event_id", "channel", "recipient"),
+    Index(
+        "ix_notices_due", "next_at", sqlite_where=text("state = 'waiting'"), postgresql_where=text("state = 'waiting'")
+    ),
+    Index("ix_notices_channel", "channel", "id"),
+)
+
 # --- people ----------------------------------------------------------------------------------------------------------
 
 # Owner: people.py

@@ -69,18 +69,23 @@ def _exchange(
     stream = _with_tls(plain, deadline, tls_name) if tls_name else plain
     try:
         lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "Connection: close"]
-        stream.settimeout(_left(deadline))
-        stream.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        answer = http.client.HTTPResponse(_Reader(stream, deadline))  # type: ignore[arg-type]  # it only calls makefile
-        with answer:
-            answer.begin()
-            body = answer.read(_BODY_LIMIT)
-            if answer.length and len(body) < _BODY_LIMIT:  # `read` with a limit does not mind a body that breaks off
-                raise http.client.IncompleteRead(body, answer.length)
-        return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
+        return converse(stream, "\r\n".join([*lines, "", ""]).encode("latin-1"), deadline)
     finally:
         if stream is not plain:
             stream.close()
+
+
+def converse(stream: socket.socket, request: bytes, deadline: float) -> Response:
+    """Send a request and read its answer until a monotonic deadline; raises OSError, HTTPException, ValueError."""
+    stream.settimeout(_left(deadline))
+    stream.sendall(request)
+    answer = http.client.HTTPResponse(_Reader(stream, deadline))  # type: ignore[arg-type]  # it only calls makefile
+    with answer:
+        answer.begin()
+        body = answer.read(_BODY_LIMIT)
+        if answer.length and len(body) < _BODY_LIMIT:  # `read` with a limit does not mind a body that breaks off
+            raise http.client.IncompleteRead(body, answer.length)
+    return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, body)
 
 
 def _with_tls(plain: socket.socket, deadline: float, name: str) -> socket.socket:

@@ -58,6 +58,16 @@ class DesiredEnvironment(_Model):
     rules: dict[str, Any] = Field(default_factory=dict)
 
 
+class DesiredChannel(_Model):
+    """Somebody to tell: the settings of its kind, and beside them what was in the files they name."""
+
+    kind: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    secrets: dict[str, str] = Field(default_factory=dict, repr=False)
+    on: tuple[str, ...] = Field(min_length=1)
+    projects: tuple[str, ...] = ()
+
+
 class Desired(_Model):
     """A whole server file. Environments are named `project/name`, in the order of the board."""
 
@@ -66,6 +76,7 @@ class Desired(_Model):
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     projects: dict[str, DesiredProject] = Field(default_factory=dict)
     environments: dict[str, DesiredEnvironment] = Field(default_factory=dict)
+    notify: dict[str, DesiredChannel] = Field(default_factory=dict)
 
 
 class PlanLine(_Model):

@@ -56,6 +56,7 @@ def open_master(home: Path, url: str | None = None) -> Master:
         logs=Logs(home, database, vault, wakes),
         kinds=discover("keepflow.steps"),
         forges=discover("keepflow.forges"),
+        notifiers=discover("keepflow.notifiers"),
         url=lambda: "http://127.0.0.1:8080",
     )
 

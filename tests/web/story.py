@@ -65,6 +65,7 @@ def open_master(home: Path, url: str = "http://localhost") -> Iterator[Master]:
             logs=logs,
             kinds=discover("keepflow.steps"),
             forges=discover("keepflow.forges"),
+            notifiers=discover("keepflow.notifiers"),
             url=lambda: url,
         )
     finally:

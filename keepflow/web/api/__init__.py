@@ -11,6 +11,7 @@ from keepflow.web.api import (
     drift,
     evidence,
     keys,
+    notices,
     people,
     quarantine,
     rehearsals,
@@ -39,6 +40,7 @@ SUBJECTS: tuple[Endpoints, ...] = (
     evidence.endpoints,
     rules.endpoints,
     keys.endpoints,
+    notices.endpoints,
     people.endpoints,
 )
 

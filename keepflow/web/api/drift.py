@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keepflow.engine import drifting
+from keepflow.engine import drifting, observing
 from keepflow.web.answers import deployments as answers
 from keepflow.web.api.endpoint import Endpoints
 from keepflow.web.state import caller, current_project, reading, web
@@ -20,7 +20,7 @@ def drift(environment: str) -> api.Drift:
             agent=host.host,
             differences=[
                 api.Difference(what=one.what, expected=one.expected, found=one.found)
-                for one in drifting.differences(reading(), host)
+                for one in observing.differences(reading(), host)
             ],
         )
         for host in place.hosts

@@ -10,6 +10,7 @@ from keepflow.web.pages import (
     deliveries,
     drift,
     environments,
+    notices,
     quarantine,
     rehearsals,
     rollbacks,
@@ -32,4 +33,5 @@ BLUEPRINTS = (
     deliveries.blueprint,
     agents.blueprint,
     schemas.blueprint,
+    notices.blueprint,
 )

@@ -22,6 +22,7 @@ from keepflow.wire.api.deployments import (
 from keepflow.wire.api.drift import Difference, Drift, HostDrift, MendDrift
 from keepflow.wire.api.environments import Candidate, Environment, Environments, Host, Serving
 from keepflow.wire.api.evidence import Countersigned, Evidence, OrderKey, OrderKeys
+from keepflow.wire.api.notices import Channel, Channels, Notice, NoticePage, NoticesQuery, Tried, Tries
 from keepflow.wire.api.people import (
     Group,
     Groups,
@@ -110,6 +111,8 @@ __all__ = [
     "Cancelled",
     "Candidate",
     "Change",
+    "Channel",
+    "Channels",
     "Commit",
     "Countersigned",
     "Delivery",
@@ -152,6 +155,9 @@ __all__ = [
     "NewRun",
     "NewToken",
     "NewUser",
+    "Notice",
+    "NoticePage",
+    "NoticesQuery",
     "OrderKey",
     "OrderKeys",
     "Overridden",
@@ -198,6 +204,8 @@ __all__ = [
     "Step",
     "Token",
     "Tokens",
+    "Tried",
+    "Tries",
     "User",
     "Users",
     "WhoAmI",
