@@ -1,4 +1,4 @@
-"""From the raw output of a job to the log that may leave the host: masked, cut to size, and the same again on a replay.
+"""From the raw output of a job to the log that may leave the host: masked, folded, cut to size; the same on a replay.
 
 The agent's own marks travel inside the raw stream, so they have an exact place in it: `line` begins a fresh line,
 `sync` ends a step. They carry a nonce no job is ever told. What comes out depends on the bytes alone, never on how
@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from keepflow.agent.folding import Fold
 
 PIECE = 64 * 1024
 STEP_LIMIT = 50 * 1024 * 1024  #: bytes of log one step may write before it is cut
@@ -54,7 +56,7 @@ class Sieve:
         tail: int = STEP_TAIL,
     ) -> None:
         self._read, self._emit, self._new_masks = read, emit, masks
-        self._masks = masks()
+        self._masks, self._fold = masks(), Fold()
         self._mark = b"\x1e" + nonce.encode()
         self._marks = re.compile(self._mark + rb"([LS])\n")
         self._limit, self._tail = limit, tail
@@ -106,9 +108,10 @@ class Sieve:
         if self._cut_at is not None:
             return
         over = self._raw - self._step - self._limit
-        self._put(self._masks.feed(data[:-over] if over > 0 else data))
+        self._put(self._fold.feed(self._masks.feed(data[:-over] if over > 0 else data)))
         if over > 0:
             self._cut_at = self._step + self._limit
+            self._put(self._fold.flush())
             self._put(_CUT.format(limit=self._limit).encode())  # what the masks hold may be half a secret: dropped
             self.checkpoint = Checkpoint(self._cut_at, self._log, cut=True)
 
@@ -121,7 +124,7 @@ class Sieve:
     def _reach(self, kind: bytes) -> None:
         """End what came before a mark."""
         if self._cut_at is None:
-            self._put(self._masks.flush())
+            self._put(self._fold.feed(self._masks.flush()) + self._fold.flush())
         else:
             self._put_tail(self._cut_at)
         self._masks = self._new_masks()
@@ -133,12 +136,12 @@ class Sieve:
         end = self._raw
         start = self._next_line(max(cut_at, end - self._tail), end)
         self._put(_TAIL.encode())
-        masks = self._new_masks()
+        masks, fold = self._new_masks(), Fold()
         while start < end:
             piece = self._read(start, min(PIECE, end - start))
-            self._put(masks.feed(piece))
+            self._put(fold.feed(masks.feed(piece)))
             start += len(piece)
-        self._put(masks.flush())
+        self._put(fold.feed(masks.flush()) + fold.flush())
         self._cut_at = None
 
     def _next_line(self, start: int, end: int) -> int:

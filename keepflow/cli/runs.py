@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from keepflow import errors
 from keepflow.cli import output, watching
 from keepflow.cli.client import Client, at, connect
 from keepflow.cli.output import as_json, say
+from keepflow.core.names import is_name
 
 in_project = click.option("--project", "-P", metavar="NAME", help="The project (needed when there are several).")
 
@@ -138,19 +140,42 @@ def _show_job(job: dict[str, Any]) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("-n", "--tail", type=click.IntRange(1, 100_000), help="Only the last lines.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only the Nth try at the job.")
-def logs(run: str, job: str | None, project: str | None, follow: bool, tail: int | None, attempt: int | None) -> None:
-    """Print the log of a run, or of one of its jobs; with -f go on until it ended. Ctrl-C only detaches."""
+@click.option("--grep", metavar="TEXT", help="Only lines that hold this text, with their job and number.")
+def logs(
+    run: str,
+    job: str | None,
+    project: str | None,
+    follow: bool,
+    tail: int | None,
+    attempt: int | None,
+    grep: str | None,
+) -> None:
+    """Print the log of a run, or of one of its jobs; with -f go on until it ended. Ctrl-C only detaches.
+
+    With --grep, RUN may also be the name of a flow: its 50 newest runs are searched, the newest first.
+    """
     client = connect()
+    if grep and is_name(run) and not run.isdigit() and run != "last":
+        if job or tail or attempt or follow:
+            raise click.UsageError("the logs of a flow are searched whole; leave out the job, --attempt, -n and -f")
+        return _print(client.text(at("projects", the_project(client, project), "flows", run, "log"), grep=grep))
     name, number = the_run(client, run, project)
+    if grep and tail:
+        raise click.UsageError("--grep or -n, not both")
     if follow:
-        if job or tail or attempt:
-            raise click.UsageError("-f follows the whole run; leave out the job, --attempt and -n")
+        if job or tail or attempt or grep:
+            raise click.UsageError("-f follows the whole run; leave out the job, --attempt, --grep and -n")
         with watching.detaching(f"{name}#{number}"):
             watching.follow_log(client, name, number, None)
-        return
+        return None
     if attempt and not job:
         raise click.UsageError("--attempt is one of a job; name the job, too")
-    for piece in client.text(at("projects", name, "runs", number, "log"), job=job, attempt=attempt, tail=tail):
+    path = at("projects", name, "runs", number, "log")
+    return _print(client.text(path, job=job, attempt=attempt, tail=tail, grep=grep))
+
+
+def _print(pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
 

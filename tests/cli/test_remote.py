@@ -71,6 +71,9 @@ def test_logs_print_exactly_what_was_written(keepflow: Keepflow) -> None:
     assert said.err == ""
     assert keepflow("logs", "keepwork#5", "-n", "1").out == "layer 3: \x1b[31mKilled\x1b[0m\n"
     assert keepflow("logs", "keepwork#5", "deploy-test").out == ""
+    assert keepflow("logs", "keepwork#5", "--grep", "Killed").out.endswith("layer 3: Killed\n")
+    assert "keepwork#5 build:" in keepflow("logs", "test", "-P", "keepwork", "--grep", "Killed").out
+    assert keepflow("logs", "test", "-P", "keepwork", "--grep", "Killed", "-n", "3").code == 2
     assert keepflow("logs", "keepwork#5", "nothing").code == 1
 
 

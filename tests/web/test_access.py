@@ -76,6 +76,7 @@ VERB_OF = {
     "api.show_run": "see",
     "api.backup": "administer",
     "api.run_log": "see",
+    "api.search_logs": "see",
     "api.run_receipt": "see",
     "api.cancel_run": "cancel",
     "api.schedules": "see",

@@ -117,6 +117,31 @@ def test_the_log_is_whole_and_equal_to_what_was_written(still: Flask, settled: S
     assert download.text == answer.text
 
 
+def test_r61_any_range_of_bytes_of_a_log_can_be_asked_for(still: Flask, settled: Story) -> None:
+    client = browser(still, settled, "ann")
+    path = f"{API}/projects/keepwork/runs/5/log"
+    whole = client.get(path).data
+    assert client.get(path).headers["Accept-Ranges"] == "bytes"
+    for asked, part in (("5-", whole[5:]), ("3-9", whole[3:10]), ("-7", whole[-7:]), (f"0-{10**9}", whole)):
+        answer = client.get(path, headers={"Range": f"bytes={asked}"})
+        assert (answer.status_code, answer.data) == (206, part)
+        assert answer.headers["Content-Range"].endswith(f"/{len(whole)}")
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+    assert client.get(path, headers={"Range": f"bytes={len(whole)}-"}).status_code == 416
+    for odd in ("bytes=0-1,3-4", "lines=1-2", "bytes=x"):
+        assert client.get(path, headers={"Range": odd}).data == whole
+
+
+def test_a_text_is_found_in_a_run_and_in_all_runs_of_a_flow(still: Flask, settled: Story) -> None:
+    client = browser(still, settled, "ann")
+    found = client.get(f"{API}/projects/keepwork/runs/5/log", query_string={"grep": "Killed"}).text
+    assert found == "build:13: layer 3: Killed\n"
+    everywhere = client.get(f"{API}/projects/keepwork/flows/test/log", query_string={"grep": "Killed"}).text
+    assert "keepwork#5 build:13: layer 3: Killed\n" in everywhere
+    assert client.get(f"{API}/projects/keepwork/flows/nothing/log", query_string={"grep": "x"}).status_code == 404
+    assert client.get(f"{API}/projects/keepwork/flows/test/log").status_code == 422
+
+
 def test_a_delivery_tells_its_event_and_the_decision(reader: Caller) -> None:
     delivery = reader.get("/projects/keepwork/deliveries/1")
     assert delivery["event"]["ref"] == "refs/heads/master"

@@ -1,4 +1,4 @@
-"""Log files of runs, read from the disk: whole, by job, or only the end."""
+"""Log files of runs, read from the disk: whole, by job, a range of bytes, the end, or the lines that hold a text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,49 @@ _CHUNK = 256 * 1024
 _EXCERPT = 64 * 1024
 
 
-def stream(logs: Logs, attempts: list[Attempt]) -> Iterator[bytes]:
-    """Yield the bytes of these attempts' logs, in order, as they are on the disk now."""
+def length(logs: Logs, attempts: list[Attempt]) -> int:
+    """Return how many bytes these attempts' logs are now, one behind the other."""
+    return sum(logs.size(attempt.log_path) for attempt in attempts)
+
+
+def stream(logs: Logs, attempts: list[Attempt], start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    """Yield these attempts' logs, one behind the other, as they are on the disk now; or bytes start to stop of that."""
+    before = 0
     for attempt in attempts:
-        start, end = 0, logs.size(attempt.log_path)
-        while start < end:
-            chunk = logs.read(attempt.log_path, start, min(_CHUNK, end - start))
+        size = logs.size(attempt.log_path)
+        at, end = max(0, start - before), size if stop is None else min(size, stop - before)
+        before += size
+        while at < end:
+            chunk = logs.read(attempt.log_path, at, min(_CHUNK, end - at))
             if not chunk:
                 break
-            start += len(chunk)
+            at += len(chunk)
             yield chunk
+
+
+def matching(logs: Logs, attempt: Attempt, text: str) -> Iterator[tuple[int, str]]:
+    """Yield (number, line) of every line of an attempt's log that holds a text, as it reads without colours."""
+    number, rest, at = 1, b"", 0
+    sought = text.encode()
+    while chunk := logs.read(attempt.log_path, at, _CHUNK):
+        at += len(chunk)
+        block, newline, rest = (rest + chunk).rpartition(b"\n")
+        yield from _lines_with(block, sought, number)
+        number += block.count(b"\n") + bool(newline)
+    yield from _lines_with(rest, sought, number)
+
+
+def _lines_with(block: bytes, sought: bytes, number: int) -> Iterator[tuple[int, str]]:
+    """Find lines in whole lines; what a terminal would not show is taken out only where there may be some."""
+    if b"\x1b" in block or b"\r" in block:
+        block = ansi.plain(block.decode(errors="replace")).encode()
+    counted, at = 0, block.find(sought)
+    while at >= 0:
+        begin, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+        end = end if end >= 0 else len(block)
+        number, counted = number + block.count(b"\n", counted, begin), begin
+        yield number, ansi.plain(block[begin:end].decode(errors="replace"))
+        at = block.find(sought, end)
 
 
 def tail(logs: Logs, attempts: list[Attempt], lines: int) -> bytes:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from flask import Response
+from collections.abc import Iterable, Iterator
+
+from flask import Response, request
 from werkzeug.wrappers import Response as AnyResponse
 
+from keepflow.core.text import quoted
 from keepflow.engine import commands, replaying
+from keepflow.engine.logs import Logs
 from keepflow.errors import NotFound
 from keepflow.store import deliveries, jobs, runs
 from keepflow.web.answers import logs, switches
@@ -55,6 +59,17 @@ def run_log(number: int, query: api.LogQuery) -> AnyResponse:
     return log_answer(number, query)
 
 
+@endpoints.add("GET", "/projects/<project>/flows/<flow>/log", "see", query=api.SearchQuery)
+def search_logs(flow: str, query: api.SearchQuery) -> AnyResponse:
+    """Search the logs of the newest runs of a flow; each line is `PROJECT#RUN JOB:NUMBER: LINE`."""
+    project = current_project()
+    found = runs.page(reading(), {project.id}, limit=query.runs, flow=flow)
+    if not found:
+        raise NotFound(f"{project.name} has no run of a flow {quoted(flow)}", code="no-flow")
+    named = [(f"{project.name}#{run.number} {name}", one) for run in found for name, one in _named(_tries(run.id))]
+    return _as_text(_hits(named, query.grep))
+
+
 @endpoints.add("GET", "/projects/<project>/runs/<int:number>/receipt", "see", api.RunReceipt)
 def run_receipt(number: int) -> api.RunReceipt:
     """Show what the switches of a run proved, host by host and together."""
@@ -68,9 +83,53 @@ def log_answer(number: int, query: api.LogQuery) -> AnyResponse:
     """Return the log of a run of this project as plain text; page and API do the same here."""
     found = attempts(number, query.job, query.attempt)
     store = web().master.logs
-    body = [logs.tail(store, found, query.tail)] if query.tail else logs.stream(store, found)
+    if query.grep:
+        return _as_text(_hits(_named(found), query.grep))
+    if query.tail:
+        return _as_text([logs.tail(store, found, query.tail)])
+    return _part(store, found)
+
+
+def _part(store: Logs, found: list[jobs.Attempt]) -> AnyResponse:
+    """Return logs whole, or the one range of bytes that the caller asks for (RFC 9110; several are answered whole)."""
+    size, wanted = logs.length(store, found), request.range
+    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1:
+        answer = _as_text(logs.stream(store, found))
+        answer.headers["Accept-Ranges"] = "bytes"
+        return answer
+    part = wanted.range_for_length(size)
+    if part is None:
+        return Response(status=416, headers={"Content-Range": f"bytes */{size}"})
+    start, stop = part
+    answer = _as_text(logs.stream(store, found, start, stop))
+    answer.status_code = 206
+    answer.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return answer
+
+
+def _tries(run_id: int) -> list[jobs.Attempt]:
+    return [attempt for job in jobs.of_run(reading(), run_id) for attempt in jobs.attempts_of(reading(), job.id)]
+
+
+def _named(found: list[jobs.Attempt]) -> list[tuple[str, jobs.Attempt]]:
+    """Put before each attempt the name of its job, with `/2` for the second try at it."""
+    names = {one.job_id: jobs.by_id(reading(), one.job_id).key for one in found}
+    return [(names[one.job_id] + (f"/{one.n}" if one.n > 1 else ""), one) for one in found]
+
+
+def _hits(named: list[tuple[str, jobs.Attempt]], text: str) -> Iterator[bytes]:
+    """Return `NAME:NUMBER: LINE` of every line that holds a text; read while it is sent, so that little is held."""
+    store = web().master.logs
+    return (
+        f"{name}:{number}: {line}\n".encode()
+        for name, attempt in named
+        for number, line in logs.matching(store, attempt, text)
+    )
+
+
+def _as_text(body: Iterable[bytes]) -> Response:
+    """Return plain text that is never a document of this origin, whatever a browser makes of the bytes."""
     answer = Response(body, mimetype="text/plain")
-    # Never a document of this origin, whatever a browser makes of the bytes.
     answer.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     return answer
 

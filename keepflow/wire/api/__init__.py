@@ -81,6 +81,7 @@ from keepflow.wire.api.runs import (
     RunDetail,
     RunPage,
     RunsQuery,
+    SearchQuery,
     Started,
     Step,
 )
@@ -191,6 +192,7 @@ __all__ = [
     "RunsQuery",
     "Schedule",
     "Schedules",
+    "SearchQuery",
     "Secret",
     "SecretValue",
     "Secrets",

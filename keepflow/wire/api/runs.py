@@ -144,8 +144,18 @@ class Approved(Answer):
 
 
 class LogQuery(Request):
-    """Which part of a log: a byte range, or the last lines."""
+    """Which part of a log; a `Range` header (bytes) asks for a part of what this comes to."""
 
     job: str | None = Field(default=None, max_length=60, description="only this job")
     attempt: int | None = Field(default=None, ge=1, description="with `job`: only this try at it")
     tail: int | None = Field(default=None, ge=1, le=100_000, description="only the last lines")
+    grep: str | None = Field(
+        default=None, min_length=1, max_length=500, description="only lines that hold this text, as `JOB:NUMBER: LINE`"
+    )
+
+
+class SearchQuery(Request):
+    """What to look for in the logs of a flow."""
+
+    grep: str = Field(min_length=1, max_length=500, description="a text, exactly as it is written")
+    runs: int = Field(default=50, ge=1, le=500, description="in how many of the newest runs")
