@@ -163,17 +163,19 @@ def _events(value: Any) -> Any:
 EventWord = Literal["push", "tag", "pull_request", "manual"]
 
 
+def _yes_or_no(value: Any) -> Any:
+    """Read a plain `true` as the text it is for a script."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 class Input(Model):
     """A value a person gives when starting a flow by hand; scripts see it as `KEEPFLOW_INPUT_<NAME>`."""
 
-    choices: Texts = ()  #: the values allowed; without any every text
-    default: Text = ""  #: what it is when nobody says
+    type: Literal["text", "boolean", "number"] = "text"  #: what a value must be
+    choices: Texts = ()  #: the values allowed; without any every value of its type
+    default: Annotated[Text, BeforeValidator(_yes_or_no)] = ""  #: what it is when nobody says
+    required: Flag = False  #: nothing is started without it
     help: Text = ""  #: a line for people
-
-    @property
-    def misfit(self) -> bool:
-        """Whether the default is none of the choices."""
-        return bool(self.choices and self.default) and self.default not in self.choices
 
 
 class Retry(Model):

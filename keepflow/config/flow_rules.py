@@ -8,6 +8,7 @@ from keepflow.config import flow_models as models
 from keepflow.config.validation import shown
 from keepflow.config.yaml_loader import Document, Path
 from keepflow.core.flows import JobKind, JobPart
+from keepflow.core.inputs import problem_of
 from keepflow.core.text import quoted, words
 from keepflow.errors import Problem
 
@@ -54,11 +55,7 @@ def _flow_problems(model: models.File, parts: Parts, document: Document) -> Iter
     for name, flow in model.flows.items():
         path: Path = ("flows", name)
         yield from _trigger_problems(flow.on, (*path, "on"), document)
-        for key, given in flow.inputs.items():
-            if given.misfit:
-                place = (*path, "inputs", key, "default")
-                sentence = f"{shown(place)}: {quoted(given.default)} is none of the choices"
-                yield document.problem(place, "bad-value", sentence)
+        yield from _input_problems(flow, path, document)
         for index, stage in enumerate(flow.stages):
             if stage in flow.stages[:index]:
                 place = (*path, "stages", index)
@@ -80,6 +77,26 @@ def _limit_problems(flow: models.Flow, parts: tuple[JobPart, ...], path: Path, d
             longest = words(flow.timeout)
             sentence = f"{shown(place)}: the whole flow may take {longest} only, so this limit is never reached"
             yield document.problem(place, "unreachable", sentence)
+
+
+def _input_problems(flow: models.Flow, path: Path, document: Document) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for key, given in flow.inputs.items():
+        place: Path = (*path, "inputs", key)
+        twin = seen.setdefault(key.upper(), key)
+        if twin != key:
+            sentence = (
+                f"{shown(place)}: scripts cannot tell it from {quoted(twin)}: both are KEEPFLOW_INPUT_{key.upper()}"
+            )
+            yield document.problem(place, "conflict", sentence, key=True)
+        if given.required and given.default:
+            sentence = f"{shown(place)}: what has a default need not be given; leave out 'required' or the default"
+            yield document.problem((*place, "required"), "conflict", sentence)
+        elif given.default and (problem := problem_of(given.model_dump(), given.default)):
+            yield document.problem((*place, "default"), "bad-value", f"{shown((*place, 'default'))} {problem}")
+        if given.type != "text" and given.choices:
+            sentence = f"{shown(place)}: choices are texts; leave out 'type: {given.type}' or the choices"
+            yield document.problem((*place, "type"), "conflict", sentence)
 
 
 def _trigger_problems(on: models.On, path: Path, document: Document) -> Iterator[Problem]:

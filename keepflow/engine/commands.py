@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keepflow import errors
 from keepflow.core import matching, planning
@@ -29,6 +29,32 @@ class Answer:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True)
+class Startable:
+    """What people could start at a commit: its full ref name and the flow file there, and the flows with `manual`."""
+
+    event: Event
+    flow_file: FlowFile
+
+    @property
+    def flows(self) -> list[Flow]:
+        """The flows that people may start."""
+        return [flow for flow in self.flow_file.flows.values() if flow.on.manual]
+
+
+def startable(master: Master, project: Project, ref: str, by: str) -> Startable:
+    """Look what could be started by hand at the newest commit of a branch or tag ("" = the main branch).
+
+    Asks the remote, so it is not for the writer thread. Raises NotFound, UsageError, and what git raises.
+    """
+    full, sha = _resolve(master, project, ref)
+    now = clock.now()
+    found = repository.look(master, project, Event(EventKind.MANUAL, full, sha, actor=by), None, now, now)
+    if found.gone or found.flow_file is None:
+        raise errors.UsageError(found.gone or (found.failure.sentence if found.failure else ""), code="no-flow")
+    return Startable(found.event, found.flow_file)
+
+
 def run_flow(master: Master, project_name: str, flow: str, ref: str, inputs: Mapping[str, str], by: str) -> int:
     """Start a flow by hand at the newest commit of a branch or tag ("" = the main branch) and return the run's number.
 
@@ -38,14 +64,9 @@ def run_flow(master: Master, project_name: str, flow: str, ref: str, inputs: Map
         project = projects.by_name(conn, project_name)
     if project is None:
         raise errors.NotFound(f"there is no project {quoted(project_name)}")
-    full, sha = _resolve(master, project, ref)
-    event = Event(EventKind.MANUAL, full, sha, actor=by, inputs=dict(inputs))
-    now = clock.now()
-    found = repository.look(master, project, event, None, now, now)
-    if found.gone or found.flow_file is None:
-        raise errors.UsageError(found.gone or (found.failure.sentence if found.failure else ""), code="no-flow")
-    chosen = _choose(found.flow_file, flow, event)
-    event = Event.from_json({**found.event.to_json(), "inputs": given_inputs(chosen, inputs)})
+    found = startable(master, project, ref, by)
+    chosen = _choose(found.flow_file, flow, found.event)
+    event = replace(found.event, inputs=given_inputs(chosen, inputs))
     plan = planning.plan(chosen, found.flow_file)
 
     def start(tx: Tx) -> int:

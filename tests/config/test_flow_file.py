@@ -323,7 +323,31 @@ def test_a_default_that_is_no_choice_is_a_problem() -> None:
     text = with_steps("[{run: make}]") + "    inputs: {suite: {choices: [fast, all], default: slow}}\n"
     assert refused(text) == [(5, 53, "bad-value")]
     kept = load(text.replace("slow", "all")).flows["dev"].inputs
-    assert kept == {"suite": {"choices": ["fast", "all"], "default": "all", "help": ""}}
+    assert kept["suite"]["default"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "problem"),
+    [
+        ("{n: {type: number, default: many}}", (5, 42, "bad-value")),
+        ("{n: {type: boolean, default: 'yes'}}", (5, 43, "bad-value")),
+        ("{n: {required: true, default: x}}", (5, 28, "conflict")),
+        ("{n: {type: number, choices: [1, 2]}}", (5, 24, "conflict")),
+        ("{n: {}, N: {}}", (5, 21, "conflict")),
+        ("{n: {type: date}}", (5, 24, "bad-value")),
+    ],
+)
+def test_r18_an_input_that_contradicts_itself_is_a_problem(inputs: str, problem: tuple[int, int, str]) -> None:
+    assert refused(with_steps("[{run: make}]") + f"    inputs: {inputs}\n") == [problem]
+
+
+def test_r18_a_plain_true_is_the_default_of_a_boolean() -> None:
+    text = (
+        with_steps("[{run: make}]")
+        + "    inputs: {dry: {type: boolean, default: true}, n: {type: number, default: 4}}\n"
+    )
+    kept = load(text).flows["dev"].inputs
+    assert (kept["dry"]["default"], kept["n"]["default"]) == ("true", "4")
 
 
 def test_all_mistakes_come_at_once_in_the_order_of_the_file() -> None:

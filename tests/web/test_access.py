@@ -58,6 +58,8 @@ VERB_OF = {
     "rules.unlock": "lock",
     "rules.gate": "promote",
     "rules.acknowledge": "acknowledge",
+    "starting.choose": "run",
+    "starting.start": "run",
     "deliveries.list_deliveries": "see",
     "deliveries.show_delivery": "see",
     "deliveries.replay_delivery": "run",

@@ -17,6 +17,7 @@ from keepflow.web.pages import (
     rules,
     runs,
     schemas,
+    starting,
 )
 
 BLUEPRINTS = (
@@ -34,4 +35,5 @@ BLUEPRINTS = (
     agents.blueprint,
     schemas.blueprint,
     notices.blueprint,
+    starting.blueprint,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, render_template
 from sqlalchemy import Connection
 
+from keepflow.engine import people as rules
 from keepflow.store.projects import Project
 from keepflow.web.access import needs
 from keepflow.web.answers import deployments, runs, schedules
@@ -50,6 +51,7 @@ def project_facts() -> dict[str, object]:
         "page": page,
         "schedules": schedules.of_project(conn, place),
         "single": True,
+        "may_run": rules.may(conn, caller().user, place.id, "run"),
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from keepflow.wire.api.base import Answer, Moment, Request
 from keepflow.wire.api.deployments import Deployment
@@ -115,12 +117,19 @@ class RunsQuery(Request):
     limit: int = Field(default=30, ge=1, le=200)
 
 
+def _as_text(value: Any) -> Any:
+    """Read `true` and `3` as the texts they are for a script."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
 class NewRun(Request):
     """Start a flow by hand. `ref` is a branch, a tag or a full ref name; without it, the main branch."""
 
     flow: str = Field(max_length=40)
     ref: str = Field(default="", max_length=255)
-    inputs: dict[str, str] = Field(default_factory=dict, max_length=50)
+    inputs: dict[str, Annotated[str, BeforeValidator(_as_text)]] = Field(default_factory=dict, max_length=50)
 
 
 class Started(Answer):
