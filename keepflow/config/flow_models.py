@@ -238,6 +238,23 @@ class Job(Model):
     notify: Any = None  #: not supported by this version
 
 
+class Concurrency(Model):
+    """How runs meet that must not run at once."""
+
+    #: flows of one group never run at once, on whatever branch; without one the flow is by itself
+    group: Name | None = None
+    mode: Literal["queue", "latest", "cancel"] = "queue"  #: as above
+
+
+def _concurrency(value: Any) -> Any:
+    """Read `concurrency: latest`."""
+    return {"mode": value} if isinstance(value, str) else value
+
+
+Mode = Literal["queue", "latest", "cancel"]
+SomeConcurrency = Annotated[Concurrency, BeforeValidator(_concurrency, json_schema_input_type=Mode | Concurrency)]
+
+
 class Flow(Model):
     """One flow; its work is read by `flow_file`, which knows the step kinds."""
 
@@ -245,7 +262,7 @@ class Flow(Model):
     on: Annotated[On, BeforeValidator(_events, json_schema_input_type=EventWord | list[EventWord] | On)]
     #: how two runs of it meet: `queue` one after the other, `latest` a newer push takes the place of runs that
     #: still wait, `cancel` stops the running one too. A deploy is never cut half-way
-    concurrency: Literal["queue", "latest", "cancel"] = "queue"
+    concurrency: SomeConcurrency = Concurrency()
     #: how long a run may take, from its first job on; then it ends `failed`, code `timeout`. A deployment that was
     #: sent goes on
     timeout: Timeout | None = None

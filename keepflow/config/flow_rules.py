@@ -17,7 +17,8 @@ Parts = Mapping[str, tuple[JobPart, ...]]
 
 def rule_problems(model: models.File, parts: Parts, document: Document) -> list[Problem]:
     """Return what is wrong with a file whose every part is well formed."""
-    return [*_container_problems(model, document), *_flow_problems(model, parts, document)]
+    problems = [*_container_problems(model, document), *_flow_problems(model, parts, document)]
+    return [*problems, *_group_problems(model, document)]
 
 
 def _container_problems(model: models.File, document: Document) -> Iterator[Problem]:
@@ -66,6 +67,19 @@ def _flow_problems(model: models.File, parts: Parts, document: Document) -> Iter
             place = (*path, "steps", 0)
             sentence = f"{shown(place)}: nothing is built before this deploy, so there is nothing to deploy"
             yield document.problem(place, "unreachable", sentence)
+
+
+def _group_problems(model: models.File, document: Document) -> Iterator[Problem]:
+    modes: dict[str, tuple[str, str]] = {}
+    for name, flow in model.flows.items():
+        group, mode = flow.concurrency.group, flow.concurrency.mode
+        if group is None:
+            continue
+        first, first_mode = modes.setdefault(group, (name, mode))
+        if mode != first_mode:
+            path: Path = ("flows", name, "concurrency")
+            sentence = f"{shown(path)}: group {quoted(group)} is '{first_mode}' in flow {first}; one group has one mode"
+            yield document.problem(path, "conflict", sentence, key=True)
 
 
 def _limit_problems(flow: models.Flow, parts: tuple[JobPart, ...], path: Path, document: Document) -> Iterator[Problem]:

@@ -155,6 +155,7 @@ class Flow:
     jobs: tuple[GraphJob, ...] = ()
     stages: tuple[str, ...] = ()
     concurrency: str = "queue"  #: queue | latest | cancel
+    group: str = ""  #: flows of one group never run at once; "" = the flow by itself
     inputs: dict[str, Any] = field(default_factory=dict)
     timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit of its own
     retry: Retry | None = None  #: of script jobs that do not say it themselves
@@ -182,3 +183,4 @@ class Plan:
     image: str | None = None
     container: Container | None = None
     timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit
+    group: str = ""  #: runs of one group of a project never run at once; "" = those of the flow

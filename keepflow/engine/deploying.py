@@ -19,7 +19,17 @@ from keepflow.core.patterns import branch_allowed
 from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, phase_may_move
 from keepflow.core.text import one_line
 from keepflow.crypto import dsse
-from keepflow.engine import breakglass, confiding, deployment_receipts, evidence, gates, locking, quarantining, sending
+from keepflow.engine import (
+    breakglass,
+    carried,
+    confiding,
+    deployment_receipts,
+    evidence,
+    gates,
+    locking,
+    quarantining,
+    sending,
+)
 from keepflow.engine.context import Master
 from keepflow.store import (
     agents,
@@ -229,7 +239,7 @@ def _admit(conn: Connection, run: Run, job: Job, group: list[Job]) -> tuple[Envi
     if gone := [host for host in hosts if environment.host(host) is None]:
         named = gone[0] or "one that was not set up"
         return Reason("no-host", f"{target} went to other hosts after this run was made ({named}); run it again")
-    release = releases.choose(releases.of_run(conn, run.id), hosts)
+    release = releases.choose(carried.releases_of(conn, run), hosts)
     if release is None:
         return Reason(
             "no-release",

@@ -19,8 +19,9 @@ from keepflow.core.states import FINAL, Reason, State
 from keepflow.core.text import one_line
 from keepflow.engine import assigning, deploying, job_secrets, joborder, sending
 from keepflow.engine.context import Master
-from keepflow.store import events, jobs, projects, runs
+from keepflow.store import events, jobs, lines, projects, runs
 from keepflow.store.jobs import Job
+from keepflow.store.lines import Line
 from keepflow.store.runs import Run
 from keepflow.store.writer import Tx
 from keepflow.wire.messages import RunEnded
@@ -72,6 +73,8 @@ def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> set[int]:
         if blocker is not None:
             _hold(tx, master, run, blocker, now)
             continue
+        if run.turn_at is None:
+            runs.give_turn(tx.conn, run.id, now)
         result = _start_due(tx, master, run, now)
         if result.state in FINAL:
             _move(tx, master, run, result.state, result.reason, now)
@@ -137,7 +140,15 @@ def _settle(tx: Tx, master: Master, run_id: int, now: int) -> None:
 
 def _hold(tx: Tx, master: Master, run: Run, blocker: Run, now: int) -> None:
     name = f"{projects.by_id(tx.conn, run.project_id).name}#{blocker.number}"
-    _move(tx, master, run, State.WAITING, Reason("queue", f"waits for {name} of the same flow to end"), now)
+    if blocker.state in FINAL:
+        reason = Reason(QUEUE, f"waits until the script of {name}, which {_was_ended(blocker)}, has stopped")
+    else:
+        reason = Reason(QUEUE, f"waits for {name} of {f'group {run.group}' if run.group else 'the same flow'} to end")
+    _move(tx, master, run, State.WAITING, reason, now)
+
+
+def _was_ended(run: Run) -> str:
+    return run.state.value if run.state == State.FAILED else f"was {run.state.value}"
 
 
 def _move(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now: int) -> None:
@@ -188,17 +199,28 @@ def _view(job: Job) -> JobView:
     )
 
 
-def _blocker(conn: Connection, run: Run) -> Run | None:
-    """Return the older run that this one must wait for, or None; a run that has started waits for nobody.
+def line_of(run: Run) -> Line:
+    """Return the line that a run stands in."""
+    ref = None if run.plan["concurrency"] == QUEUE else run.ref
+    return Line(run.project_id, run.flow, ref, run.group)
 
-    It is the last one before it, which itself waits for the one before: so a queue of any length is one step long.
+
+def _blocker(conn: Connection, run: Run) -> Run | None:
+    """Return the run that this one must wait for, or None; a run that had its turn waits for nobody.
+
+    It is the last one before it, which itself waits for the one before; or a newer one that began while this one was
+    not in the line; or one that was ended while its script still runs.
     """
-    if run.started_at is not None or run.plan["concurrency"] == PARALLEL:
+    if run.turn_at is not None or run.plan["concurrency"] == PARALLEL:
         return None
-    return runs.live_before(conn, run, ref=None if run.plan["concurrency"] == QUEUE else run.ref)
+    line = line_of(run)
+    return lines.before(conn, run, line) or lines.in_turn(conn, run, line) or lines.stopping(conn, run, line)
 
 
 def _held_after(conn: Connection, run: Run) -> list[int]:
-    """Return the runs that may have waited for this one: the next of its flow, and the next of its flow and ref."""
-    following = (runs.live_after(conn, run, ref=None), runs.live_after(conn, run, ref=run.ref))
-    return sorted({found.id for found in following if found is not None and found.started_at is None})
+    """Return the runs that may have waited for this one: the next of its group, its flow, and its flow and ref."""
+    places = [Line(run.project_id, run.flow), Line(run.project_id, run.flow, run.ref)]
+    if run.group:
+        places.append(Line(run.project_id, run.flow, group=run.group))
+    found = [one for line in places for one in (lines.after(conn, run, line), lines.front(conn, line))]
+    return sorted({one.id for one in found if one is not None and one.id != run.id})

@@ -21,7 +21,7 @@ from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard, Host
 from keepflow.core.releases import is_digest
 from keepflow.core.states import Phase
-from keepflow.engine import breakglass, confiding, deploying, dispatch, evidence, gates, locking, quarantining
+from keepflow.engine import breakglass, carried, confiding, deploying, dispatch, evidence, gates, locking, quarantining
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
 from keepflow.errors import NotFound, Refused, UsageError
@@ -318,7 +318,7 @@ def find_release(conn: Connection, project: Project, source: str) -> StoredRelea
     run = runs.by_number(conn, project.id, int(number))
     if run is None:
         raise NotFound(f"there is no run {project.name}#{number}")
-    found = releases.of_run(conn, run.id)
+    found = carried.releases_of(conn, run)
     if not found:
         raise NotFound(f"run {project.name}#{number} made no release (state {run.state})")
     return next((stored for stored in found if stored.release.promotable), found[0])

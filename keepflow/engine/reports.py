@@ -11,7 +11,7 @@ from keepflow.core.flows import Container
 from keepflow.core.planning import plan_from_json
 from keepflow.core.progress import NO_REASON
 from keepflow.core.releases import ImageRef, Release
-from keepflow.core.states import Reason, State
+from keepflow.core.states import FINAL, Reason, State
 from keepflow.core.text import one_line
 from keepflow.engine import deploying, dispatch, evidence, hosts, lending, preparing, retrying, rolling_back, sending
 from keepflow.engine.context import Master
@@ -139,7 +139,11 @@ def _end_job(
             "fence": attempt.fence,
         }
         events.add(tx, now, "job-ended", project_id=run.project_id, run_id=run.id, agent_id=attempt.agent_id, data=data)
-    dispatch.advance(tx, master, job.run_id, now)
+    run = runs.by_id(tx.conn, job.run_id)
+    if run.state in FINAL:
+        dispatch.ended(tx, master, run, now)  # who must not run at once with it waited for its script to stop
+    else:
+        dispatch.advance(tx, master, run.id, now)
 
 
 def _keep_images(tx: Tx, master: Master, attempt: Attempt, images: tuple[BuiltImage, ...], now: int) -> Reason | None:

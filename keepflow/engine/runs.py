@@ -17,8 +17,9 @@ from keepflow.core.progress import NO_REASON, needs_reason
 from keepflow.core.states import FINAL, LIVE, Phase, Reason, State
 from keepflow.engine import deploying, dispatch, joborder, sending
 from keepflow.engine.context import Master
-from keepflow.store import deployments, environments, events, jobs, projects, runs
+from keepflow.store import deployments, environments, events, jobs, lines, projects, runs
 from keepflow.store.jobs import Job
+from keepflow.store.lines import Line
 from keepflow.store.projects import Project
 from keepflow.store.runs import NewRun, Run
 from keepflow.store.writer import Tx
@@ -51,18 +52,21 @@ def add(
     why: str,
     now: int,
     delivery_id: int | None = None,
+    rerun_of: int | None = None,
 ) -> int:
     """Add a run with its jobs and end the older ones it takes the place of; `dispatch.advance` then starts it.
 
-    A deploy becomes one job per host that its environment has now.
+    A deploy becomes one job per host that its environment has now. A run that does another one again is older code and
+    takes nobody's place.
     """
     found = environments.of_project(tx.conn, project.id)
     plan = spread(plan, {place.name: Hosts(place.agents, place.max_unavailable) for place in found})
     queued = Reason("new", "has just been made")
-    run = _insert(tx, master, project, event, plan, State.QUEUED, queued, why, trust, delivery_id, now)
+    run = _insert(tx, master, project, event, plan, State.QUEUED, queued, why, trust, delivery_id, now, rerun_of)
     for ordinal, planned in enumerate(plan.jobs):
         jobs.add(tx.conn, run.id, ordinal, planned, asdict(planned), needs_reason(planned.needs), now)
-    if trust == joborder.FORK or plan.concurrency in (dispatch.LATEST, dispatch.CANCEL):
+    takes_places = trust == joborder.FORK or plan.concurrency in (dispatch.LATEST, dispatch.CANCEL)
+    if takes_places and rerun_of is None:
         _supersede_older(tx, master, project, run, now)
     return run.id
 
@@ -182,9 +186,11 @@ def _insert(
     trust: Trust,
     delivery_id: int | None,
     now: int,
+    rerun_of: int | None = None,
 ) -> Run:
     number = projects.next_number(tx.conn, project.id)
-    new = NewRun(project.id, number, plan.flow, event, state, reason, why, plan_to_json(plan), trust, delivery_id)
+    frozen = plan_to_json(plan)
+    new = NewRun(project.id, number, plan.flow, event, state, reason, why, frozen, trust, delivery_id, rerun_of)
     run = runs.add(tx.conn, now, new)
     events.add(tx, now, "run-created", actor=event.actor, project_id=project.id, run_id=run.id, data=_created(new))
     tx.after_commit(partial(master.wakes.fire, "events"))
@@ -206,9 +212,11 @@ def _created(new: NewRun) -> dict[str, Any]:
 
 def _supersede_older(tx: Tx, master: Master, project: Project, run: Run, now: int) -> None:
     concurrency = run.plan["concurrency"]
-    reason = Reason("superseded", f"superseded by {project.name}#{run.number}, a newer run of {run.flow} on {run.ref}")
-    for older in runs.live(tx.conn, project.id, run.flow):
-        if older.id >= run.id or older.ref != run.ref or older.plan["concurrency"] == dispatch.PARALLEL:
+    where = f"in group {run.group}" if run.group else f"on {run.ref}"
+    reason = Reason("superseded", f"superseded by {project.name}#{run.number}, a newer run of {run.flow} {where}")
+    line = Line(project.id, run.flow, run.ref, run.group)
+    for older in lines.members(tx.conn, line):
+        if older.id >= run.id or older.flow != run.flow or older.plan["concurrency"] == dispatch.PARALLEL:
             continue
         drops = concurrency == dispatch.LATEST and _can_be_dropped(tx.conn, older)
         if concurrency == dispatch.CANCEL or drops or dispatch.waits_for_approval(older):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, bindparam, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select, update
 
 from keepflow.core.events import Event, Trust
 from keepflow.core.states import FINAL, LIVE, MOVES, Reason, State
@@ -36,13 +36,17 @@ class Run:
     delivery_id: int | None
     agent_id: int | None
     superseded_by: int | None
+    rerun_of: int | None
     created_at: int
     started_at: int | None
     finished_at: int | None
     ends_by: int | None
+    group: str
+    turn_at: int | None
 
 
-def _run(row: RowMapping) -> Run:
+def from_row(row: RowMapping) -> Run:
+    """Return the run of a row."""
     return Run(**{**row, "state": State(row["state"]), "event": Event.from_json(row["event"])})
 
 
@@ -64,11 +68,12 @@ class NewRun:
     plan: dict[str, Any]
     trust: Trust
     delivery_id: int | None
+    rerun_of: int | None = None
 
 
 def add(conn: Connection, now: int, new: NewRun) -> Run:
     """Add a run and return it."""
-    return _run(conn.execute(runs.insert().returning(*runs.c), _values(new, now)).mappings().one())
+    return from_row(conn.execute(runs.insert().returning(*runs.c), _values(new, now)).mappings().one())
 
 
 def add_all(conn: Connection, now: int, news: Sequence[NewRun]) -> list[int]:
@@ -93,8 +98,10 @@ def _values(new: NewRun, now: int) -> dict[str, Any]:
         "actor": event.actor[:200],
         "why": new.why,
         "plan": new.plan,
+        "group": new.plan.get("group", ""),
         "trust": new.trust,
         "delivery_id": new.delivery_id,
+        "rerun_of": new.rerun_of,
         "created_at": now,
         "finished_at": now if new.state in FINAL else None,
     }
@@ -102,14 +109,14 @@ def _values(new: NewRun, now: int) -> dict[str, Any]:
 
 def by_id(conn: Connection, run_id: int) -> Run:
     """Return a run by its row id; it must exist."""
-    return _run(conn.execute(_BY_ID, {"id": run_id}).mappings().one())
+    return from_row(conn.execute(_BY_ID, {"id": run_id}).mappings().one())
 
 
 def by_number(conn: Connection, project_id: int, number: int) -> Run | None:
     """Return a run by its project and number."""
     query = select(runs).where(runs.c.project_id == project_id, runs.c.number == number)
     row = conn.execute(query).mappings().first()
-    return _run(row) if row else None
+    return from_row(row) if row else None
 
 
 def page(
@@ -128,38 +135,25 @@ def page(
         query = query.where(runs.c.project_id.in_(project_ids))
     if before is not None:
         query = query.where(runs.c.id < before)
-    return [_run(row) for row in conn.execute(query.order_by(runs.c.id.desc()).limit(limit)).mappings()]
+    return [from_row(row) for row in conn.execute(query.order_by(runs.c.id.desc()).limit(limit)).mappings()]
 
 
 def of_delivery(conn: Connection, delivery_id: int) -> list[Run]:
     """List the runs a delivery started."""
     query = select(runs).where(runs.c.delivery_id == delivery_id).order_by(runs.c.id)
-    return [_run(row) for row in conn.execute(query).mappings()]
+    return [from_row(row) for row in conn.execute(query).mappings()]
 
 
-def live(conn: Connection, project_id: int, flow: str) -> list[Run]:
-    """List the runs of a flow that have not ended, oldest first."""
-    return [_run(row) for row in conn.execute(_live(project_id, flow).order_by(runs.c.id)).mappings()]
+def again(conn: Connection, run_id: int) -> list[Run]:
+    """List the runs that do one again, oldest first."""
+    query = select(runs).where(runs.c.rerun_of == run_id).order_by(runs.c.id)
+    return [from_row(row) for row in conn.execute(query).mappings()]
 
 
 def every_live(conn: Connection) -> list[Run]:
     """List the runs of all projects that have not ended, oldest first."""
     query = select(runs).where(runs.c.finished_at.is_(None)).order_by(runs.c.id)
-    return [_run(row) for row in conn.execute(query).mappings()]
-
-
-def live_before(conn: Connection, run: Run, ref: str | None) -> Run | None:
-    """Return the last older run of the same flow (and ref, when given) that has not ended."""
-    query = _live(run.project_id, run.flow, ref).where(runs.c.id < run.id, _IN_LINE)
-    row = conn.execute(query.order_by(runs.c.id.desc()).limit(1)).mappings().first()
-    return _run(row) if row else None
-
-
-def live_after(conn: Connection, run: Run, ref: str | None) -> Run | None:
-    """Return the first newer run of the same flow (and ref, when given) that has not ended."""
-    query = _live(run.project_id, run.flow, ref).where(runs.c.id > run.id, _IN_LINE)
-    row = conn.execute(query.order_by(runs.c.id).limit(1)).mappings().first()
-    return _run(row) if row else None
+    return [from_row(row) for row in conn.execute(query).mappings()]
 
 
 def judged_before(conn: Connection, run: Run) -> Run | None:
@@ -168,29 +162,20 @@ def judged_before(conn: Connection, run: Run) -> Run | None:
     query = select(runs).where(runs.c.project_id == run.project_id, runs.c.flow == run.flow, runs.c.ref == run.ref)
     query = query.where(runs.c.id < run.id, runs.c.state.in_(judged))
     row = conn.execute(query.order_by(runs.c.id.desc()).limit(1)).mappings().first()
-    return _run(row) if row else None
-
-
-def _live(project_id: int, flow: str, ref: str | None = None) -> Select[Any]:
-    query = select(runs).where(runs.c.project_id == project_id, runs.c.flow == flow, runs.c.finished_at.is_(None))
-    return query if ref is None else query.where(runs.c.ref == ref)
-
-
-#: A run that waits for its approval stands in no line: nobody waits for it.
-_IN_LINE = or_(runs.c.trust != "fork", runs.c.approved_by.is_not(None))
+    return from_row(row) if row else None
 
 
 def last_of_commit(conn: Connection, project_id: int, ref: str, sha: str) -> Run | None:
     """Return the newest run of one commit on one ref."""
     row = conn.execute(_of_commit(project_id, ref, sha).order_by(runs.c.id.desc()).limit(1)).mappings().first()
-    return _run(row) if row else None
+    return from_row(row) if row else None
 
 
 def of_commit_by(conn: Connection, project_id: int, ref: str, sha: str, forge: str) -> list[Run]:
     """List the runs of one commit on one ref that deliveries of one forge started, oldest first."""
     query = _of_commit(project_id, ref, sha).join(deliveries, deliveries.c.id == runs.c.delivery_id)
     query = query.where(deliveries.c.forge == forge)
-    return [_run(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+    return [from_row(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
 
 
 def _of_commit(project_id: int, ref: str, sha: str) -> Select[Any]:
@@ -214,7 +199,7 @@ def move(conn: Connection, run_id: int, state: State, reason: Reason, now: int, 
 def overdue(conn: Connection, now: int) -> list[Run]:
     """List the runs whose time is up, oldest first."""
     query = select(runs).where(runs.c.finished_at.is_(None), runs.c.ends_by <= now)
-    return [_run(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+    return [from_row(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
 
 
 def forget_limit(conn: Connection, run_id: int) -> None:
@@ -226,6 +211,11 @@ def approve(conn: Connection, run_id: int, by: str) -> bool:
     """Remember who let a run of somebody else's code begin; False when somebody did before."""
     query = update(runs).where(runs.c.id == run_id, runs.c.approved_by.is_(None))
     return conn.execute(query.values(approved_by=by)).rowcount == 1
+
+
+def give_turn(conn: Connection, run_id: int, now: int) -> None:
+    """Remember when the turn of a run came among those that must not run at once."""
+    conn.execute(update(runs).where(runs.c.id == run_id).values(turn_at=now))
 
 
 def bind_agent(conn: Connection, run_id: int, agent_id: int | None) -> None:

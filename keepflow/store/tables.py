@@ -158,18 +158,23 @@ runs = Table(
     Column("delivery_id", Id, ForeignKey("deliveries.id")),
     Column("agent_id", Id, ForeignKey("agents.id")),  # a run stays on one agent
     Column("superseded_by", Id, ForeignKey("runs.id")),
+    Column("rerun_of", Id, ForeignKey("runs.id")),  # the run that this one does again
     _at("created_at", nullable=False),
     _at("started_at"),
     _at("finished_at"),
     _at("ends_by"),  # when its flow's timeout ends it
+    Column("group", String(40), nullable=False, default=""),  # of runs that are never at once; "" = its flow
+    _at("turn_at"),  # when its turn among those came
     UniqueConstraint("project_id", "number"),
     _live("ix_runs_live", "project_id", "flow", "id"),
+    _live("ix_runs_live_group", "project_id", "group", "id"),
     _live("ix_runs_ends_by", "ends_by"),
     Index("ix_runs_state", "state", "id"),
     Index("ix_runs_project", "project_id", "id"),
     Index("ix_runs_project_flow", "project_id", "flow", "id"),
     Index("ix_runs_commit", "project_id", "sha"),
     Index("ix_runs_delivery", "delivery_id"),
+    Index("ix_runs_rerun_of", "rerun_of"),
 )
 
 # Owner: jobs.py

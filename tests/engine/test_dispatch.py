@@ -163,11 +163,14 @@ def test_cancel_stops_the_script_of_the_older_run_and_the_new_one_starts(world: 
     push(world, project, repository, flow("cancel"))
     [first] = agent.orders()
     push(world, project, repository, flow("cancel"))
-    stop, second = agent.orders()
+    [stop] = agent.orders()
     assert isinstance(stop, messages.StopJob)
     assert (stop.fence, stop.code) == (first.fence, "superseded")
-    assert world.states() == [State.SUPERSEDED, State.RUNNING]
+    assert world.states() == [State.SUPERSEDED, State.WAITING]
+    assert world.run(2).reason == "waits until the script of keepwork#1, which was superseded, has stopped"
     agent.finish(first, "cancelled", code="superseded", sentence="stopped")
+    [second] = agent.orders()
+    assert world.states() == [State.SUPERSEDED, State.RUNNING]
     with world.read() as conn:
         attempt = jobs.attempt_by_fence(conn, first.fence)
     assert attempt is not None

@@ -11,9 +11,10 @@ from keepflow.core.events import Event, EventKind, Parsed
 from keepflow.core.flows import JobKind, PlannedJob
 from keepflow.core.progress import NEEDS, NO_REASON
 from keepflow.core.states import FINAL, MOVES, Reason, State
-from keepflow.store import agents, counters, deliveries, events, heads, jobs, outgoing, projects, runs, settings
+from keepflow.store import agents, counters, deliveries, events, heads, jobs, lines, outgoing, projects, runs, settings
 from keepflow.store.database import Database
 from keepflow.store.deliveries import NewDelivery
+from keepflow.store.lines import Line
 from keepflow.store.writer import Tx, Writer
 
 EVENT = Event(EventKind.PUSH, "refs/heads/dev", "a" * 40, message="fix", author="Ann", actor="ann")
@@ -258,9 +259,16 @@ def test_runs_are_paged_newest_first_and_filtered(writer: Writer) -> None:
         assert [run.id for run in runs.page(tx.conn)] == [theirs, *reversed(mine)]
         assert [run.id for run in runs.page(tx.conn, {one}, before=mine[2])] == [mine[1], mine[0]]
         assert [run.id for run in runs.page(tx.conn, {one}, flow="dev", limit=1)] == [mine[2]]
-        assert [run.id for run in runs.live(tx.conn, one, "dev")] == [mine[0], mine[2]]
+        line = Line(one, "dev")
+        assert [run.id for run in lines.members(tx.conn, line)] == [mine[0], mine[2]]
+        assert lines.before(tx.conn, runs.by_id(tx.conn, mine[2]), line) == runs.by_id(tx.conn, mine[0])
+        assert lines.front(tx.conn, line) == runs.by_id(tx.conn, mine[0])
+        runs.give_turn(tx.conn, mine[0], 8)
+        assert lines.front(tx.conn, line) == runs.by_id(tx.conn, mine[2])
+        assert lines.in_turn(tx.conn, runs.by_id(tx.conn, mine[2]), line) == runs.by_id(tx.conn, mine[0])
         runs.move(tx.conn, mine[0], State.CANCELLED, WHY, 9)
-        assert [run.id for run in runs.live(tx.conn, one, "dev")] == [mine[2]]
+        assert [run.id for run in lines.members(tx.conn, line)] == [mine[2]]
+        assert lines.before(tx.conn, runs.by_id(tx.conn, mine[2]), line) is None
         found = runs.by_number(tx.conn, one, 2)
         assert found is not None
         assert found.id == mine[1]

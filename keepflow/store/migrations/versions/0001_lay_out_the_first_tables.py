@@ -338,14 +338,18 @@ def upgrade() -> None:
         sa.Column("delivery_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("agent_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("superseded_by", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("rerun_of", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column("ends_by", sa.BigInteger(), nullable=True),
+        sa.Column("group", sa.String(length=40), nullable=False),
+        sa.Column("turn_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["agent_id"], ["agents.id"], name=op.f("fk_runs_agent_id_agents")),
         sa.ForeignKeyConstraint(["delivery_id"], ["deliveries.id"], name=op.f("fk_runs_delivery_id_deliveries")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_runs_project_id_projects")),
         sa.ForeignKeyConstraint(["superseded_by"], ["runs.id"], name=op.f("fk_runs_superseded_by_runs")),
+        sa.ForeignKeyConstraint(["rerun_of"], ["runs.id"], name=op.f("fk_runs_rerun_of_runs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
         sa.UniqueConstraint("project_id", "number", name=op.f("uq_runs_project_id_number")),
     )
@@ -353,10 +357,18 @@ def upgrade() -> None:
         batch_op.create_index(
             "ix_runs_live", ["project_id", "flow", "id"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE
         )
+        batch_op.create_index(
+            "ix_runs_live_group",
+            ["project_id", "group", "id"],
+            unique=False,
+            sqlite_where=_LIVE,
+            postgresql_where=_LIVE,
+        )
         batch_op.create_index("ix_runs_ends_by", ["ends_by"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE)
         batch_op.create_index("ix_runs_project", ["project_id", "id"], unique=False)
         batch_op.create_index("ix_runs_commit", ["project_id", "sha"], unique=False)
         batch_op.create_index("ix_runs_delivery", ["delivery_id"], unique=False)
+        batch_op.create_index("ix_runs_rerun_of", ["rerun_of"], unique=False)
         batch_op.create_index("ix_runs_project_flow", ["project_id", "flow", "id"], unique=False)
         batch_op.create_index("ix_runs_state", ["state", "id"], unique=False)
 
