@@ -63,6 +63,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "secret": Verb("secrets:secret", "Set, list and remove the secrets of an environment."),
         "quarantine": Verb("quarantine:quarantine", "See and lift what keeps a release from an environment."),
         "drift": Verb("drift:drift", "Say how what serves differs from what was deployed."),
+        "settle": Verb("settling:settle", "Say how a deployment ended when nobody knows."),
         "receipt": Verb("switches:receipt", "Show what the switches of a run proved."),
         "tested": Verb("rules:tested", "Mark what serves as tested."),
         "rejected": Verb("rules:rejected", "Reject what serves."),

@@ -164,6 +164,7 @@ _TELLERS: Mapping[str, Callable[[Connection, Master, StoredEvent, Project], Told
     "deployment-done": _of_environment(Word.DEPLOYED, "serves a new release, asked for by {who}"),
     "deployment-reverted": _of_environment(Word.REVERTED, "was put back to what it served"),
     "deployment-unknown": _of_environment(Word.UNKNOWN, "has a deployment whose end nobody knows"),
+    "deployment-settled": _of_environment(Word.UNKNOWN, "had its deployment settled by {who}"),
     "release-quarantined": _of_environment(Word.QUARANTINE, "has a release under quarantine", "sentence"),
     "drift-began": _of_environment(Word.DRIFT, "serves something else than was deployed", "host", "sentence"),
     "break-glass": _of_environment(Word.BREAK_GLASS, "is deployed to outside the rules by {who}", "reason"),

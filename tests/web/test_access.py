@@ -53,6 +53,8 @@ VERB_OF = {
     "rehearsals.rehearse": "promote",
     "rollbacks.confirm": "see",
     "rollbacks.rollback": "rollback",
+    "settling.settle": "rollback",
+    "api.settle_deployment": "rollback",
     "rules.mark": "tested",
     "rules.lock": "lock",
     "rules.unlock": "lock",

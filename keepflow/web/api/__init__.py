@@ -21,6 +21,7 @@ from keepflow.web.api import (
     schedules,
     secrets,
     server,
+    settling,
 )
 from keepflow.web.api.endpoint import Endpoints, flask_view
 from keepflow.web.api.openapi import document
@@ -37,6 +38,7 @@ SUBJECTS: tuple[Endpoints, ...] = (
     rehearsals.endpoints,
     rollbacks.endpoints,
     drift.endpoints,
+    settling.endpoints,
     evidence.endpoints,
     rules.endpoints,
     keys.endpoints,

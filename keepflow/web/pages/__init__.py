@@ -17,6 +17,7 @@ from keepflow.web.pages import (
     rules,
     runs,
     schemas,
+    settling,
     starting,
 )
 
@@ -30,6 +31,7 @@ BLUEPRINTS = (
     rehearsals.blueprint,
     rollbacks.blueprint,
     drift.blueprint,
+    settling.blueprint,
     rules.blueprint,
     deliveries.blueprint,
     agents.blueprint,

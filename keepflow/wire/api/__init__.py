@@ -16,6 +16,7 @@ from keepflow.wire.api.deployments import (
     HostReceipt,
     Phase,
     RunReceipt,
+    Settlement,
     Steered,
     Steering,
 )
@@ -200,6 +201,7 @@ __all__ = [
     "SetDisabled",
     "SetGroup",
     "SetRole",
+    "Settlement",
     "Started",
     "Steered",
     "Steering",

@@ -117,6 +117,17 @@ class Steering(Request):
     percent: int | None = Field(default=None, ge=1, le=99)
 
 
+class Settlement(Request):
+    """How a deployment ended whose end nobody knows: which release `serves` on the host, and how you know.
+
+    `host` may be left out when the end on only one is unknown.
+    """
+
+    serves: Literal["new", "old"]
+    why: str = Field(min_length=1, max_length=2000)
+    host: str = Field(default="", max_length=40)
+
+
 class Steered(Answer):
     """The hosts that were told."""
 
