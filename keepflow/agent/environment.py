@@ -122,7 +122,7 @@ def _facts(order: RunJob, master: str) -> dict[str, str]:
             f"KEEPFLOW_{name}": ""
             for name in (
                 *("EVENT", "MESSAGE", "ACTOR", "REGISTRY", "IMAGE", "ENVIRONMENT", "RUN_URL"),
-                *("PULL_REQUEST", "TARGET_BRANCH", "HEAD_SHA"),
+                *("FAILED_JOBS", "PULL_REQUEST", "TARGET_BRANCH", "HEAD_SHA"),
             )
         },
         "BUILD_NUMBER": str(order.run),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -108,8 +109,14 @@ def show(run: str, project: str | None, form: str) -> None:
             ("took", output.took(found["started_at"], found["finished_at"])),
         ]
     )
-    for job in found["jobs"]:
-        _show_job(job)
+    several = len({job["level"] for job in found["jobs"]}) < len(found["jobs"])
+    for level, beside in itertools.groupby(
+        sorted(found["jobs"], key=lambda job: job["level"]), lambda job: job["level"]
+    ):
+        if several:
+            click.echo(f"  level {level}")
+        for job in beside:
+            _show_job(job)
     for release in found["releases"]:
         click.echo(f"  release {output.short(release['identity'])}  {release['reference']}")
     return None
@@ -117,6 +124,8 @@ def show(run: str, project: str | None, form: str) -> None:
 
 def _show_job(job: dict[str, Any]) -> None:
     tail = f": {job['reason']}" if job["reason"] else ""
+    after = f"  (after {', '.join(job['needs'])})" if job["needs"] else ""
+    tail = f"{after}{', may fail' if job['allow_failure'] else ''}{tail}"
     click.echo(
         f"  {output.painted(job['state'])}  {job['key']}  {output.took(job['started_at'], job['finished_at'])}{tail}"
     )

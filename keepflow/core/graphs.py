@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from keepflow.core.flows import GraphJob, JobKind, PlannedJob, When
 from keepflow.core.text import did_you_mean, listed, quoted
@@ -39,7 +40,19 @@ def wire(jobs: Sequence[GraphJob], stages: Sequence[str] = ()) -> tuple[PlannedJ
     return tuple(ordered)
 
 
-def levels(jobs: Sequence[PlannedJob]) -> dict[str, int]:
+class Wired(Protocol):
+    """A job of a plan, planned or under way."""
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The jobs that it needs; they stand before it."""
+
+
+def levels(jobs: Sequence[Wired]) -> dict[str, int]:
     """Return for each job of a plan the level that it stands on: those of one level may all run at once."""
     found: dict[str, int] = {}
     for job in jobs:

@@ -46,7 +46,8 @@ def order(
         trust=run.trust,
         code_path=f"/git/{project.name}",
         token=token,
-        env=names_of_run(
+        env={"KEEPFLOW_FAILED_JOBS": _failed_before(conn, run, planned, plan.jobs)}
+        | names_of_run(
             run.event,
             url=f"{master.url().rstrip('/')}/projects/{project.name}/runs/{run.number}",
             registry=next(iter(lent.addresses), ""),
@@ -74,6 +75,15 @@ def _built(conn: Connection, run: Run, agent: str) -> str:
         if made.release.origin == f"local:{agent}":
             return made.release.image_id
     return ""
+
+
+def _failed_before(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> str:
+    """Return the names of the jobs before this one that failed or were lost, for handlers of failures."""
+    if planned.when == When.SUCCESS:
+        return ""
+    before = graphs.before(planned, plan)
+    bad = (State.FAILED, State.LOST)
+    return " ".join(job.key for job in jobs.of_run(conn, run.id) if job.key in before and job.state in bad)
 
 
 def _given(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection
 
-from keepflow.core import exits
+from keepflow.core import exits, graphs
 from keepflow.store import agents, deliveries, jobs, projects, releases, runs
 from keepflow.store.projects import Project
 from keepflow.web.answers.deployments import deployment_of_job
@@ -70,12 +70,18 @@ def detail(conn: Connection, project: Project, number: int) -> api.RunDetail | N
         superseded_by=later.number if later else None,
         delivery=delivery.id if delivery else None,
         agent=agents.by_id(conn, stored.agent_id).name if stored.agent_id else None,
-        jobs=[_job(conn, project, found) for found in jobs.of_run(conn, stored.id)],
+        jobs=_jobs(conn, project, stored),
         releases=[release(found) for found in releases.of_run(conn, stored.id)],
     )
 
 
-def _job(conn: Connection, project: Project, job: jobs.Job) -> api.Job:
+def _jobs(conn: Connection, project: Project, run: runs.Run) -> list[api.Job]:
+    found = jobs.of_run(conn, run.id)
+    levels = graphs.levels(found)
+    return [_job(conn, project, job, levels[job.key]) for job in found]
+
+
+def _job(conn: Connection, project: Project, job: jobs.Job, level: int) -> api.Job:
     return api.Job(
         key=job.key,
         kind=job.kind,
@@ -83,6 +89,10 @@ def _job(conn: Connection, project: Project, job: jobs.Job) -> api.Job:
         reason_code=job.reason_code,
         reason=job.reason,
         needs=list(job.needs),
+        level=level,
+        stage=job.spec["stage"],
+        when=job.spec["when"],
+        allow_failure=job.spec["allow_failure"],
         started_at=job.started_at,
         finished_at=job.finished_at,
         attempts=[_attempt(conn, found) for found in jobs.attempts_of(conn, job.id)],

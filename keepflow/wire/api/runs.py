@@ -77,6 +77,10 @@ class Job(Answer):
     reason_code: str
     reason: str
     needs: list[str]
+    level: int  #: jobs of one level need nothing of each other
+    stage: str
+    when: str
+    allow_failure: bool
     started_at: Moment | None
     finished_at: Moment | None
     attempts: list[Attempt]
