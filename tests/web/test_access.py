@@ -55,6 +55,9 @@ VERB_OF = {
     "rollbacks.rollback": "rollback",
     "settling.settle": "rollback",
     "api.settle_deployment": "rollback",
+    "secrets.list_secrets": "secrets",
+    "secrets.set_secret": "secrets",
+    "secrets.remove_secret": "secrets",
     "rules.mark": "tested",
     "rules.lock": "lock",
     "rules.unlock": "lock",
@@ -160,6 +163,7 @@ VALUES = {
     "delivery": 1,
     "deployment": "x" * 32,
     "digest": "sha256:x",
+    "flow": "dev",
 }
 VALUES |= {"name": "ann", "token": "1"}
 PASSED = 299

@@ -17,6 +17,7 @@ from keepflow.web.pages import (
     rules,
     runs,
     schemas,
+    secrets,
     settling,
     starting,
 )
@@ -32,6 +33,7 @@ BLUEPRINTS = (
     rollbacks.blueprint,
     drift.blueprint,
     settling.blueprint,
+    secrets.blueprint,
     rules.blueprint,
     deliveries.blueprint,
     agents.blueprint,
