@@ -76,6 +76,9 @@ class StepContext:
     sh: Callable[
         [Sequence[str], Mapping[str, str]], int
     ]  #: runs argv with extra env, in the workspace; returns exit code
+    at_end: Callable[
+        [Sequence[str]], None
+    ]  #: has argv run when the step ends, however it ends; what it starts is outside of the job's time and stop
     registries: Mapping[str, RegistryLogin] = field(default_factory=dict)  #: lent to this job, by address
 
 

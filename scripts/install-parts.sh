@@ -8,6 +8,7 @@ usage: install-parts.sh [--check] [all|PART...]
 
 parts:
   engine    the docker engine and its command line
+  compose   docker-compose, where the engine has no Compose of its own
   registry  the docker registry
   nginx     nginx
   ssh       the OpenSSH server program
@@ -24,12 +25,13 @@ TEXT
   exit 2
 }
 
-ALL="engine registry nginx ssh postgres browser lint tools bench"
+ALL="engine compose registry nginx ssh postgres browser lint tools bench"
 
 # PROGRAM:PACKAGE for every program of a part; a word before "|" stands for either of the two.
 programs() {
   case $1 in
     engine) echo "dockerd:docker.io docker:docker.io docker-init:tini iptables:iptables" ;;
+    compose) echo "docker-compose|/usr/libexec/docker/cli-plugins/docker-compose:docker-compose" ;;
     registry) echo "docker-registry|registry:docker-registry" ;;
     nginx) echo "nginx:nginx-light" ;;
     ssh) echo "sshd:openssh-server sudo:sudo" ;;

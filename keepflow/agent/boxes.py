@@ -222,13 +222,16 @@ def wants(order: RunJob) -> bool:
 
 
 def remove(engine: Engine, mark: str) -> None:
-    """Remove everything that was made for one attempt. Raises Unavailable, CommandFailed."""
+    """Remove everything that was made for one attempt, by Compose as well. Raises Unavailable, CommandFailed."""
     engine.remove_labelled({names.LABEL_ATTEMPT: mark})
+    engine.remove_labelled({names.LABEL_COMPOSE: boxes.compose_project(mark)})
 
 
-def sweep(engine: Engine, agent: str, spare: Sequence[str] = ()) -> int:
-    """Remove what jobs of an agent that was killed left on the engine; `spare` are marks of jobs that go on."""
-    found = engine.remove_labelled({names.LABEL_AGENT: agent}, [f"{names.LABEL_ATTEMPT}={mark}" for mark in spare])
+def sweep(engine: Engine, agent: str, marks: Sequence[str]) -> int:
+    """Remove what jobs of an agent that was killed left on the engine; `marks` are those of attempts it still knows."""
+    found = engine.remove_labelled({names.LABEL_AGENT: agent})
+    for mark in marks:
+        found += engine.remove_labelled({names.LABEL_COMPOSE: boxes.compose_project(mark)})
     return len(found)
 
 

@@ -125,8 +125,9 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         signal.signal(signal.SIGINT, self._asked_to_stop)
         threading.excepthook = self._thread_broke
+        broken_off = [attempt.mark for attempt in self._attempts if attempt.ended is None]
         self._jobs.recover()
-        self._remove_boxes()
+        self._remove_boxes(broken_off)
         self._workplace.clear()
         self._deploys.recover()
         linked = threading.Thread(target=self._link.run, name="link", daemon=True)
@@ -188,12 +189,12 @@ class Daemon:
         refusal = refusal_of(order, file.capabilities, frozenset(self._kinds))
         return refusal or where_refusal(order, file.containers)
 
-    def _remove_boxes(self) -> None:
+    def _remove_boxes(self, marks: list[str]) -> None:
         """Remove the containers that jobs of an agent that was killed left; without an engine there are none."""
         if "run" not in self._host.file.capabilities or not self._account.engine_socket.exists():
             return
         try:
-            if found := boxes.sweep(self._host.engine, self._host.key_id):
+            if found := boxes.sweep(self._host.engine, self._host.key_id, marks):
                 log.warning("containers of jobs that were broken off are removed", found=found)
         except errors.KeepflowError as error:
             log.warning("containers of jobs that were broken off may be left", reason=error.message)

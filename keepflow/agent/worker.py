@@ -32,7 +32,7 @@ from keepflow.config.where import Where
 from keepflow.core import exits
 from keepflow.core.boxes import Owner
 from keepflow.core.text import one_line, words
-from keepflow.executors.shell import Shell, end_marked
+from keepflow.executors.shell import MARK, Shell, end_marked
 from keepflow.ports import Command, Executor, RegistryLogin, Running, StepContext, contained
 from keepflow.tools.brake import Brake
 from keepflow.tools.engine import Engine
@@ -44,6 +44,7 @@ log = Log(__name__)
 TIMEOUT = "timeout"  #: reason code of what took too long
 _TIMED_OUT = 124  #: exit code of what took too long, as timeout(1) has it
 _KILL_GRACE = 10.0  #: seconds a step has after its time is up
+_CLEANING = 60.0  #: seconds for a step to put away what it made
 _LEFT_BEHIND_GRACE = 2.0  #: seconds that processes have which outlived their job
 
 
@@ -306,6 +307,7 @@ class Job:
                 f"step {step.name}: its settings do not fit this agent's version: {error}"
             ) from None
 
+        cleaning: list[Sequence[str]] = []
         said = (step.where, self._order.where)
         beside = Where(services=Where.model_validate(step.where).services)
         own, of_job = (Where.model_validate(where if contained(kind) else {}) for where in said)
@@ -321,12 +323,17 @@ class Job:
             output_file=places.output,
             say=recording.say,
             sh=sh,
+            at_end=cleaning.append,
             registries={login.address: _lent(login) for login in self._order.logins},
         )
         with services.beside(boxes, beside, env) as addresses:
             env |= addresses
             with boxes.executor(own, of_job, env) as box:
-                return int(kind.perform(spec, context))
+                try:
+                    return int(kind.perform(spec, context))
+                finally:
+                    for argv in reversed(cleaning):
+                        self._clean_up(Command(tuple(argv), _unmarked(env), places.workspace), recording)
 
     def _run(self, command: Command, executor: Executor, recording: Recording, result: Path) -> int:
         self._check_stop()
@@ -345,6 +352,13 @@ class Job:
                 self._running = None
         self._check_stop()
         return code
+
+    def _clean_up(self, command: Command, recording: Recording) -> None:
+        """Run a command that puts things away; whoever stopped the job has no power over it, only its own limit has."""
+        running = self._shell.start(command, recording.output, self._attempt.directory / "cleaning-result")
+        if running.wait(_CLEANING) is None:
+            running.kill(_KILL_GRACE)
+            recording.say_line(f"── {command.argv[0]} did not put everything away within {words(_CLEANING)}")
 
     def _check_stop(self) -> None:
         ending = self._stopped()
@@ -415,6 +429,11 @@ def _failed(index: int, count: int, name: str, code: int) -> Ending:
     meaning = exits.meaning(code)
     sentence = f"step {index + 1}/{count} {name} failed with exit code {code}" + (f": {meaning}" if meaning else "")
     return Ending("failed", "exit", sentence, code)
+
+
+def _unmarked(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment that does not say whose a process is, so that it is not ended with the job."""
+    return {name: value for name, value in env.items() if name != MARK}
 
 
 def _fault(error: errors.KeepflowError) -> str:

@@ -72,6 +72,11 @@ class Owner:
         return f"kf-job-{self.mark}-{what}"
 
 
+def compose_project(mark: str) -> str:
+    """Return the name of the Compose project of one attempt; everything it makes carries LABEL_COMPOSE with it."""
+    return f"kf-job-{mark}"
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A container that commands run in. `user` is `uid:gid`; `workdir` is where the checkout lies in it."""

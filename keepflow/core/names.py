@@ -91,5 +91,6 @@ LABEL_DESCRIPTION = "keepflow.description"  # hash of the description it was cre
 #: Labels on what is made for a job; see `core.boxes`.
 LABEL_AGENT = "keepflow.agent"  # key id of the agent
 LABEL_ATTEMPT = "keepflow.attempt"  # the mark of the attempt, known to no other
+LABEL_COMPOSE = "com.docker.compose.project"  # Compose's own, on all that it makes
 LABEL_RUN = "keepflow.run"  # PROJECT#N
 LABEL_JOB = "keepflow.job"

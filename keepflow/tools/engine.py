@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,24 +43,21 @@ class Engine:
             return None
         raise errors.Unavailable(f"the engine does not answer: {_last(done)}", code="engine")
 
-    def remove_labelled(self, labels: Mapping[str, str], spare: Sequence[str] = ()) -> list[str]:
+    def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:
         """Remove every container, network and volume with all of these labels; returns what was removed.
 
-        `spare` are further labels (`key=value`): what carries one of them stays. Raises Unavailable when something
-        could not be removed.
+        Raises Unavailable when something could not be removed.
         """
         wanted = [part for key, value in labels.items() for part in ("--filter", f"label={key}={value}")]
         removed: list[str] = []
         for noun, listing, removal in _KINDS:
-            found = set(self.docker(noun, *listing, *wanted).text.split())
-            for label in spare:
-                found -= set(self.docker(noun, *listing, *wanted, "--filter", f"label={label}").text.split())
+            found = self.docker(noun, *listing, *wanted).text.split()
             if not found:
                 continue
-            done = self.docker(noun, *removal, *sorted(found), check=False)
+            done = self.docker(noun, *removal, *found, check=False)
             if done.exit_code and b"o such" not in done.stderr:
                 raise errors.Unavailable(f"a {noun} of a job could not be removed: {_last(done)}", code="engine")
-            removed += sorted(found)
+            removed += found
         return removed
 
 

@@ -14,6 +14,7 @@ class Bench:
 
     def __init__(self, folder: Path, *, real: bool = False, codes: Mapping[str, int] | None = None, **env: str) -> None:
         self.calls: list[tuple[str, ...]] = []
+        self.at_end: list[Sequence[str]] = []  #: what is to be run when the step ends
         self.log = folder / "log"
         self.output = folder / "output"
         self.log.touch()
@@ -27,6 +28,7 @@ class Bench:
             output_file=self.output,
             say=self._say,
             sh=self._sh,
+            at_end=self.at_end.append,
         )
 
     def lend(self, address: str, *repositories: str) -> None:
