@@ -56,9 +56,16 @@ class Executor(Protocol):
     """Runs commands whose output goes, unbuffered and in order, to the end of one file."""
 
     def start(self, command: Command, output: BinaryIO, result: Path) -> Running:
-        """Start the command; its exit code is also written, atomically, to the file `result` when it ends.
+        """Start the command; whoever has only the file `result` (and what the executor lays beside it) finds it again.
 
         Raises ProgramMissing or Unavailable; nothing runs then.
+        """
+
+    def find(self, mark: str | None, result: Path) -> Running | None:
+        """Take up the command of a `result` that an earlier process of the agent started, running or ended by now.
+
+        `mark` is KEEPFLOW_MARK of the command's environment. Returns None when it never began, raises Unavailable
+        `processes-gone` when it is gone and nobody knows how it ended.
         """
 
 
@@ -67,7 +74,11 @@ class Executor(Protocol):
 
 @dataclass(slots=True)
 class StepContext:
-    """What a step may use. `say` adds text to the job's log as it is, line ends included; `sh` itself shows nothing."""
+    """What a step may use. `say` adds text to the job's log as it is, line ends included; `sh` itself shows nothing.
+
+    After a restart of the agent `perform` runs once more: what it said is not said again, and a command that was begun
+    is not begun again but answers with its exit code. So the same commands must follow from the same exit codes.
+    """
 
     workspace: Path
     env: dict[str, str]

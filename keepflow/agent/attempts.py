@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from keepflow.agent.logs import Log
-from keepflow.executors.shell import read_result
+from keepflow.agent.progress import Progress
 from keepflow.tools.files import sync_directory, write_atomic
 from keepflow.wire.messages import RunJob
 
@@ -86,6 +86,7 @@ class Attempt:
         self.nonce = str(data["nonce"])
         self.order = RunJob.model_validate(data["order"])
         self.log = AttemptLog(directory, wake)
+        self.progress = Progress(directory / "progress")
         self._ended = _read_number(directory / "ended")
 
     @property
@@ -93,14 +94,9 @@ class Attempt:
         """The number that names this attempt everywhere."""
         return self.order.fence
 
-    def result(self, step: int) -> Path:
-        """Return where the exit code of a step's command goes."""
-        return self.directory / f"result-{step:04d}"
-
-    def last_result(self) -> int | None:
-        """Return the exit code of the command that was started last, or None while it has none."""
-        results = sorted(self.directory.glob("result-*"))
-        return read_result(results[-1]) if results else None
+    def result(self, step: int, command: int) -> Path:
+        """Return where the exit code of a step's command goes; both are counted from 0."""
+        return self.directory / f"result-{step:04d}-{command:04d}"
 
     @property
     def ended(self) -> int | None:

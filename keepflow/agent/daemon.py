@@ -24,18 +24,18 @@ from keepflow.agent.clock import MOST_SKEW, Clock
 from keepflow.agent.deploys import Deploys
 from keepflow.agent.host_file import HostFile
 from keepflow.agent.images import Images, MadeHere, ask_registry
+from keepflow.agent.job_host import Host
 from keepflow.agent.job_secrets import opened
 from keepflow.agent.jobs import Jobs, refusal_of, where_refusal
 from keepflow.agent.lanes import Lanes
 from keepflow.agent.link import Link
 from keepflow.agent.logs import Log
-from keepflow.agent.masks import needles_of
 from keepflow.agent.pins import Pins
 from keepflow.agent.reports import Reports
 from keepflow.agent.standing import Standing
 from keepflow.agent.state import State
 from keepflow.agent.supervision import Supervisor
-from keepflow.agent.worker import Host, Job
+from keepflow.agent.worker import Job
 from keepflow.agent.workplace import Workplace
 from keepflow.agent.workspaces import Workspaces
 from keepflow.config.agent_file import AgentFile
@@ -45,7 +45,7 @@ from keepflow.targets.docker import Docker
 from keepflow.tools.engine import Engine
 from keepflow.tools.machine import machine_id
 from keepflow.wire import messages
-from keepflow.wire.messages import Body, Heartbeat, Hello
+from keepflow.wire.messages import Body, Heartbeat, Hello, RunJob
 
 log = Log(__name__)
 
@@ -65,6 +65,7 @@ class Daemon:
         self._supervisor = supervisor or Supervisor()
         self._stop = threading.Event()
         self._broken = False
+        self._ends_jobs = False
         self._account = jobs_account(file)
         identity = replace(state.identity(), url=file.master)
         self._pins = Pins(identity, state.save_identity)
@@ -102,7 +103,6 @@ class Daemon:
             make=self._job,
             slots=lambda: host_file.now().jobs,
             refuses=self._refusal,
-            needles=lambda order: needles_of(order, opened(order, key.opening).values()),
         )
         self._deploys = Deploys(
             state, self._pins, key.public.key_id, host_file, engine, made, self._reports, self._clock
@@ -125,10 +125,9 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         signal.signal(signal.SIGINT, self._asked_to_stop)
         threading.excepthook = self._thread_broke
-        broken_off = [attempt.mark for attempt in self._attempts if attempt.ended is None]
+        self._remove_boxes([attempt.mark for attempt in self._attempts if not _goes_on(attempt)])
+        self._workplace.clear(self._begun())
         self._jobs.recover()
-        self._remove_boxes(broken_off)
-        self._workplace.clear()
         self._deploys.recover()
         linked = threading.Thread(target=self._link.run, name="link", daemon=True)
         linked.start()
@@ -137,6 +136,11 @@ class Daemon:
         self._supervisor.ready(f"agent {self._host.agent} of {self._host.master}")
         self._watch()
         return self._leave(linked)
+
+    def _begun(self) -> dict[Path, RunJob]:
+        """Return the lanes of the jobs that an earlier process began."""
+        found = [(attempt.progress.start, attempt.order) for attempt in self._attempts if attempt.ended is None]
+        return {Path(start.workspace).parent: order for start, order in found if start is not None}
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
@@ -246,6 +250,7 @@ class Daemon:
 
     def _asked_to_stop(self, number: int, _frame: FrameType | None) -> None:
         log.info("the agent stops", signal=signal.Signals(number).name)
+        self._ends_jobs = number == signal.SIGINT  # Ctrl-C: a person wants an end, and not a restart
         self._stop.set()
 
     def _thread_broke(self, arguments: threading.ExceptHookArgs) -> None:
@@ -260,12 +265,18 @@ class Daemon:
     def _leave(self, linked: threading.Thread) -> int:
         self._supervisor.stopping()
         deadline = time.monotonic() + _JOBS_STOP
-        self._jobs.close(_JOBS_STOP)
+        if self._ends_jobs:
+            self._jobs.close(_JOBS_STOP)
         self._deploys.close(deadline - time.monotonic())
         self._link.leave("the agent was stopped")
         linked.join(_LINK_STOP)
         self._reports.sync()
         return 1 if self._broken else 0
+
+
+def _goes_on(attempt: Attempt) -> bool:
+    """Say whether an attempt that an earlier process began is taken up with all that it has on the engine."""
+    return attempt.ended is None and attempt.progress.start is not None and not boxes.wants(attempt.order)
 
 
 def _stay_lean() -> None:

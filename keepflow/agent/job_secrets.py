@@ -10,7 +10,6 @@ import base64
 import binascii
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,11 +37,19 @@ def opened(order: RunJob, opening: OpeningKey) -> dict[str, str]:
 
 @contextlib.contextmanager
 def given(
-    uses: Sequence[SecretUse], values: Mapping[str, str], places: Places, account: Account | None
+    uses: Sequence[SecretUse],
+    values: Mapping[str, str],
+    places: Places,
+    account: Account | None,
+    *,
+    token: str,
+    again: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Give a step its secrets and yield the variables that come with them; its files are gone afterwards.
 
-    Raises UsageError for a secret that did not come with the job, or whose file has no place in the checkout.
+    `token` is in the names of what is laid aside for this step; with `again` an earlier process of the agent has given
+    them already. Raises UsageError for a secret that did not come with the job, or whose file has no place in the
+    checkout.
     """
     missing = [use.name for use in uses if use.name not in values]
     if missing:
@@ -50,18 +57,21 @@ def given(
         raise errors.UsageError(f"no value of {names} came with this job", code="no-secret")
     variables = {use.env: values[use.name] for use in uses if use.env}
     with contextlib.ExitStack() as stack:
-        for use in uses:
-            value = values[use.name].encode()
+        for number, use in enumerate(uses):
+            value, own = values[use.name].encode(), f"secret-{token}-{number}"
             if use.file:
-                aside = places.temporary.parent / f"aside-{secrets.token_hex(8)}"
-                stack.enter_context(_in_checkout(places.workspace, use.file, value, aside, account))
+                aside = places.temporary.parent / own
+                stack.enter_context(_in_checkout(places.workspace, use.file, value, aside, account, again))
             elif use.file_env:
-                variables[use.file_env] = str(stack.enter_context(_elsewhere(places, use.name, value, account)))
+                file = _elsewhere(places.temporary, own, use.name, value, account, again)
+                variables[use.file_env] = str(stack.enter_context(file))
         yield variables
 
 
 @contextlib.contextmanager
-def _in_checkout(root: Path, path: str, value: bytes, aside: Path, account: Account | None) -> Iterator[None]:
+def _in_checkout(
+    root: Path, path: str, value: bytes, aside: Path, account: Account | None, again: bool
+) -> Iterator[None]:
     """Write a file below `root`; what was in its place is put `aside` and comes back afterwards."""
     *parents, name = path.split("/")
     with contextlib.ExitStack() as stack:
@@ -70,7 +80,9 @@ def _in_checkout(root: Path, path: str, value: bytes, aside: Path, account: Acco
                 raise OSError(None, "it is no path inside of it")
             directory = _enter(root, parents, account)
             stack.callback(os.close, directory)
-            replaced = _put_aside(directory, name, aside)
+            if again:
+                _remove(directory, name)
+            replaced = os.path.lexists(aside) if again else _put_aside(directory, name, aside)
             _write(directory, name, value, account)
         except OSError as error:
             sentence = f"the secret file {quoted(path)} has no place in the checkout: {error.strerror}"
@@ -78,32 +90,36 @@ def _in_checkout(root: Path, path: str, value: bytes, aside: Path, account: Acco
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # the step may have moved or removed it: then it is not there
-                os.unlink(name, dir_fd=directory)
+            _remove(directory, name)
             if replaced:
                 with contextlib.suppress(OSError):
                     os.rename(aside, name, dst_dir_fd=directory)
 
 
 @contextlib.contextmanager
-def _elsewhere(places: Places, name: str, value: bytes, account: Account | None) -> Iterator[Path]:
+def _elsewhere(place: Path, own: str, name: str, value: bytes, account: Account | None, again: bool) -> Iterator[Path]:
     """Write a file outside of the checkout, where also a container of the job sees it, in a directory of its own."""
-    own = f"secret-{secrets.token_hex(8)}"
-    home = places.temporary / own
-    temporary = os.open(places.temporary, _DIRECTORY)
+    temporary = os.open(place, _DIRECTORY)
     try:
-        os.mkdir(own, 0o700, dir_fd=temporary)
+        with contextlib.suppress(*((FileExistsError,) if again else ())):
+            os.mkdir(own, 0o700, dir_fd=temporary)
         directory = os.open(own, _DIRECTORY, dir_fd=temporary)
     finally:
         os.close(temporary)
     try:
         _own(directory, account)
+        if again:
+            _remove(directory, name)
         _write(directory, name, value, account)
-        yield home / name
+        yield place / own / name
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=directory)
+        _remove(directory, name)
         os.close(directory)
+
+
+def _remove(directory: int, name: str) -> None:
+    with contextlib.suppress(OSError):  # the step may have moved or removed it: then it is not there
+        os.unlink(name, dir_fd=directory)
 
 
 def _enter(root: Path, parents: Sequence[str], account: Account | None) -> int:

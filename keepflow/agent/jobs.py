@@ -11,19 +11,17 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from keepflow import errors
-from keepflow.agent import boxes, recording
+from keepflow.agent import boxes
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.clock import Clock
 from keepflow.agent.logs import Log
-from keepflow.agent.masks import needles_of
+from keepflow.agent.progress import Ending, Stop
 from keepflow.agent.reports import Reports
-from keepflow.agent.worker import Ending, Stop, report_end
+from keepflow.agent.worker import report_end
 from keepflow.config.agent_file import Containers
 from keepflow.config.where import Where
-from keepflow.core.masking import Sought
 from keepflow.core.names import is_name, is_sha
 from keepflow.core.text import quoted
-from keepflow.executors.shell import end_marked
 from keepflow.wire import messages
 from keepflow.wire.messages import RunJob, StopJob
 
@@ -54,10 +52,9 @@ class Jobs:
         make: Callable[[Attempt], Runs],
         slots: Callable[[], int],
         refuses: Callable[[RunJob], errors.Refused | None],
-        needles: Callable[[RunJob], Sought] = needles_of,
     ) -> None:
         self._attempts, self._reports, self._clock = attempts, reports, clock
-        self._make, self._slots, self._refuses, self._needles = make, slots, refuses, needles
+        self._make, self._slots, self._refuses = make, slots, refuses
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._waiting: deque[Attempt] = deque()
@@ -65,26 +62,31 @@ class Jobs:
         self._closing: Stop | None = None
 
     def recover(self) -> None:
-        """Bring every job that an earlier process did not end to an end, and say so; call before anything is taken."""
+        """Take up every job that an earlier process did not end; call before anything is taken."""
+        waiting = []
         for attempt in self._attempts:
             if attempt.ended is not None:
                 continue
             if attempt.fence in self._reports.finished:
                 attempt.end(self._reports.finished[attempt.fence])
                 continue
-            code = attempt.last_result()
-            end_marked(attempt.mark, _GRACE)
-            became = "its processes were ended" if code is None else f"its last command had ended with exit code {code}"
-            sentence = f"the agent was restarted while this job ran; {became}"
-            recording.complete(attempt, self._needles(attempt.order), f"── lost: {sentence}")
-            report_end(attempt, self._reports, self._clock, Ending("lost", "agent-restarted", sentence))
-            log.warning("a job was lost by a restart", fence=attempt.fence, project=attempt.order.project)
+            if attempt.progress.start is None:
+                waiting.append(attempt)
+                continue
+            log.info("a job is taken up", fence=attempt.fence, project=attempt.order.project)
+            with self._lock:
+                self._begin(attempt)
+        for attempt in waiting:
+            self._queue(attempt)
 
     def take(self, order: RunJob) -> None:
         """Put a job on the disk and run it when a slot is free; one that was seen before changes nothing."""
         attempt = self._attempts.add(order)
-        if attempt is None:
-            return
+        if attempt is not None:
+            self._queue(attempt)
+
+    def _queue(self, attempt: Attempt) -> None:
+        order = attempt.order
         refusal = self._refuses(order)
         if refusal is not None:
             log.warning("a job was refused", fence=order.fence, code=refusal.code, reason=refusal.message)
@@ -130,12 +132,13 @@ class Jobs:
     def _start_waiting(self) -> None:
         """Start what fits; the lock is held."""
         while self._waiting and len(self._running) < self._slots() and self._closing is None:
-            attempt = self._waiting.popleft()
-            job = self._make(attempt)
-            self._running[attempt.fence] = job
-            threading.Thread(
-                target=self._run, args=(attempt.fence, job), name=f"job-{attempt.fence}", daemon=True
-            ).start()
+            self._begin(self._waiting.popleft())
+
+    def _begin(self, attempt: Attempt) -> None:
+        """Start the thread of a job; the lock is held."""
+        job = self._make(attempt)
+        self._running[attempt.fence] = job
+        threading.Thread(target=self._run, args=(attempt.fence, job), name=f"job-{attempt.fence}", daemon=True).start()
 
     def _run(self, fence: int, job: Runs) -> None:
         try:

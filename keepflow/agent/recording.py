@@ -1,38 +1,34 @@
 """The output of one job on its way to the log: pipe → `cat` → raw file → sieve → masked log.
 
-The job writes into a pipe and not into the file, because `echo … > /dev/stderr` opens its own output anew and would cut
-a file short. `cat` stands between so that a job outlives the agent: when this process dies, output still reaches the
-raw file, and a new agent can finish the log from there (`complete`).
+When this process dies, output still reaches the raw file. The next one takes the recording up: it puts a mark of its
+own into the pipe, and once that has come through it knows what was said before it, and says nothing twice.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import subprocess
+import secrets
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Callable, Iterable
 
 from keepflow import errors
 from keepflow.agent.attempts import Attempt, AttemptLog
 from keepflow.agent.kernel import Watch, free_start
+from keepflow.agent.pipe import Pipe
 from keepflow.agent.sieve import STEP_LIMIT, STEP_TAIL, Checkpoint, Sieve
 from keepflow.core.masking import Masker, Sought
 
 _REST = 0.004  #: seconds between two looks while output flows; the first byte after silence never waits
-_CAT_LIMIT = 2.0  #: seconds for `cat` to write what is left after the last process of a job
 
 
 class Recording:
     """Records one attempt. `output` is what commands write to; all text for the log goes through here.
 
     Nobody waits for the log: who wants to know where in it a step began or ended gives a function, which is called
-    with the offset, in the thread of the recording, once the log has come there.
+    with the offset, in the thread of the recording, once the log has come there. `marks` counts what began and ended
+    (a step twice, the whole once), those before a restart included; `passed` says where in the log the last of these
+    are.
     """
 
     def __init__(
@@ -40,18 +36,28 @@ class Recording:
     ) -> None:
         self._raw = _RawLog(attempt, needles, limit)
         self._watch = Watch(self._raw.path)
-        self._cat, self.output = _start_cat(self._raw.path, account)
-        self._line, self._sync = _marks(attempt.nonce)
+        self._pipe = Pipe(attempt.directory, self._raw.path, account)
+        self.output = self._pipe.output
+        self._mark = b"\x1e" + attempt.nonce.encode()
+        self._line, self._sync, self._word = (self._mark + kind for kind in (b"L\n", b"S\n", b"W\n"))
         self._awaited: deque[Callable[[int], None]] = deque()
         self._passed = 0
+        self._again = b""
+        self._caught_up = threading.Event()
         self._closing = False
         self._failure: OSError | None = None
         self._thread = threading.Thread(target=self._pump, name=f"log-{attempt.fence}", daemon=True)
         self._thread.start()
+        self.marks, self._repeated, self.passed = 0, 0, dict[int, int]()
+        if self._pipe.taken_up:
+            self._take_up()
 
     def say(self, text: str) -> None:
-        """Add text to the log, in its place among the job's own output."""
-        self._write(text.encode(errors="replace"))
+        """Add text to the log, in its place among the job's own output; what this step had said before is left out."""
+        if self._repeated:
+            self._repeated -= 1
+        else:
+            self._write(text.encode(errors="replace") + self._word)
 
     def say_line(self, text: str) -> None:
         """Add one line to the log that begins at the start of a line, whatever the job wrote last."""
@@ -59,24 +65,25 @@ class Recording:
 
     def begin_step(self, line: str, then: Callable[[int], None]) -> None:
         """Begin a step's part of the log with this line; `then` is told where."""
-        self._awaited.append(then)
+        self._await(then)
         self._write(self._sync + self._whole_line(line))
 
     def end_step(self, line: str, then: Callable[[int], None]) -> None:
         """End a step's part of the log with this line; `then` is told where."""
-        self._awaited.append(then)
+        self._await(then)
         self._write(self._whole_line(line) + self._sync)
+
+    def end(self, lines: Iterable[str]) -> None:
+        """End the log with these lines."""
+        self._await(lambda _: None)
+        self._write(b"".join(map(self._whole_line, lines)) + self._sync)
 
     def close(self) -> None:
         """End the recording when no process of the job is left; everything written is in the log then."""
-        self.output.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._cat.wait(_CAT_LIMIT)
+        self._pipe.close()
         self._closing = True
         self._watch.wake()
         self._thread.join()
-        self._cat.kill()
-        self._cat.wait()
         self._watch.close()
         try:
             if self._failure is None:
@@ -84,6 +91,23 @@ class Recording:
                 self._tell()
         finally:
             self._raw.close()
+
+    def _await(self, then: Callable[[int], None]) -> None:
+        self._awaited.append(then)
+        self.marks += 1
+        self._repeated = 0
+
+    def _take_up(self) -> None:
+        """Find out what was said before this process, once all of it has come through the pipe."""
+        self._again = secrets.token_hex(4).encode()
+        self._write(self._mark + b"A" + self._again + b"\n")
+        self._caught_up.wait()
+        if self._failure is not None:
+            raise errors.Unavailable(f"the log cannot be written: {self._failure.strerror}", code="log-lost")
+        before, sieve = self._raw.before, self._raw.sieve
+        self.marks, self._repeated = before.syncs + len(sieve.syncs), sieve.words
+        offsets = enumerate(sieve.syncs, before.syncs + 1)
+        self.passed = {before.syncs: before.log, **dict(offsets)} if before.syncs and not before.cut else dict(offsets)
 
     def _whole_line(self, text: str) -> bytes:
         return self._line + text.encode(errors="replace") + b"\n"
@@ -107,6 +131,7 @@ class Recording:
                 self._watch.rest(_REST)
         except OSError as error:
             self._failure = error
+            self._caught_up.set()
 
     def _tell(self) -> None:
         """Tell where the marks are that were passed; the last one, at the end of everything, is nobody's."""
@@ -114,20 +139,13 @@ class Recording:
             self._passed += 1
             if self._awaited:
                 self._awaited.popleft()(offset)
+        if self._again and self._raw.sieve.again == self._again:
+            self._caught_up.set()
 
 
-def complete(attempt: Attempt, needles: Sought, last_line: str) -> None:
-    """Finish the log of an attempt whose recording was broken off, from the raw output on the disk; add a last line.
-
-    All processes of the attempt must have been ended.
-    """
-    raw = _RawLog(attempt, needles, STEP_LIMIT)
-    try:
-        raw.await_writer(_CAT_LIMIT)
-        raw.sieve.finish()
-    finally:
-        raw.close()
-    attempt.log.append(last_line.encode() + b"\n")
+def forget(attempt: Attempt) -> None:
+    """Take away the raw output of a closed recording that nobody takes up any more: nothing unmasked stays."""
+    (attempt.directory / "raw").unlink(missing_ok=True)
 
 
 class _RawLog:
@@ -138,9 +156,9 @@ class _RawLog:
         self._log = attempt.log
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._checkpoint_file = os.open(attempt.directory / "checkpoint", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._kept = self._read_checkpoint()
+        self.before = self._kept = self._read_checkpoint()
         self._freed = 0
-        self._skip = attempt.log.size - self._kept.log
+        self._skip = max(0, attempt.log.size - self._kept.log)
         self.sieve = Sieve(
             lambda offset, size: os.pread(self._file, size, offset),
             self._emit,
@@ -162,20 +180,10 @@ class _RawLog:
             self._freed = self.sieve.spent
         return taken
 
-    def await_writer(self, timeout: float) -> None:
-        """Wait until no `cat` of an earlier agent writes to the file any more."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            time.sleep(0.01)
-
     def close(self) -> None:
-        """Give the files back and take the raw file away: nothing unmasked stays."""
+        """Give the files back."""
         os.close(self._file)
         os.close(self._checkpoint_file)
-        self.path.unlink(missing_ok=True)
 
     def _emit(self, data: bytes) -> None:
         skipped = min(self._skip, len(data))
@@ -184,39 +192,16 @@ class _RawLog:
             self._log.append(data[skipped:])
 
     def _keep(self, checkpoint: Checkpoint) -> None:
-        text = f"{checkpoint.raw:020d} {checkpoint.log:020d} {checkpoint.cut:d}\n"
-        os.pwrite(self._checkpoint_file, text.encode(), 0)
+        numbers = (checkpoint.raw, checkpoint.log, int(checkpoint.cut), checkpoint.syncs, checkpoint.words)
+        os.pwrite(self._checkpoint_file, b"%020d %020d %d %010d %010d\n" % numbers, 0)
         self._kept = checkpoint
 
     def _read_checkpoint(self) -> Checkpoint:
-        fields = os.pread(self._checkpoint_file, 64, 0).split()
-        if len(fields) != 3:
+        fields = os.pread(self._checkpoint_file, 128, 0).split()
+        if len(fields) != 5:
             return Checkpoint()
-        return Checkpoint(int(fields[0]), int(fields[1]), cut=fields[2] == b"1")
-
-
-def _start_cat(raw: Path, account: tuple[int, int] | None) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-    """Start `cat` into the raw file and return it with the pipe's write end.
-
-    It holds a lock on the file, by which a restarted agent sees that it still writes. The pipe belongs to the job's
-    account, or that account could not open /dev/stdout.
-    """
-    reading, writing = os.pipe()
-    try:
-        if account:
-            os.fchown(writing, *account)
-        with raw.open("ab", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            cat = subprocess.Popen(
-                ("cat",), stdin=reading, stdout=file, stderr=subprocess.DEVNULL, start_new_session=True
-            )
-    finally:
-        os.close(reading)
-    return cat, os.fdopen(writing, "wb", buffering=0)
-
-
-def _marks(nonce: str) -> tuple[bytes, bytes]:
-    return b"\x1e" + nonce.encode() + b"L\n", b"\x1e" + nonce.encode() + b"S\n"
+        raw, log, cut, syncs, words = map(int, fields)
+        return Checkpoint(raw, log, bool(cut), syncs, words)
 
 
 def _line_starts(log: AttemptLog, offset: int) -> bool:

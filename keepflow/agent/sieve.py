@@ -1,8 +1,9 @@
 """From the raw output of a job to the log that may leave the host: masked, folded, cut to size; the same on a replay.
 
 The agent's own marks travel inside the raw stream, so they have an exact place in it: `line` begins a fresh line,
-`sync` ends a step. They carry a nonce no job is ever told. What comes out depends on the bytes alone, never on how
-they were cut into pieces: that is why a restarted agent can take up a log in the middle of a step.
+`sync` ends a step, `word` ends a text that a step said, `again` is where a restarted agent took up the stream. They
+carry a nonce no job is ever told. What comes out depends on the bytes alone, never on how they were cut into pieces:
+that is why a restarted agent can take up a log in the middle of a step, and knows by the marks what it had said.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ STEP_LIMIT = 50 * 1024 * 1024  #: bytes of log one step may write before it is c
 STEP_TAIL = 1024 * 1024  #: bytes of raw output kept from the end of a step that was cut
 _CUT = "\n── this step's log is cut here, after {limit:,} bytes; the step goes on, its end follows ──\n"
 _TAIL = "── the last lines of the step ──\n"
+_LONGEST_KIND = 9  #: bytes of a mark after its nonce, without the line end
 
 
 class Masks(Protocol):
@@ -33,11 +35,16 @@ class Masks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A place where nothing is held back: `raw` bytes gave `log` bytes; `cut`: the rest of the step is left out."""
+    """A place where nothing is held back: `raw` bytes gave `log` bytes; `cut`: the rest of the step is left out.
+
+    `syncs` and `words` are the marks before it: of the whole stream, and of the step.
+    """
 
     raw: int = 0
     log: int = 0
     cut: bool = False
+    syncs: int = 0
+    words: int = 0
 
 
 class Sieve:
@@ -58,14 +65,17 @@ class Sieve:
         self._read, self._emit, self._new_masks = read, emit, masks
         self._masks, self._fold = masks(), Fold()
         self._mark = b"\x1e" + nonce.encode()
-        self._marks = re.compile(self._mark + rb"([LS])\n")
+        self._marks = re.compile(self._mark + rb"([LSW]|A[0-9a-f]{8})\n")
         self._limit, self._tail = limit, tail
         self._at_line_start = at_line_start
         self._raw = self._step = checkpoint.raw
         self._log = checkpoint.log
         self._cut_at = checkpoint.raw if checkpoint.cut else None
+        self._syncs = checkpoint.syncs
         self.checkpoint = checkpoint
         self.syncs: list[int] = []  #: log offset at every `sync` mark that was passed
+        self.words = checkpoint.words  #: `word` marks of this step that were passed
+        self.again = b""  #: name of the last `again` mark that was passed
 
     def take(self) -> bool:
         """Work on the next piece of raw output; False when there is none, or only what may be the start of a mark."""
@@ -76,11 +86,7 @@ class Sieve:
             return False
         self._pass(piece[:end])
         if mark:
-            self._reach(mark[1])
-            self._raw += len(mark[0])
-            self._step = self._raw
-            if mark[1] == b"S":
-                self._end_step()
+            self._meet(mark[1], len(mark[0]))
         return True
 
     def finish(self) -> None:
@@ -96,9 +102,22 @@ class Sieve:
         """Raw bytes below this offset will never be read again."""
         return self.checkpoint.raw if self._cut_at is None else max(self._cut_at, self._raw - self._tail)
 
+    def _meet(self, kind: bytes, length: int) -> None:
+        """Pass a mark; between the bytes before and after a `word` or an `again` nothing ends, not even a secret."""
+        if kind in (b"L", b"S"):
+            self._reach(kind)
+            self._step = self._raw + length
+        self._raw += length
+        if kind == b"S":
+            self._end_step()
+        elif kind == b"W":
+            self.words += 1
+        elif kind != b"L":
+            self.again = kind[1:]
+
     def _maybe_mark(self, piece: bytes) -> int:
         """Return how many bytes at the end could be the start of a mark."""
-        start = piece.rfind(b"\x1e", max(0, len(piece) - len(self._mark) - 1))
+        start = piece.rfind(b"\x1e", max(0, len(piece) - len(self._mark) - _LONGEST_KIND))
         tail = piece[start:] if start >= 0 else b""
         return len(tail) if self._mark.startswith(tail) or tail.startswith(self._mark) else 0
 
@@ -113,7 +132,7 @@ class Sieve:
             self._cut_at = self._step + self._limit
             self._put(self._fold.flush())
             self._put(_CUT.format(limit=self._limit).encode())  # what the masks hold may be half a secret: dropped
-            self.checkpoint = Checkpoint(self._cut_at, self._log, cut=True)
+            self.checkpoint = Checkpoint(self._cut_at, self._log, True, self._syncs, self.words)
 
     def _put(self, data: bytes) -> None:
         if data:
@@ -137,10 +156,9 @@ class Sieve:
         start = self._next_line(max(cut_at, end - self._tail), end)
         self._put(_TAIL.encode())
         masks, fold = self._new_masks(), Fold()
-        while start < end:
-            piece = self._read(start, min(PIECE, end - start))
-            self._put(fold.feed(masks.feed(piece)))
-            start += len(piece)
+        pieces = (self._read(offset, min(PIECE, end - offset)) for offset in range(start, end, PIECE))
+        data = self._marks.sub(b"", b"".join(pieces))  # marks inside it end nothing, and are no text
+        self._put(fold.feed(masks.feed(data)))
         self._put(fold.feed(masks.flush()) + fold.flush())
         self._cut_at = None
 
@@ -153,5 +171,7 @@ class Sieve:
         return end
 
     def _end_step(self) -> None:
-        self.checkpoint = Checkpoint(self._raw, self._log)
+        self._syncs += 1
+        self.words = 0
+        self.checkpoint = Checkpoint(self._raw, self._log, syncs=self._syncs)
         self.syncs.append(self._log)

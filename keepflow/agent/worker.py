@@ -1,33 +1,37 @@
-"""Runs one script job: lane → steps in order → images → its end. Everything people see of it goes into the log."""
+"""Runs one script job: lane → steps in order → images → its end. Everything people see of it goes into the log.
+
+What an earlier process of the agent had begun is taken up: how far it came is known from the marks in its log (a step
+is two, its beginning and its end) and from its notes, and a command that was begun is found again and waited for.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
 from keepflow import errors
+from keepflow.agent import boxes as containers
 from keepflow.agent import environment, job_secrets, outputs, services
-from keepflow.agent.accounts import JobsAccount, may_use_engine
+from keepflow.agent.accounts import may_use_engine
 from keepflow.agent.attempts import Attempt
 from keepflow.agent.boxes import Boxes, Hands, Site
 from keepflow.agent.clock import Clock
 from keepflow.agent.environment import Places
-from keepflow.agent.images import Images
+from keepflow.agent.job_host import Host
 from keepflow.agent.lanes import Source
 from keepflow.agent.logs import Log
 from keepflow.agent.masks import masked, needles_of
-from keepflow.agent.recording import Recording
+from keepflow.agent.progress import Ending, Start, StepEnd, Stop
+from keepflow.agent.recording import Recording, forget
 from keepflow.agent.reports import Reports
-from keepflow.agent.workplace import Workplace
-from keepflow.config.agent_file import AgentFile
 from keepflow.config.where import Where
 from keepflow.core import exits
 from keepflow.core.boxes import Owner
@@ -35,7 +39,6 @@ from keepflow.core.text import one_line, words
 from keepflow.executors.shell import MARK, Shell, end_marked
 from keepflow.ports import Command, Executor, RegistryLogin, Running, StepContext, contained
 from keepflow.tools.brake import Brake
-from keepflow.tools.engine import Engine
 from keepflow.wire import messages
 from keepflow.wire.messages import BuiltImage, Login, RunJob, StepOrder
 
@@ -48,56 +51,6 @@ _CLEANING = 60.0  #: seconds for a step to put away what it made
 _LEFT_BEHIND_GRACE = 2.0  #: seconds that processes have which outlived their job
 
 
-class Code(Protocol):
-    """Where jobs have their files: `agent.workspaces.Workspaces`, or a person's own working tree."""
-
-    def of(self, order: RunJob, source: Source) -> contextlib.AbstractContextManager[Path]:
-        """Hold the working tree of a job while it runs: its commit, with what the jobs before it left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What every job on this host is given; made once, by the daemon."""
-
-    agent: str
-    master: str
-    ca_file: Path | None
-    file: AgentFile
-    account: JobsAccount
-    workplace: Workplace
-    code: Code
-    kinds: Mapping[str, ModuleType]
-    images: Images
-    reports: Reports
-    clock: Clock
-    secrets: Callable[[RunJob], dict[str, str]]  #: opens what came with an order, by name
-    engine: Engine
-    key_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Somebody wants the job to end now. `state` is what it will have been."""
-
-    code: str
-    sentence: str
-    grace: float
-    state: Literal["cancelled", "lost", "failed"] = "cancelled"
-    exit_code: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a job ended."""
-
-    state: Literal["succeeded", "failed", "cancelled", "lost"]
-    code: str = ""
-    sentence: str = ""
-    exit_code: int | None = None
-    images: tuple[BuiltImage, ...] = ()
-    outputs: Mapping[str, str] = field(default_factory=dict)
-
-
 class _Ended(Exception):
     """Leaves the steps from anywhere, with the reason."""
 
@@ -107,16 +60,26 @@ class _Ended(Exception):
 
 
 class Job:
-    """One attempt while it runs. `run` is called once, `stop` from any thread at any time."""
+    """One attempt while it runs. `run` is called once, `stop` from any thread at any time.
+
+    One that had begun holds its lane from here on, so that no other job gets it.
+    """
 
     def __init__(self, attempt: Attempt, host: Host) -> None:
         self._attempt = attempt
         self._order: RunJob = attempt.order
         self._host = host
         self._lock = threading.Lock()
-        self._stop: Stop | None = None
+        self._progress = progress = attempt.progress
+        self._stop = progress.stop
         self._running: Running | None = None
         self._brake = Brake()  #: for the fetch, which is done by the agent itself
+        self._taken_up = progress.start is not None
+        self._began = progress.start.at if progress.start else time.monotonic()
+        self._files = contextlib.ExitStack()
+        if progress.start and progress.ending is None:
+            again = Path(progress.start.workspace)
+            self._files.enter_context(host.code.of(self._order, self._source(), again))
         self._secrets = host.secrets(self._order)
         self._needles = needles_of(self._order, self._secrets.values())
         self._engine = may_use_engine(self._order, host.file)
@@ -130,7 +93,7 @@ class Job:
     def run(self) -> None:
         """Carry the job out and report its end; never raises."""
         try:
-            with self._limit(self._order.timeout, "the job"):
+            with self._limit(self._order.timeout, "the job", self._began):
                 ending = self._recorded()
         except Exception as error:
             ending = self._broke(error)
@@ -140,17 +103,20 @@ class Job:
     def stop(self, stop: Stop) -> None:
         """End the job soon; the first reason given is the one that is told."""
         with self._lock:
-            self._stop = self._stop or stop
+            if self._stop is None:
+                self._stop = stop
+                self._progress.stop_for(stop)
             running = self._running
         if running is not None:
             threading.Thread(target=running.kill, args=(stop.grace,), name=f"stop-{self.fence}", daemon=True).start()
         threading.Thread(target=self._brake.pull, name=f"brake-{self.fence}", daemon=True).start()
 
     @contextlib.contextmanager
-    def _limit(self, seconds: float, what: str) -> Iterator[None]:
+    def _limit(self, seconds: float, what: str, since: float) -> Iterator[None]:
         """Stop the job when what is done inside takes longer, by a clock that nobody can turn; 0 is no limit."""
         sentence = f"{what} did not end within {words(seconds)}"
-        watch = threading.Timer(seconds, self.stop, [Stop(TIMEOUT, sentence, _KILL_GRACE, "failed", _TIMED_OUT)])
+        left = max(0.0, since + seconds - time.monotonic())
+        watch = threading.Timer(left, self.stop, [Stop(TIMEOUT, sentence, _KILL_GRACE, "failed", _TIMED_OUT)])
         watch.daemon = True
         if seconds:
             watch.start()
@@ -162,60 +128,106 @@ class Job:
     # --- from the outside in: recording, lane, steps ------------------------------------------------------------------
 
     def _recorded(self) -> Ending:
+        progress = self._progress
+        if progress.ending is not None and progress.complete:
+            forget(self._attempt)
+            return progress.ending
         account = self._host.account.account
         recording = Recording(self._attempt, self._needles, (account.uid, account.gid) if account else None)
         try:
-            recording.say_line(self._title())
-            try:
-                ending = self._in_lane(recording)
-            except _Ended as ended:
-                ending = ended.ending
-            except errors.KeepflowError as error:
-                code = error.code if isinstance(error, errors.Refused) else "system"
-                ending = self._stopped() or Ending("failed", code, one_line(error.message, 400))
-                if self._stop is None:
-                    recording.say_line(error.message)
-            except Exception as error:
-                ending = self._broke(error)
-            recording.say_line(f"── {ending.state}{': ' if ending.sentence else ''}{ending.sentence}")
+            if not self._attempt.log.size:
+                recording.say_line(self._title())
+            self._tell_again(recording)
+            ending = progress.ending or self._ending_of(recording, lambda: self._in_lane(recording))
+            if progress.ending is None:
+                progress.end(ending, recording.marks)
+            if recording.marks == progress.marks:
+                recording.end(_last_lines(ending))
         finally:
             recording.close()
+        progress.complete_log()
+        forget(self._attempt)
         return ending
 
+    def _ending_of(self, recording: Recording, work: Callable[[], Ending]) -> Ending:
+        """Do a part of the job; whatever goes wrong in it is how the job ended."""
+        try:
+            return work()
+        except _Ended as ended:
+            return ended.ending
+        except errors.KeepflowError as error:
+            if (stopped := self._stopped()) is not None:
+                return stopped
+            recording.say_line(error.message)
+            code = error.code if isinstance(error, errors.Refused) else "system"
+            return Ending("failed", code, one_line(error.message, 400))
+        except Exception as error:
+            return self._broke(error)
+
+    def _tell_again(self, recording: Recording) -> None:
+        """Report the beginnings and ends of steps that an earlier process may not have come to report."""
+        for mark, offset in recording.passed.items():
+            index, is_end = divmod(mark - 1, 2)
+            if self._progress.ending is not None and mark > self._progress.marks:
+                continue  # the last words of the job
+            if is_end:
+                self._step_finished(index, self._progress.ended[index].code)(offset)
+            else:
+                self._step_started(index, one_line(self._order.steps[index].name))(offset)
+
     def _in_lane(self, recording: Recording) -> Ending:
-        order, host = self._order, self._host
-        source = Source(f"{host.master}{order.code_path}", order.sha, order.token, host.ca_file)
-        with contextlib.ExitStack() as held:
-            with self._brake.applied():
-                workspace = held.enter_context(host.code.of(order, source))
-            self._check_stop()
+        order, host, start = self._order, self._host, self._progress.start
+        with self._files:
+            workspace = Path(start.workspace) if start else self._filled()
             engine = host.file.docker.host if self._engine else None
-            with host.workplace.of(order, workspace, engine) as places:
+            with host.workplace.of(order, workspace, engine, as_they_are=start is not None) as places:
                 try:
-                    return self._steps(recording, places)
+                    ending = self._ending_of(recording, lambda: self._steps(recording, places))
                 finally:  # nothing of this job may be left when its lane and its places go to the next one
                     self._end_processes(recording)
+                self._progress.end(ending, recording.marks)  # before what it rests on is taken away
+                return ending
+
+    def _filled(self) -> Path:
+        host = self._host
+        with self._brake.applied():
+            workspace = self._files.enter_context(host.code.of(self._order, self._source()))
+        self._check_stop()
+        host.reports.append(messages.JobStarted(fence=self.fence, at=host.clock.now(), node=host.agent))
+        self._progress.begin(Start(str(workspace), self._began))
+        return workspace
+
+    def _source(self) -> Source:
+        order, host = self._order, self._host
+        return Source(f"{host.master}{order.code_path}", order.sha, order.token, host.ca_file)
 
     def _steps(self, recording: Recording, places: Places) -> Ending:
         host, order = self._host, self._order
+        if not self._progress.same_boot:
+            raise _Ended(Ending("lost", "machine-restarted", "the machine was restarted while this job ran"))
+        if self._taken_up and containers.wants(order):
+            sentence = "the agent was restarted while this job ran; its containers were removed"
+            raise _Ended(Ending("lost", "agent-restarted", sentence))
         env = environment.of_job(order, host.agent, host.master, host.account.name, self._attempt.mark, places)
-        env |= environment.clean(environment.added(order.given))
-        host.reports.append(messages.JobStarted(fence=self.fence, at=host.clock.now(), node=host.agent))
+        env |= _added(order.given) | _added(dict(outputs.read(places.env)[0]))
         boxes = self._boxes(recording, places, env)
         try:
             with services.beside(boxes, Where.model_validate(order.where), env) as addresses:
                 env |= addresses
                 for index, step in enumerate(order.steps):
-                    self._check_stop()
-                    self._step(recording, places, boxes, env, index, step)
-                    env |= environment.clean(environment.added(dict(self._told(recording, places.env))))
+                    if recording.marks < 2 * index + 2:
+                        self._check_stop()
+                        self._step(recording, places, boxes, env, index, step)
+                        env |= _added(dict(self._told(recording, places.env)))
+                    elif (ending := self._progress.ended[index].ending) is not None:
+                        raise _Ended(ending)
         except _Ended as ended:
             told = self._told(recording, places.output)
             raise _Ended(replace(ended.ending, outputs=self._outputs(recording, told))) from None
         finally:
             boxes.close()
         told = self._told(recording, places.output)
-        images = self._built(recording, told)
+        images = self._built(told)
         return Ending("succeeded", exit_code=0, images=images, outputs=self._outputs(recording, told))
 
     def _boxes(self, recording: Recording, places: Places, env: Mapping[str, str]) -> Boxes:
@@ -244,13 +256,33 @@ class Job:
         step: StepOrder,
     ) -> None:
         """Run one step; raises _Ended when it was the last one to run."""
-        count, name = len(self._order.steps), one_line(step.name)
-        recording.begin_step(f"── step {index + 1}/{count} {name}", self._step_started(index, name))
-        started = time.monotonic()
+        name = one_line(step.name)
+        if recording.marks < 2 * index + 1:
+            self._progress.begin_step(index, time.monotonic())
+            recording.begin_step(f"── {self._count(index)} {name}", self._step_started(index, name))
+        end = self._progress.ended.get(index)
+        if end is None:
+            end = self._carried_out(recording, places, boxes, env, index, step)
+            self._progress.end_step(index, end)
+        recording.end_step(end.line, self._step_finished(index, end.code))
+        if end.ending is not None:
+            raise _Ended(end.ending)
+
+    def _carried_out(
+        self,
+        recording: Recording,
+        places: Places,
+        boxes: Boxes,
+        env: Mapping[str, str],
+        index: int,
+        step: StepOrder,
+    ) -> StepEnd:
+        name = one_line(step.name)
+        since = self._progress.began[index]
         try:
             with (
-                self._limit(step.timeout, f"step {index + 1}/{count} {name}"),
-                job_secrets.given(step.secrets, self._secrets, places, self._host.account.account) as variables,
+                self._limit(step.timeout, f"{self._count(index)} {name}", since),
+                self._given(index, step, places) as variables,
             ):
                 step_env = environment.of_step(env, step.name) | environment.clean(variables)
                 code = self._perform(recording, places, boxes, step_env, index, step)
@@ -262,13 +294,21 @@ class Job:
             if self._stop is None:
                 recording.say_line(error.message)
         if code and ending is None:
-            ending = _failed(index, count, name, code)
-        seconds = time.monotonic() - started
+            ending = _failed(self._count(index), name, code)
+        seconds = time.monotonic() - since
         how = f"failed: exit {code}" if code else "done"
-        last_line = f"── step {index + 1}/{count} {name} {how} ({seconds:.1f} s)"
-        recording.end_step(last_line, self._step_finished(index, code))
-        if ending is not None:
-            raise _Ended(ending)
+        return StepEnd(code, f"── {self._count(index)} {name} {how} ({seconds:.1f} s)", ending)
+
+    def _given(self, index: int, step: StepOrder, places: Places) -> contextlib.AbstractContextManager[dict[str, str]]:
+        """Give a step its secrets; what it had before a restart is known by names that no job can guess."""
+        token = hashlib.sha256(f"{self._attempt.nonce} secrets {index}".encode()).hexdigest()[:16]
+        has_them = self._attempt.result(index, 0).exists()
+        return job_secrets.given(
+            step.secrets, self._secrets, places, self._host.account.account, token=token, again=has_them
+        )
+
+    def _count(self, index: int) -> str:
+        return f"step {index + 1}/{len(self._order.steps)}"
 
     def _step_started(self, index: int, name: str) -> Callable[[int], None]:
         """Return what reports the start of a step, as of now, once its place in the log is known."""
@@ -312,10 +352,13 @@ class Job:
         beside = Where(services=Where.model_validate(step.where).services)
         own, of_job = (Where.model_validate(where if contained(kind) else {}) for where in said)
 
+        commands = itertools.count()
+
         def sh(argv: Sequence[str], more: Mapping[str, str]) -> int:
             full = environment.clean({**env, **more}) if more else env
             command = boxes.command(Command(tuple(argv), full, places.workspace), own, of_job)
-            return self._run(command, box or self._shell, recording, self._attempt.result(index))
+            result = self._attempt.result(index, next(commands))
+            return self._run(command, box or self._shell, recording, result)
 
         context = StepContext(
             workspace=places.workspace,
@@ -338,7 +381,7 @@ class Job:
     def _run(self, command: Command, executor: Executor, recording: Recording, result: Path) -> int:
         self._check_stop()
         with self._lock:
-            running = self._running = executor.start(command, recording.output, result)
+            running = self._running = self._found(executor, result) or executor.start(command, recording.output, result)
         try:
             if self._stop is not None:  # it came while the command was being started
                 running.kill(self._stop.grace)
@@ -359,6 +402,13 @@ class Job:
         if running.wait(_CLEANING) is None:
             running.kill(_KILL_GRACE)
             recording.say_line(f"── {command.argv[0]} did not put everything away within {words(_CLEANING)}")
+
+    def _found(self, executor: Executor, result: Path) -> Running | None:
+        """Return a command that an earlier process of the agent had begun, running or ended."""
+        try:
+            return executor.find(self._attempt.mark, result) if self._taken_up else None
+        except errors.Unavailable as error:
+            raise _Ended(Ending("lost", "agent-restarted", f"the agent was restarted: {error.message}")) from None
 
     def _check_stop(self) -> None:
         ending = self._stopped()
@@ -386,11 +436,8 @@ class Job:
             del found[key]
         return found
 
-    def _built(self, recording: Recording, told: list[tuple[str, str]]) -> tuple[BuiltImage, ...]:
-        built = self._host.images.resolve(told, self._order, with_engine=self._engine)
-        for image in built:
-            recording.say_line(f"── {image.origin} release {image.repository} {image.digest or image.image_id}")
-        return built
+    def _built(self, told: list[tuple[str, str]]) -> tuple[BuiltImage, ...]:
+        return self._host.images.resolve(told, self._order, with_engine=self._engine)
 
     def _end_processes(self, recording: Recording) -> None:
         grace = self._stop.grace if self._stop else _LEFT_BEHIND_GRACE
@@ -425,9 +472,18 @@ def report_end(attempt: Attempt, reports: Reports, clock: Clock, ending: Ending)
     attempt.end(reports.append(body))
 
 
-def _failed(index: int, count: int, name: str, code: int) -> Ending:
+def _added(told: Mapping[str, str]) -> dict[str, str]:
+    return environment.clean(environment.added(told))
+
+
+def _last_lines(ending: Ending) -> list[str]:
+    built = (f"{image.origin} release {image.repository} {image.digest or image.image_id}" for image in ending.images)
+    return [*(f"── {line}" for line in built), f"── {ending.state}{': ' if ending.sentence else ''}{ending.sentence}"]
+
+
+def _failed(step: str, name: str, code: int) -> Ending:
     meaning = exits.meaning(code)
-    sentence = f"step {index + 1}/{count} {name} failed with exit code {code}" + (f": {meaning}" if meaning else "")
+    sentence = f"{step} {name} failed with exit code {code}" + (f": {meaning}" if meaning else "")
     return Ending("failed", "exit", sentence, code)
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from keepflow.agent.environment import Places
@@ -34,24 +34,33 @@ class Workplace:
             (root / name).mkdir(mode=0o711, parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def of(self, order: RunJob, workspace: Path, engine: str | None) -> Iterator[Places]:
-        """Give one job its places; the scratch directory with the lent logins is removed afterwards."""
+    def of(self, order: RunJob, workspace: Path, engine: str | None, *, as_they_are: bool = False) -> Iterator[Places]:
+        """Give one job its places; the scratch directory with the lent logins is removed afterwards.
+
+        `as_they_are` is for a job that an earlier process of the agent gave them to.
+        """
         scratch = self.root / "scratch" / str(order.fence)
         home = self.root / "homes" / order.project / order.trust
         try:
             with self._opened(home):
-                yield self._make(order, scratch, home, workspace, engine)
+                if not as_they_are:
+                    self._make(order, scratch)
+                yield _places(scratch, home, workspace, engine)
         finally:
             remove(scratch)
 
-    def clear(self) -> None:
-        """Remove and close what jobs of an agent that was killed left."""
+    def clear(self, going_on: Mapping[Path, RunJob]) -> None:
+        """Remove and close what jobs of an agent that was killed left, but not of those that go on in these lanes."""
+        fences = {str(order.fence) for order in going_on.values()}
+        homes = {(order.project, order.trust) for order in going_on.values()}
         for left in (self.root / "scratch").iterdir():
-            remove(left)
-        for place in self.root.glob("lanes/*/*"):
+            if left.name not in fences:
+                remove(left)
+        for place in set(self.root.glob("lanes/*/*")) - going_on.keys():
             place.chmod(0o700)
         for home in self.root.glob("homes/*/*"):
-            self._close(home)
+            if (home.parent.name, home.name) not in homes:
+                self._close(home)
 
     @contextlib.contextmanager
     def _opened(self, home: Path) -> Iterator[None]:
@@ -74,7 +83,7 @@ class Workplace:
         if self._account:
             os.chown(home, 0, 0, follow_symlinks=False)
 
-    def _make(self, order: RunJob, scratch: Path, home: Path, workspace: Path, engine: str | None) -> Places:
+    def _make(self, order: RunJob, scratch: Path) -> None:
         remove(scratch)
         for directory in (scratch, scratch / "tmp", scratch / "docker"):
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -82,15 +91,18 @@ class Workplace:
             _write_private(scratch / name, data)
         if self._account:
             give(scratch, self._account)
-        return Places(
-            workspace=workspace,
-            home=home,
-            output=scratch / "output",
-            env=scratch / "env",
-            docker_config=scratch / "docker",
-            temporary=scratch / "tmp",
-            engine=engine,
-        )
+
+
+def _places(scratch: Path, home: Path, workspace: Path, engine: str | None) -> Places:
+    return Places(
+        workspace=workspace,
+        home=home,
+        output=scratch / "output",
+        env=scratch / "env",
+        docker_config=scratch / "docker",
+        temporary=scratch / "tmp",
+        engine=engine,
+    )
 
 
 def docker_config(logins: tuple[Login, ...]) -> bytes:

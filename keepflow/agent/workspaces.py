@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from keepflow import errors
 from keepflow.agent import trees
@@ -23,12 +24,13 @@ from keepflow.agent.logs import Log
 from keepflow.core.sharing import Left, merge, written
 from keepflow.core.text import listed
 from keepflow.executors.shell import Account
-from keepflow.tools.files import write_atomic
+from keepflow.tools.files import write_atomic, write_unsynced
 from keepflow.wire.messages import RunJob, Shared
 
 log = Log(__name__)
 
 _NOTE = "kept.json"
+_BEGUN = "begun.json"
 _FORSAKEN = 7 * 86400.0  #: seconds that a restarted agent waits for a master to say that a run has ended
 _NAMED = 5  #: paths that an error names
 _ENDED = 1000  #: ended runs that are remembered, for jobs of theirs that are still being stopped
@@ -68,16 +70,23 @@ class Workspaces:
             self._find(place)
 
     @contextlib.contextmanager
-    def of(self, order: RunJob, source: Source) -> Iterator[Path]:
-        """Hold the working tree of a job while it runs. Raises CommandFailed, CommandTimeout and Refused (no files)."""
+    def of(self, order: RunJob, source: Source, again: Path | None = None) -> Iterator[Path]:
+        """Hold the working tree of a job while it runs. Raises CommandFailed, CommandTimeout and Refused (no files).
+
+        `again` is the tree of a job that an earlier process of the agent began: that one, as it is, before anybody else
+        can get it. Raises Unavailable `lane-taken`.
+        """
         if order.shared is None:
-            with self._lanes.hold(order.project, order.trust) as place:
-                yield self._lanes.fill(place, source)
+            held = self._again(again) if again else self._lanes.take(order.project, order.trust)
+            try:
+                yield again or self._lanes.fill(held.place, source)
+            finally:
+                held.give_back()
             return
         run = (order.project, order.run)
         with self._lock:
             self._ended.pop(run, None)
-        work = self._begin(run, order, order.shared, source)
+        work = _begun(self._again(again)) if again else self._begin(run, order, order.shared, source)
         try:
             yield work.held.tree
         finally:
@@ -93,6 +102,13 @@ class Workspaces:
                 kept.followers = 0
                 if not kept.readers:
                     _forget(kept)
+
+    def _again(self, tree: Path) -> Held:
+        held = self._lanes.lock(tree.parent)
+        if held is None:
+            raise errors.Unavailable(f"another job works in {tree} meanwhile", code="lane-taken")
+        held.open()
+        return held
 
     # --- the beginning of a job ---------------------------------------------------------------------------------------
 
@@ -112,6 +128,8 @@ class Workspaces:
             self._bring_all(work, bases, shared)
         finally:
             self._unclaim(run, bases, shared)
+        note = {**_plain(work.left), "look": work.look}
+        write_unsynced(work.held.place / _BEGUN, json.dumps(note).encode(), 0o600)
         return work
 
     def _fill(self, work: _Work, source: Source) -> None:
@@ -181,6 +199,7 @@ class Workspaces:
     def _end(self, run: Run, order: RunJob, shared: Shared, work: _Work) -> None:
         """Close the lane of a job that has ended, and keep it for those that go on with it."""
         work.held.close()
+        (work.held.place / _BEGUN).unlink(missing_ok=True)
         try:
             kept = self._keep(run, order.job, shared, work)
         except OSError as error:  # the disk is full: who needs these files is told that they are not there
@@ -213,7 +232,7 @@ class Workspaces:
         try:
             data = json.loads((place / _NOTE).read_bytes())
             run, job = (str(data["project"]), int(data["run"])), str(data["job"])
-            left = Left(frozenset(data["history"]), dict(data["stamps"]))
+            left = _left(data)
             followers = int(data["followers"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.broke("the note about a kept lane cannot be read; the lane is free", error, place=str(place))
@@ -229,11 +248,24 @@ def _note(kept: _Kept, run: Run, job: str) -> None:
         "project": run[0],
         "run": run[1],
         "job": job,
-        "history": sorted(kept.left.history),
-        "stamps": dict(kept.left.stamps),
+        **_plain(kept.left),
         "followers": kept.followers,
     }
     write_atomic(kept.held.place / _NOTE, json.dumps(data).encode(), 0o600)
+
+
+def _begun(held: Held) -> _Work:
+    """Return what was in a lane when its job began, with an earlier process of the agent."""
+    data = json.loads((held.place / _BEGUN).read_bytes())
+    return _Work(held, _left(data), {path: tuple(seen) for path, seen in data["look"].items()})
+
+
+def _plain(left: Left) -> dict[str, Any]:
+    return {"history": sorted(left.history), "stamps": dict(left.stamps)}
+
+
+def _left(plain: dict[str, Any]) -> Left:
+    return Left(frozenset(plain["history"]), dict(plain["stamps"]))
 
 
 def _forget(kept: _Kept) -> None:

@@ -49,6 +49,17 @@ class Docker:
         argv = ("docker", *command_argv(self._box.name, variables, command.argv))
         return _InBox(self, Shell().start(Command(argv, env, self._handed), output, result))
 
+    def find(self, mark: str | None, result: Path) -> _InBox | None:
+        """Take up a command that an earlier process of the agent started in this box; None when it never began.
+
+        Raises Unavailable `processes-gone` when it is gone without having told how it ended.
+        """
+        found = Shell().find(mark, result)
+        if found is None:
+            return None
+        self._made = self._runs = True
+        return _InBox(self, found)
+
     def make(self) -> None:
         """Have the container run: made when it is not there, started when it was stopped. Raises Unavailable."""
         with self._lock:

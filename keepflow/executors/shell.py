@@ -1,7 +1,9 @@
 """Runs commands as plain processes of this machine.
 
-Each command gets its own session under a shim of six lines of POSIX shell, because a shim outlives the agent: it writes
-the exit code to the `result` file, so an agent that was restarted meanwhile still learns how the command ended.
+Each command gets its own session under a shim of a few lines of POSIX shell, because a shim outlives the agent: it
+writes its number and later the exit code to the `result` file, so an agent that was restarted meanwhile finds the
+command again (`find`) and still learns how it ended. Beside `result` lies `result.started`, by which a process that got
+the shim's number later is told from the shim.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +26,7 @@ from keepflow.tools.forking import Child, forker
 MARK = "KEEPFLOW_MARK"
 
 _UMASK = 0o022
+_FRESH = 0.25  #: seconds that a shim may take to say its number
 _STRAY_GRACE = 0.5  #: seconds that a process has which hid from the end of its job
 #: Marks of the jobs that run as another account → that account, and the uptime when their first command was started.
 _living: dict[str, tuple[int, float]] = {}
@@ -32,6 +36,7 @@ _living: dict[str, tuple[int, float]] = {}
 # the command took it; a trap (unlike an ignored signal) is not inherited by the command.
 _SHIM = """exec 3>&0 </dev/null
 trap : HUP INT TERM
+echo $$ >&3
 "$@" 3>&-
 code=$?
 echo "$code" >&3
@@ -66,8 +71,7 @@ class Shell:
         if not _runnable(command):
             raise errors.ProgramMissing(f"the program {command.argv[0]!r} is not installed, or not on PATH")
         mark = command.env.get(MARK)
-        if self._account and mark:
-            _living.setdefault(f"{MARK}={mark}", (self._account.uid, _processes.uptime()))
+        self._enter(mark, result)
         descriptor = os.open(result, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             process = self._spawn(command, output, descriptor, result)
@@ -75,7 +79,39 @@ class Shell:
             raise errors.Unavailable(f"{command.argv[0]} could not be started: {error}", code="start-failed") from error
         finally:
             os.close(descriptor)
+        if seen := _processes.look(process.pid):
+            _beside(result).write_text(f"{seen.pid} {seen.started}\n")
         return Process(process, mark)
+
+    def find(self, mark: str | None, result: Path) -> Process | None:
+        """Take up a command that an earlier process of the agent started; None when it never began.
+
+        Raises Unavailable `processes-gone` when it was ended without having told how it took that.
+        """
+        if not result.exists():
+            return None
+        self._enter(mark, result)
+        seen = _shim_of(mark, result)
+        patience = time.monotonic() + _FRESH
+        while seen is None and not result.stat().st_size and time.monotonic() < patience:
+            time.sleep(0.01)  # it may have been started this moment, and not be what it will be yet
+            seen = _shim_of(mark, result)
+        if seen is not None:
+            found = Child(seen.pid, lambda _: None, lambda: read_result(result))
+            if _processes.look(seen.pid) == seen:  # still the one it was when its handle was opened
+                return Process(found, mark)
+        if (code := read_result(result)) is not None:
+            return Process(Ended(code), mark)
+        if result.stat().st_size == 0:  # the shim's first act is to write its number
+            return None
+        raise errors.Unavailable("its processes were ended while no agent was there", code="processes-gone")
+
+    def _enter(self, mark: str | None, result: Path) -> None:
+        """Remember whose processes may be left when this job ends, and since when."""
+        if self._account and mark and f"{MARK}={mark}" not in _living:
+            begun = [float(path.read_text().split()[1]) for path in result.parent.glob("*.started")]
+            since = min(begun) / os.sysconf("SC_CLK_TCK") if begun else _processes.uptime()
+            _living[f"{MARK}={mark}"] = (self._account.uid, since)
 
     def _spawn(
         self, command: Command, output: BinaryIO, descriptor: int, result: Path
@@ -106,10 +142,26 @@ class Shell:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that ended while no agent was there."""
+
+    status: int
+    pid: int = 0
+
+    def poll(self) -> int:
+        """Return how it ended."""
+        return self.status
+
+    def wait(self) -> int:
+        """Return how it ended."""
+        return self.status
+
+
 class Process:
     """A command that was started. It ends with `kill` or by itself, never because the agent goes away."""
 
-    def __init__(self, process: subprocess.Popen[bytes] | Child, mark: str | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Child | Ended, mark: str | None) -> None:
         self._process = process
         self._mark = f"{MARK}={mark}" if mark else None
         self.pid = process.pid
@@ -164,10 +216,32 @@ def end_marked(mark: str, grace: float) -> bool:
 def read_result(path: Path) -> int | None:
     """Return the exit code from a result file, or None when the command never came to write it."""
     try:
-        text = path.read_text()
+        lines = path.read_text().split("\n")
     except FileNotFoundError:
         return None
-    return int(text) if text.endswith("\n") else None
+    return int(lines[1]) if len(lines) > 2 else None
+
+
+def _beside(result: Path) -> Path:
+    return result.with_name(f"{result.name}.started")
+
+
+def _shim_of(mark: str | None, result: Path) -> _processes.Seen | None:
+    """Return the living shim that writes to a result file."""
+    try:
+        pid, started = (int(word) for word in _beside(result).read_text().split())
+    except (FileNotFoundError, ValueError):  # whoever started it died before it had written that down
+        found = _processes.marked(f"{MARK}={mark}") if mark else []
+        return next((seen for seen in found if seen.pid == seen.group and _is_shim(seen.pid)), None)
+    seen = _processes.look(pid)
+    return seen if seen is not None and seen.started == started else None
+
+
+def _is_shim(pid: int) -> bool:
+    try:
+        return _SHIM.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _runnable(command: Command) -> bool:

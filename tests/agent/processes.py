@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from keepflow.executors.shell import end_marked
 from keepflow.wire import messages
 from tests.agent.test_attempts import order
 from tests.fakes import FakeMaster
@@ -86,7 +88,7 @@ class AgentProcess:
         return self.process.wait(20)
 
     def close(self) -> None:
-        """End it in whatever state it is."""
+        """End it and its jobs, in whatever state it is."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -94,6 +96,8 @@ class AgentProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        for attempt in self.state.glob("attempts/*/attempt.json"):
+            end_marked(json.loads(attempt.read_text())["mark"], 0)
 
     @property
     def _env(self) -> dict[str, str]:

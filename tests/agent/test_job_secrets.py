@@ -141,7 +141,7 @@ def test_a_step_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
     uses = [SecretUse(name="A", file="deep/down/a"), SecretUse(name="A", file_env="F")]
 
     def step() -> None:
-        with job_secrets.given(uses, {"A": "c4nary-token"}, places, None) as variables:
+        with job_secrets.given(uses, {"A": "c4nary-token"}, places, None, token="t") as variables:
             assert (tmp_path / "work/deep/down/a").read_text() == "c4nary-token"
             assert Path(variables["F"]).read_text() == "c4nary-token"
             raise KeyError
@@ -154,7 +154,7 @@ def test_a_step_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
 def test_a_file_the_step_moved_or_removed_is_no_fault(tmp_path: Path) -> None:
     places = _places(tmp_path)
     (tmp_path / "work/a").write_text("old")
-    with job_secrets.given([SecretUse(name="A", file="a")], {"A": "c4nary-token"}, places, None):
+    with job_secrets.given([SecretUse(name="A", file="a")], {"A": "c4nary-token"}, places, None, token="t"):
         (tmp_path / "work/a").unlink()
     assert (tmp_path / "work/a").read_text() == "old"
 
@@ -163,7 +163,7 @@ def test_a_file_the_step_moved_or_removed_is_no_fault(tmp_path: Path) -> None:
 def test_a_path_that_leaves_the_checkout_is_refused_on_the_host_too(tmp_path: Path, path: str) -> None:
     with (
         pytest.raises(errors.UsageError),
-        job_secrets.given([SecretUse(name="A", file=path)], {"A": "c4nary-token"}, _places(tmp_path), None),
+        job_secrets.given([SecretUse(name="A", file=path)], {"A": "c4nary-token"}, _places(tmp_path), None, token="t"),
     ):
         pass
     assert not [found for found in tmp_path.rglob("*") if found.is_file()]
@@ -175,3 +175,19 @@ def _places(root: Path) -> Places:
         (root / name).mkdir()
     made = {"workspace": root / "work", "home": root / "home", "temporary": root / "scratch/tmp"}
     return Places(output=root / "o", env=root / "e", docker_config=root / "d", engine=None, **made)
+
+
+def test_r54_what_a_step_was_given_before_a_restart_is_taken_away_after_it(tmp_path: Path) -> None:
+    places = _places(tmp_path)
+    uses = [SecretUse(name="A", file="a"), SecretUse(name="A", file="b"), SecretUse(name="A", file_env="C")]
+    (places.workspace / "a").write_text("of the repository")
+    lives = []  # the first one never comes to leave it
+    for again in (False, True):
+        given = job_secrets.given(uses, {"A": "c4nary-token"}, places, None, token="t", again=again)
+        lives.append(given)
+        variables = given.__enter__()
+        assert (places.workspace / "a").read_text() == Path(variables["C"]).read_text() == "c4nary-token"
+    lives[-1].__exit__(None, None, None)
+    assert (places.workspace / "a").read_text() == "of the repository"
+    assert not (places.workspace / "b").exists()
+    assert not Path(variables["C"]).exists()

@@ -9,7 +9,8 @@ from keepflow.agent.sieve import Checkpoint, Sieve
 from keepflow.core.masking import Masker, needles_for
 
 NONCE = "0123456789abcdef"
-LINE, SYNC = f"\x1e{NONCE}L\n".encode(), f"\x1e{NONCE}S\n".encode()
+LINE, SYNC, WORD = (f"\x1e{NONCE}{kind}\n".encode() for kind in "LSW")
+AGAIN = f"\x1e{NONCE}A0123abcd\n".encode()
 SECRET = b"tok-tok-9f3"
 NEEDLES = needles_for(SECRET)
 LIMIT, TAIL = 200, 60
@@ -29,6 +30,8 @@ PIECES = st.sampled_from(
         LINE,
         SYNC,
         SYNC,
+        WORD,
+        AGAIN,
     ]
 )
 STREAMS = st.lists(PIECES, max_size=40).map(b"".join)
@@ -110,8 +113,23 @@ def test_a_restart_at_any_point_gives_the_same_log(raw: bytes, cuts: list[int], 
 def test_no_secret_and_no_mark_comes_through(raw: bytes) -> None:
     log, _ = whole(raw)
     assert SECRET not in log
-    assert LINE not in log
-    assert SYNC not in log
+    assert NONCE.encode() not in log
+
+
+@given(STREAMS, st.integers(0, 400))
+def test_r54_what_was_said_is_counted_the_same_after_a_restart(raw: bytes, cut: int) -> None:
+    tape = Tape(raw)
+    sieve = tape.sieve(limit=10_000)
+    tape.visible = min(cut, len(raw))
+    while sieve.take():
+        pass
+    again = tape.sieve(sieve.checkpoint, limit=10_000)
+    tape.visible = len(raw)
+    while again.take():
+        pass
+    assert again.checkpoint.syncs == raw.count(SYNC)
+    assert again.words == raw.rpartition(SYNC)[2].count(WORD)
+    assert again.again == (b"0123abcd" if AGAIN in raw[sieve.checkpoint.raw :] else b"")
 
 
 @given(STREAMS)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from keepflow.errors import ProgramMissing
+from keepflow.errors import ProgramMissing, Unavailable
 from keepflow.executors.docker import Docker
 from keepflow.executors.shell import Shell
 from keepflow.ports import Command, Executor, Running, discover
@@ -94,7 +94,9 @@ def test_the_executors_of_today_are_found_by_file_name() -> None:
 @pytest.mark.parametrize("code", [0, 7])
 def test_the_exit_code_is_returned_and_written(executor: Executor, place: Path, code: int) -> None:
     assert start(executor, place, "sh", "-c", f"exit {code}").wait(30) == code
-    assert (place / "result").read_text() == f"{code}\n"
+    found = executor.find(None, place / "result")
+    assert found is not None
+    assert found.wait(0) == code
 
 
 def test_output_goes_to_the_end_of_the_file_in_order(executor: Executor, place: Path) -> None:
@@ -118,6 +120,20 @@ def test_kill_ends_it_with_its_children_and_returns_when_they_are_gone(executor:
     while time.monotonic() < deadline:
         assert (place / "out").stat().st_size == size, "something still writes"
     assert running.wait(0) is not None
+
+
+def test_r54_a_command_that_never_began_is_not_found(executor: Executor, place: Path) -> None:
+    assert executor.find("some mark", place / "result") is None
+    (place / "result").touch()
+    assert executor.find("some mark", place / "result") is None
+
+
+def test_r54_a_command_whose_end_nobody_knows_is_said_to_be_gone(executor: Executor, place: Path) -> None:
+    start(executor, place, "sleep", "600", KEEPFLOW_MARK="some mark").kill(0)
+    (place / "result").write_text("4711\n")
+    with pytest.raises(Unavailable, match="ended while no agent was there") as caught:
+        executor.find("some mark", place / "result")
+    assert caught.value.code == "processes-gone"
 
 
 def test_a_missing_program_is_told(executor: Executor, place: Path) -> None:

@@ -187,14 +187,57 @@ def test_a_command_outlives_who_started_it(bench: Bench) -> None:
     assert wait_until(lambda: read_result(bench.root / "result"), 10, "the result") == 5
 
 
+def forsaken(bench: Bench) -> Process:
+    """Return a command that is found again after the process that started it was killed; it reads `fifo`."""
+    os.mkfifo(bench.root / "fifo")
+    done = subprocess.run([sys.executable, "-c", STARTER, str(bench.root), bench.mark], check=False)
+    assert done.returncode == -signal.SIGKILL
+    found = Shell().find(bench.mark, bench.root / "result")
+    assert found is not None
+    return found
+
+
+def test_r54_a_command_is_found_again_by_another_process(bench: Bench) -> None:
+    found = forsaken(bench)
+    assert found.wait(0) is None
+    (bench.root / "fifo").write_text("go\n")
+    assert found.wait(30) == 5
+
+
+def test_r54_a_command_that_was_found_again_is_ended_like_any_other(bench: Bench) -> None:
+    found = forsaken(bench)
+    began = time.monotonic()
+    found.kill(0.1)
+    assert time.monotonic() - began < 1.1
+    assert found.wait(0) == 128 + signal.SIGTERM
+
+
+def test_r54_a_shim_is_found_by_its_mark_when_nobody_wrote_down_what_it_is(bench: Bench) -> None:
+    pid = forsaken(bench).pid
+    (bench.root / "result.started").unlink()
+    found = Shell().find(bench.mark, bench.root / "result")
+    assert found is not None
+    assert found.pid == pid
+
+
+def test_r54_a_process_that_has_the_number_of_a_shim_is_not_the_shim(bench: Bench) -> None:
+    found = forsaken(bench)
+    (bench.root / "result.started").write_text(f"{found.pid} 1\n")
+    with pytest.raises(errors.Unavailable, match="no agent was there"):
+        Shell().find(bench.mark, bench.root / "result")
+    found.kill(0)
+
+
 def test_a_result_that_is_not_whole_is_none(tmp_path: Path) -> None:
     path = tmp_path / "result"
     assert read_result(path) is None
     path.write_text("")
     assert read_result(path) is None
-    path.write_text("13")
+    path.write_text("4711\n")
     assert read_result(path) is None
-    path.write_text("13\n")
+    path.write_text("4711\n13")
+    assert read_result(path) is None
+    path.write_text("4711\n13\n")
     assert read_result(path) == 13
 
 

@@ -83,6 +83,11 @@ class OneTree:
         self._tree = tree
 
     @contextmanager
-    def of(self, order: RunJob, source: Source) -> Iterator[Path]:  # noqa: ARG002 - it holds the code from the start
+    def of(  # it holds the code from the start, and nobody takes a local run up again
+        self,
+        order: RunJob,  # noqa: ARG002 - see above
+        source: Source,  # noqa: ARG002 - see above
+        again: Path | None = None,  # noqa: ARG002 - see above
+    ) -> Iterator[Path]:
         """Hold the tree as it is: the jobs of a local run come one after the other, and each finds what was left."""
         yield self._tree

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from keepflow.agent.attempts import Attempt
-from keepflow.agent.worker import Job, Stop
+from keepflow.agent.progress import Stop
+from keepflow.agent.worker import Job
 from keepflow.cli.local_run.desk import Desk
 from keepflow.core.events import Event
 from keepflow.core.flows import JobKind, Plan, PlannedJob

@@ -18,8 +18,8 @@ from keepflow.agent.accounts import jobs_account
 from keepflow.agent.attempts import Attempts
 from keepflow.agent.clock import Clock
 from keepflow.agent.images import Images, MadeHere, ask_registry
+from keepflow.agent.job_host import Host
 from keepflow.agent.reports import Reports
-from keepflow.agent.worker import Host
 from keepflow.agent.workplace import Workplace, remove
 from keepflow.cli.local_run.checkout import OneTree
 from keepflow.config.agent_file import AgentFile

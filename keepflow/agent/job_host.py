@@ -1,0 +1,50 @@
+"""What every script job on this host is given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+from keepflow.agent.accounts import JobsAccount
+from keepflow.agent.clock import Clock
+from keepflow.agent.images import Images
+from keepflow.agent.lanes import Source
+from keepflow.agent.reports import Reports
+from keepflow.agent.workplace import Workplace
+from keepflow.config.agent_file import AgentFile
+from keepflow.tools.engine import Engine
+from keepflow.wire.messages import RunJob
+
+
+class Code(Protocol):
+    """Where jobs have their files: `agent.workspaces.Workspaces`, or a person's own working tree."""
+
+    def of(self, order: RunJob, source: Source, again: Path | None = None) -> contextlib.AbstractContextManager[Path]:
+        """Hold the working tree of a job while it runs: its commit, with what the jobs before it left.
+
+        `again` is the one that a job has which an earlier process of the agent began: that one, as it is.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The parts that jobs use; made once, by the daemon."""
+
+    agent: str
+    master: str
+    ca_file: Path | None
+    file: AgentFile
+    account: JobsAccount
+    workplace: Workplace
+    code: Code
+    kinds: Mapping[str, ModuleType]
+    images: Images
+    reports: Reports
+    clock: Clock
+    secrets: Callable[[RunJob], dict[str, str]]  #: opens what came with an order, by name
+    engine: Engine
+    key_id: str
