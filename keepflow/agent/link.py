@@ -33,7 +33,7 @@ from keepflow.wire.messages import Body, Heartbeat, Hello
 log = Log(__name__)
 Expected = TypeVar("Expected", messages.Challenge, messages.Welcome)
 
-WINDOW = 2 * 1024 * 1024  #: bytes of one attempt's log that may be on their way without being confirmed
+WINDOW = 8 * 1024 * 1024  #: bytes of one attempt's log that may be on their way without being confirmed
 _CONGESTED = 512 * 1024  #: bytes waiting for the network above which no more log is added
 _REPORTS_AT_ONCE = 256
 _FAREWELL = 0.5  #: seconds to send what is left before leaving

@@ -26,7 +26,7 @@ from keepflow.store.database import Database
 log = structlog.get_logger(__name__)
 
 _SYNC_EVERY = 0.03  #: seconds that written bytes wait for their sync, at most
-_SYNC_BYTES = 1024 * 1024  #: written bytes that make a sync due at once
+_SYNC_BYTES = 2 * 1024 * 1024  #: written bytes that make a sync due at once
 _OPEN_FILES = 200
 _READY = 50  #: sets of secrets that are kept ready to be looked for
 

@@ -19,7 +19,7 @@ from keepflow.store.jobs import Attempt, Job, Step
 from keepflow.store.runs import Run
 
 #: Bytes of log in one event.
-PIECE = 128 * 1024
+PIECE = 256 * 1024
 _EVENT_ID = re.compile(r"(\d{1,18}):(\d{1,18})")
 
 

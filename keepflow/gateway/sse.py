@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.types import Receive, Send
 
 from keepflow import errors
@@ -40,15 +40,15 @@ class Sse:
     async def event(self, name: str, data: dict[str, Any], event_id: str | None = None) -> None:
         """Send one event; returns when the reader's connection has room again."""
         number = f"id: {event_id}\n" if event_id is not None else ""
-        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-        await self._write(f"{number}event: {name}\ndata: {text}\n\n")
+        head = f"{number}event: {name}\ndata: ".encode()
+        await self._write(b"".join((head, to_json(data), b"\n\n")))  # twice as fast as json, and most of a long log
 
     async def wait(self) -> bool:
         """Wait until there may be something new to send; False when this stream is over."""
         while not self.over:
             if await self.bell.wait(HEARTBEAT):
                 return not self.over and await self._still_allowed()
-            await self._write(": beat\n\n")
+            await self._write(b": beat\n\n")
             if not await self._still_allowed():
                 return False
         return False
@@ -57,7 +57,7 @@ class Sse:
         """End the stream; when the server is what ends it, the reader is told to come back."""
         if self._closing.begun:
             await self.event("bye", {"sentence": "the server restarts"})
-            await self._write("retry: 500\n\n")
+            await self._write(b"retry: 500\n\n")
         await self._send({"type": "http.response.body", "body": b""})
 
     def leave(self) -> None:
@@ -76,10 +76,10 @@ class Sse:
         self._checked_at = time.monotonic()
         return await self._allowed()
 
-    async def _write(self, text: str) -> None:
+    async def _write(self, data: bytes) -> None:
         try:
             async with asyncio.timeout(STALL):
-                await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
         except TimeoutError:
             self.leave()
 

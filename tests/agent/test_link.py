@@ -176,7 +176,7 @@ def test_a_new_process_goes_on_where_the_last_one_was(master: FakeMaster, end: E
 def test_a_master_that_confirms_nothing_gets_only_a_window_of_a_log(master: FakeMaster, end: End) -> None:
     master.acks_logs = False
     flood, quiet = end.attempt(1), end.attempt(2)
-    for _ in range(48):
+    for _ in range(2 * WINDOW // 131_072):
         flood.log.append(b"x" * 131_072)
     end.start()
     wait_until(lambda: len(master.logs.get(1, b"")) == WINDOW, 20, "a full window")

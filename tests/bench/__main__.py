@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import cancels, hooks, masking, promotes, pushes, resources, rollbacks, steps
+from tests.bench import cancels, hooks, logs, masking, promotes, pushes, resources, rollbacks, steps
 from tests.bench.figures import HEADER, Figure, show
 from tests.real.demo.world import World
 
@@ -16,6 +16,7 @@ from tests.real.demo.world import World
 BENCHES: dict[str, Callable[[World, Path], Iterator[Figure]]] = {
     "step_overhead": steps.figures,
     "masking": masking.figures,
+    "logs": logs.figures,
     "push_to_step": pushes.to_step,
     "push_to_live": pushes.to_live,
     "promote_rehearsed": promotes.figures,
