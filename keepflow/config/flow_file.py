@@ -99,6 +99,7 @@ def _to_core(model: models.File, work: Mapping[str, _Work], document: Document) 
             stages=flow.stages,
             concurrency=flow.concurrency.mode,
             group=flow.concurrency.group or "",
+            priority=flow.priority.value,
             timeout=flow.timeout or 0.0,
             retry=flow.retry.to_core() if flow.retry else None,
             inputs={key: given.model_dump(mode="json") for key, given in flow.inputs.items()},

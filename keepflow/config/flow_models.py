@@ -32,6 +32,7 @@ from keepflow.config.fields import (
 )
 from keepflow.config.where import BoxField, Services, Where
 from keepflow.core import flows, matrix, retrying
+from keepflow.core.priority import Priority
 from keepflow.tools import cron
 
 _EVERY = ("**",)
@@ -263,6 +264,9 @@ class Flow(Model):
     #: how two runs of it meet: `queue` one after the other, `latest` a newer push takes the place of runs that
     #: still wait, `cancel` stops the running one too. A deploy is never cut half-way
     concurrency: SomeConcurrency = Concurrency()
+    #: whose script jobs get a free agent first. Nobody starves: `high` counts as if it had come half an hour earlier,
+    #: `low` as if half an hour later
+    priority: Priority = Priority.NORMAL
     #: how long a run may take, from its first job on; then it ends `failed`, code `timeout`. A deployment that was
     #: sent goes on
     timeout: Timeout | None = None

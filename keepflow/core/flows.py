@@ -8,6 +8,7 @@ from typing import Any
 
 from keepflow.core.job_secrets import SecretUse
 from keepflow.core.matrix import Matrix
+from keepflow.core.priority import Priority
 from keepflow.core.retrying import Retry
 
 
@@ -156,6 +157,7 @@ class Flow:
     stages: tuple[str, ...] = ()
     concurrency: str = "queue"  #: queue | latest | cancel
     group: str = ""  #: flows of one group never run at once; "" = the flow by itself
+    priority: str = Priority.NORMAL
     inputs: dict[str, Any] = field(default_factory=dict)
     timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit of its own
     retry: Retry | None = None  #: of script jobs that do not say it themselves
@@ -184,3 +186,4 @@ class Plan:
     container: Container | None = None
     timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit
     group: str = ""  #: runs of one group of a project never run at once; "" = those of the flow
+    priority: str = Priority.NORMAL

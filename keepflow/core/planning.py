@@ -23,7 +23,9 @@ def plan(flow: Flow, flow_file: FlowFile) -> Plan:
     jobs = tuple(
         replace(job, retry=flow.retry) if job.kind == JobKind.SCRIPT and job.retry is None else job for job in jobs
     )
-    return Plan(flow.name, jobs, flow.concurrency, flow_file.image, flow_file.container, flow.timeout, flow.group)
+    return Plan(
+        flow.name, jobs, flow.concurrency, flow_file.image, flow_file.container, flow.timeout, flow.group, flow.priority
+    )
 
 
 def _of_graph(flow: Flow) -> tuple[PlannedJob, ...]:
@@ -147,6 +149,7 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
         container=deploys.from_json(data["container"]) if data["container"] else None,
         timeout=data["timeout"],
         group=data["group"],
+        priority=data["priority"],
     )
 
 

@@ -23,6 +23,7 @@ PROJECT_VERBS: dict[str, Role] = {
     "see": Role.VIEWER,
     "run": Role.DEVELOPER,
     "cancel": Role.DEVELOPER,
+    "pause": Role.DEVELOPER,
     "acknowledge": Role.DEVELOPER,
     "tested": Role.TESTER,
     "promote": Role.RELEASE_MANAGER,
@@ -39,7 +40,7 @@ SERVER_VERBS = OWN_VERBS | {"administer"}
 #: Scopes of API tokens. Every scope can read; a token never does more than its owner may.
 SCOPES: dict[str, frozenset[str]] = {
     "read": frozenset(),
-    "run": frozenset({"run", "cancel"}),
+    "run": frozenset({"run", "cancel", "pause"}),
     "test": frozenset({"tested"}),
     "promote": frozenset({"promote", "rollback", "lock", "acknowledge"}),
     "admin": frozenset(PROJECT_VERBS) | SERVER_VERBS,

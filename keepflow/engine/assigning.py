@@ -23,6 +23,7 @@ from keepflow.wire.messages import CONTAINERS
 NO_AGENT = "no-agent"
 #: Reason code of a job whose turn comes when somebody else's job ends.
 NO_SLOT = "no-slot"
+_LEAST = -(2**62)  #: below every rank
 #: Jobs read at once; when nobody is free, only the first page is looked at, the ones behind keep their sentence.
 _PAGE = 32
 #: Jobs at the front of the line whose sentence names the runs that keep the agents busy; that changes with every end.
@@ -42,9 +43,9 @@ class _Worker:
 
 
 def assign(tx: Tx, master: Master, now: int) -> set[int]:
-    """Hand out queued script jobs, oldest first, and return the runs whose jobs were given away or a new sentence."""
+    """Hand out queued script jobs by their rank, and return the runs whose jobs were given away or a new sentence."""
     touched, in_line = set[int](), 0
-    page = jobs.waiting_for_agents(tx.conn, NO_AGENT, 0, _PAGE)
+    page = jobs.waiting_for_agents(tx.conn, NO_AGENT, (_LEAST, 0), _PAGE)
     workers = _workers(tx.conn) if page else []
     while page:
         for job, holder in page:
@@ -58,7 +59,8 @@ def assign(tx: Tx, master: Master, now: int) -> set[int]:
                 touched.add(job.run_id)
         if len(page) < _PAGE or all(worker.free <= 0 for worker in workers):
             break
-        page = jobs.waiting_for_agents(tx.conn, NO_AGENT, page[-1][0].id, _PAGE)
+        last = page[-1][0]
+        page = jobs.waiting_for_agents(tx.conn, NO_AGENT, (last.rank, last.id), _PAGE)
     return touched
 
 

@@ -15,6 +15,7 @@ from keepflow.core import sharing
 from keepflow.core.flows import JobKind
 from keepflow.core.planning import plan_from_json
 from keepflow.core.progress import NEEDS, JobView, Progress, progress
+from keepflow.core.retrying import RETRY
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.core.text import one_line
 from keepflow.engine import assigning, deploying, job_secrets, joborder, sending
@@ -22,12 +23,17 @@ from keepflow.engine.context import Master
 from keepflow.store import events, jobs, lines, projects, runs
 from keepflow.store.jobs import Job
 from keepflow.store.lines import Line
+from keepflow.store.projects import Project
 from keepflow.store.runs import Run
 from keepflow.store.writer import Tx
 from keepflow.wire.messages import RunEnded
 
 #: Reason code of a run of somebody else's code that no person has let begin.
 NEEDS_APPROVAL = "needs-approval"
+#: Reason code of a run that waits because its project is paused.
+PAUSED = "paused"
+#: Reason codes of jobs that wait for their agent, and so for a paused project.
+_NOT_BEGUN = frozenset({assigning.NO_AGENT, assigning.NO_SLOT, RETRY})
 #: How two runs of a flow meet (`Plan.concurrency`); PARALLEL is for runs that guard themselves, such as promotes.
 QUEUE, LATEST, CANCEL, PARALLEL = "queue", "latest", "cancel", "parallel"
 
@@ -69,6 +75,10 @@ def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> set[int]:
         if waits_for_approval(run):
             _move(tx, master, run, State.WAITING, _unapproved(run), now)
             continue
+        held_back = _held_back(tx.conn, run)
+        if held_back is not None and run.turn_at is None:
+            _move(tx, master, run, State.WAITING, held_back, now)
+            continue
         blocker = _blocker(tx.conn, run)
         if blocker is not None:
             _hold(tx, master, run, blocker, now)
@@ -82,6 +92,19 @@ def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> set[int]:
         else:
             unsettled.add(run.id)
     return unsettled
+
+
+def paused(project: Project) -> str | None:
+    """Say who holds a project back and why; None when nobody does."""
+    if project.paused_by is None:
+        return None
+    return f"{project.name} is paused by {project.paused_by}: {project.paused_why}"
+
+
+def _held_back(conn: Connection, run: Run) -> Reason | None:
+    """Return why nothing new of a run may begin; promotes and rollbacks have locks of their own."""
+    told = None if run.plan["concurrency"] == PARALLEL else paused(projects.by_id(conn, run.project_id))
+    return Reason(PAUSED, told) if told else None
 
 
 def waits_for_approval(run: Run) -> bool:
@@ -102,6 +125,8 @@ def _start_due(tx: Tx, master: Master, run: Run, now: int) -> Progress:
         result = progress([_view(job) for job in found.values()])
         for key, reason in result.skipped.items():
             jobs.finish(tx.conn, found[key].id, State.SKIPPED, reason, now)
+        if result.ready and _held_back(tx.conn, run) is not None:
+            return result
         started = [_start(tx, master, run, found[key], now) for key in result.ready]
         if all(started):
             return result  # a script only waits for its agent; all else may have ended already
@@ -135,7 +160,11 @@ def _settle(tx: Tx, master: Master, run_id: int, now: int) -> None:
     run = runs.by_id(tx.conn, run_id)
     if run.state not in FINAL:
         result = progress([_view(job) for job in jobs.of_run(tx.conn, run_id)])
-        _move(tx, master, run, result.state, result.reason, now)
+        state, reason = result.state, result.reason
+        held_back = _held_back(tx.conn, run)
+        if held_back is not None and (result.ready or state == State.QUEUED or reason.code in _NOT_BEGUN):
+            state, reason = State.WAITING, held_back
+        _move(tx, master, run, state, reason, now)
 
 
 def _hold(tx: Tx, master: Master, run: Run, blocker: Run, now: int) -> None:

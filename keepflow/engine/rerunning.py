@@ -63,6 +63,8 @@ def _plan(run: Run, name: str) -> Plan:
 def _work(tx: Tx, run: Run, plan: Plan, name: str, *, failed: bool, first: str | None) -> set[str]:
     """Return the jobs that work anew."""
     keys = [job.key for job in plan.jobs]
+    of_hosts = {job.key: job.group for job in plan_from_json(run.plan).jobs if job.group}
+    first = of_hosts.get(first or "", first)
     if first is not None and first not in keys:
         hint = did_you_mean(first, keys) or f"; there are: {', '.join(keys)}"
         raise errors.NotFound(f"{name} has no job {quoted(first)}{hint}", code="no-job")

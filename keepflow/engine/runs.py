@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from keepflow.core import priority
 from keepflow.core.events import Event, EventKind, Trust
 from keepflow.core.flows import JobKind, Plan, PlannedJob
 from keepflow.core.patterns import branch_allowed
@@ -64,7 +65,8 @@ def add(
     queued = Reason("new", "has just been made")
     run = _insert(tx, master, project, event, plan, State.QUEUED, queued, why, trust, delivery_id, now, rerun_of)
     for ordinal, planned in enumerate(plan.jobs):
-        jobs.add(tx.conn, run.id, ordinal, planned, asdict(planned), needs_reason(planned.needs), now)
+        rank = priority.rank(plan.priority, now)
+        jobs.add(tx.conn, run.id, ordinal, planned, asdict(planned), needs_reason(planned.needs), now, rank)
     takes_places = trust == joborder.FORK or plan.concurrency in (dispatch.LATEST, dispatch.CANCEL)
     if takes_places and rerun_of is None:
         _supersede_older(tx, master, project, run, now)

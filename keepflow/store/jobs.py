@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, select, tuple_, update
 
 from keepflow.core.flows import JobKind, PlannedJob
 from keepflow.core.progress import NEEDS, NO_REASON
@@ -34,6 +34,7 @@ class Job:
     started_at: int | None
     finished_at: int | None
     not_before: int | None
+    rank: int
     outputs: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -94,9 +95,16 @@ _OF_RUN = select(jobs).where(jobs.c.run_id == bindparam("run_id")).order_by(jobs
 
 
 def add(
-    conn: Connection, run_id: int, ordinal: int, planned: PlannedJob, spec: dict[str, Any], reason: Reason, now: int
+    conn: Connection,
+    run_id: int,
+    ordinal: int,
+    planned: PlannedJob,
+    spec: dict[str, Any],
+    reason: Reason,
+    now: int,
+    rank: int | None = None,
 ) -> int:
-    """Add a job in state waiting, for this reason, and return its row id."""
+    """Add a job in state waiting, for this reason, and return its row id; it stands in line by its rank, else now."""
     query = jobs.insert().values(
         run_id=run_id,
         key=planned.key,
@@ -108,6 +116,7 @@ def add(
         reason_code=reason.code,
         reason=reason.sentence,
         created_at=now,
+        rank=now if rank is None else rank,
     )
     return int(conn.execute(query.returning(jobs.c.id)).scalar_one())
 
@@ -128,10 +137,12 @@ def of_runs(conn: Connection, run_ids: Iterable[int]) -> list[Job]:
     return [_job(row) for row in conn.execute(query).mappings()]
 
 
-def waiting_for_agents(conn: Connection, no_agent: str, after: int, limit: int) -> list[tuple[Job, int | None]]:
-    """List script jobs that may start now, oldest first, beyond the row id `after`, each with the agent of its run.
+def waiting_for_agents(
+    conn: Connection, no_agent: str, after: tuple[int, int], limit: int
+) -> list[tuple[Job, int | None]]:
+    """List script jobs that may start now by their rank, beyond the rank and row id `after`, each with its run's agent.
 
-    Those are the queued ones and the ones that wait with the reason code `no_agent`.
+    Those are the queued ones and the ones that wait with the reason code `no_agent`, but none of a paused project.
     """
     ready = or_(
         jobs.c.state == State.QUEUED.value,
@@ -140,9 +151,11 @@ def waiting_for_agents(conn: Connection, no_agent: str, after: int, limit: int) 
     query = (
         select(jobs, runs.c.agent_id)
         .join(runs, runs.c.id == jobs.c.run_id)
-        .where(jobs.c.finished_at.is_(None), ready, jobs.c.kind == JobKind.SCRIPT.value, jobs.c.id > after)
+        .join(projects, projects.c.id == runs.c.project_id)
+        .where(jobs.c.finished_at.is_(None), ready, jobs.c.kind == JobKind.SCRIPT.value)
+        .where(projects.c.paused_at.is_(None), tuple_(jobs.c.rank, jobs.c.id) > tuple_(*after))
     )
-    rows = [dict(row) for row in conn.execute(query.order_by(jobs.c.id).limit(limit)).mappings()]
+    rows = [dict(row) for row in conn.execute(query.order_by(jobs.c.rank, jobs.c.id).limit(limit)).mappings()]
     return [(_job(row), agent_id) for row in rows for agent_id in [row.pop("agent_id")]]
 
 

@@ -26,6 +26,9 @@ class Project:
     git_known_hosts_file: str | None
     next_number: int
     managed: bool
+    paused_by: str | None
+    paused_why: str | None
+    paused_at: int | None
     removed_at: int | None
     created_at: int
 

@@ -83,6 +83,9 @@ projects = Table(
     Column("git_known_hosts_file", Text),
     Column("next_number", Integer, nullable=False, default=1),  # of runs; rises only
     Column("managed", Boolean, nullable=False, default=False),  # named by the server file: read-only on pages
+    Column("paused_by", Text),
+    Column("paused_why", Text),
+    _at("paused_at"),
     Column("removed_at", BigInteger),
     _at("created_at", nullable=False),
 )
@@ -196,8 +199,10 @@ jobs = Table(
     _at("started_at"),
     _at("finished_at"),
     _at("not_before"),  # when its next try may begin
+    Column("rank", BigInteger, nullable=False),  # core.priority: the lowest is handed out first
     UniqueConstraint("run_id", "key"),
     _live("ix_jobs_live", "id"),
+    _live("ix_jobs_live_rank", "rank", "id"),
     _live("ix_jobs_not_before", "not_before"),
 )
 

@@ -68,6 +68,8 @@ def detail(conn: Connection, project: Project, number: int) -> api.RunDetail | N
     return api.RunDetail(
         **run(stored, project.name).model_dump(),
         superseded_by=later.number if later else None,
+        rerun_of=runs.by_id(conn, stored.rerun_of).number if stored.rerun_of else None,
+        reruns=[found.number for found in runs.again(conn, stored.id)],
         delivery=delivery.id if delivery else None,
         agent=agents.by_id(conn, stored.agent_id).name if stored.agent_id else None,
         jobs=_jobs(conn, project, stored),

@@ -7,6 +7,7 @@ from flask import Blueprint, Response, render_template
 from keepflow.web.access import ANYONE, needs
 from keepflow.web.api import (
     canary,
+    control,
     delivery,
     drift,
     evidence,
@@ -30,6 +31,7 @@ BASE = "/api/v1"
 SUBJECTS: tuple[Endpoints, ...] = (
     server.endpoints,
     runs.endpoints,
+    control.endpoints,
     schedules.endpoints,
     delivery.endpoints,
     canary.endpoints,

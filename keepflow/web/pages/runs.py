@@ -66,10 +66,16 @@ def _facts(number: int) -> dict[str, object]:
         "run": found,
         "final": found.state in FINAL,
         "may": may,
+        "repeats": found.state in FINAL and may["run"] and _can_repeat(found),
         "failure": _failure(number, found),
         "promotable": _promotable(found),
         "receipt": run_receipt(number),
     }
+
+
+def _can_repeat(run: api.RunDetail) -> bool:
+    """Say whether a run may run again: one that had jobs, and is no promote or rollback."""
+    return bool(run.jobs) and not any(job.deployment and job.deployment.kind != "deploy" for job in run.jobs)
 
 
 def _failure(number: int, run: api.RunDetail) -> dict[str, object] | None:

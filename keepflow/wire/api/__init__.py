@@ -7,6 +7,7 @@ One file per noun; the rest of the program says `api.Run` and does not care whic
 """
 
 from keepflow.wire.api.base import Answer, Items, Moment, PageQuery, Problem, Request, rfc3339
+from keepflow.wire.api.control import Again, Pause, PauseRequest
 from keepflow.wire.api.deliveries import Delivery, DeliveryPage, Replayed
 from keepflow.wire.api.deployments import (
     Change,
@@ -100,6 +101,7 @@ from keepflow.wire.api.secrets import (
 from keepflow.wire.api.server import Agent, Agents, Applied, Apply, JoinToken, NewAgent, Project, Projects
 
 __all__ = [
+    "Again",
     "Agent",
     "Agents",
     "Answer",
@@ -164,6 +166,8 @@ __all__ = [
     "OrderKeys",
     "Overridden",
     "PageQuery",
+    "Pause",
+    "PauseRequest",
     "Phase",
     "Preparation",
     "Preview",

@@ -105,6 +105,8 @@ class RunDetail(Run):
     """One run with its jobs and releases."""
 
     superseded_by: int | None
+    rerun_of: int | None
+    reruns: list[int]
     delivery: int | None
     agent: str | None
     jobs: list[Job]

@@ -104,6 +104,9 @@ def upgrade() -> None:
         sa.Column("git_known_hosts_file", sa.Text(), nullable=True),
         sa.Column("next_number", sa.Integer(), nullable=False),
         sa.Column("managed", sa.Boolean(), nullable=False),
+        sa.Column("paused_by", sa.Text(), nullable=True),
+        sa.Column("paused_why", sa.Text(), nullable=True),
+        sa.Column("paused_at", sa.BigInteger(), nullable=True),
         sa.Column("removed_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
@@ -389,11 +392,15 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column("not_before", sa.BigInteger(), nullable=True),
+        sa.Column("rank", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_jobs_run_id_runs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("run_id", "key", name=op.f("uq_jobs_run_id_key")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_jobs_live_rank", ["rank", "id"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE
+        )
         batch_op.create_index(
             "ix_jobs_not_before", ["not_before"], unique=False, sqlite_where=_LIVE, postgresql_where=_LIVE
         )
