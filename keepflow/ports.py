@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 from keepflow.core.events import Parsed
 from keepflow.core.flows import Container
 from keepflow.core.notices import Notice
+from keepflow.core.statuses import CommitStatus, Request
 
 
 def discover(package: str) -> dict[str, ModuleType]:
@@ -349,13 +350,16 @@ class Forge(Protocol):
 
     `delivery_id(headers) -> str | None`, `event_name(headers) -> str`,
     `verify(headers, body, secret) -> None` raises BadSignature, compares bytes in constant time,
-    `parse(headers, body) -> Parsed` never raises but UsageError for a body that cannot be read.
+    `parse(headers, body) -> Parsed` never raises but UsageError for a body that cannot be read,
+    `set_status(repo, api, token, status) -> Request | None` says how the forge is told of a commit's status (`api` ""
+    = by the repository's address); None when nobody is there to be told.
     """
 
     delivery_id: Callable[[Mapping[str, str]], str | None]
     event_name: Callable[[Mapping[str, str]], str]
     verify: Callable[[Mapping[str, str], bytes, bytes], None]
     parse: Callable[[Mapping[str, str], bytes], Parsed]
+    set_status: Callable[[str, str, str, CommitStatus], Request | None]
 
 
 # --- notifiers ------------------------------------------------------------------------------------------------------

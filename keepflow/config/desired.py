@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keepflow.config.channels import Channel
-from keepflow.config.server_file import Environment, Project, Registry, RegistryUser, ServerFile
+from keepflow.config.server_file import Environment, Project, Registry, RegistryUser, ServerFile, Status
 from keepflow.core import rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.errors import UsageError
@@ -16,6 +16,7 @@ from keepflow.wire.desired import (
     DesiredLogin,
     DesiredProject,
     DesiredRegistry,
+    DesiredStatus,
 )
 
 
@@ -68,6 +69,17 @@ def _registry(setting: str, registry: Registry) -> DesiredRegistry:
     )
 
 
+def _status(setting: str, status: Status | None) -> DesiredStatus | None:
+    if status is None:
+        return None
+    return DesiredStatus(
+        token=_read(f"{setting}.token_file", status.token_file) or "",
+        api=status.api or "",
+        ca_pem=_read(f"{setting}.ca_file", status.ca_file) or "",
+        private=status.private,
+    )
+
+
 def _project(setting: str, project: Project) -> DesiredProject:
     for name, path in (("ssh_key_file", project.git.ssh_key_file), ("known_hosts", project.git.known_hosts)):
         if path is not None:
@@ -79,6 +91,7 @@ def _project(setting: str, project: Project) -> DesiredProject:
         images=project.images,
         hook_secret=_read(f"{setting}.hook_secret_file", project.hook_secret_file),
         git_token=_read(f"{setting}.git.token_file", project.git.token_file),
+        status=_status(f"{setting}.status", project.status),
         git_ssh_key_file=str(project.git.ssh_key_file) if project.git.ssh_key_file else None,
         git_known_hosts_file=str(project.git.known_hosts) if project.git.known_hosts else None,
     )

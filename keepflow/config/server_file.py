@@ -75,6 +75,15 @@ class Git(Model):
     known_hosts: FilePath | None = None
 
 
+class Status(Model):
+    """How the forge is told how runs of a commit stand; `private` allows http and addresses of private networks."""
+
+    token_file: FilePath
+    api: Url | None = None  #: of the forge's API; without it the usual place on the host of `repo`
+    ca_file: FilePath | None = None
+    private: Flag = False
+
+
 class Project(Model):
     """One git repository the master knows."""
 
@@ -84,6 +93,7 @@ class Project(Model):
     hook_secret_file: FilePath | None = None
     flow_file: RelativePath = ".keepflow.yml"
     images: Annotated[tuple[ImageName, ...], OneOrMany()] = ()  #: repositories its runs may release
+    status: Status | None = None  #: without it the forge is told nothing
 
 
 class Freeze(Model):

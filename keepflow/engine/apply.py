@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from keepflow.core import freeze, rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.crypto.vault import Vault
-from keepflow.engine import channels
+from keepflow.engine import channels, statuses
 from keepflow.engine.context import Master
 from keepflow.errors import UsageError
 from keepflow.store import environments, events, people, placements, projects, settings
@@ -27,7 +27,7 @@ from keepflow.tools.git import check_remote_url
 from keepflow.wire.desired import Desired, DesiredEnvironment, DesiredProject, DesiredRegistry, PlanLine
 
 #: Settings whose values are never shown, only that they are new.
-_HIDDEN = frozenset({"hook_secret", "git_token", "push", "pull", "ca_pem", "secrets"})
+_HIDDEN = frozenset({"hook_secret", "git_token", "status", "push", "pull", "ca_pem", "secrets"})
 REGISTRIES = "registries"  #: settings key; {name: DesiredRegistry with sealed passwords}
 URL = "url"  #: settings key
 
@@ -183,10 +183,10 @@ def _apply_projects(conn: Connection, master: Master, desired: Desired, now: int
     for name, wanted in desired.projects.items():
         found = projects.by_name(conn, name)
         project_id = found.id if found else projects.add(conn, now, name, wanted.repo, wanted.forge)
-        projects.change(conn, project_id, managed=True, **_project_columns(master, name, wanted))
+        projects.change(conn, project_id, managed=True, **_project_columns(conn, master, name, wanted))
 
 
-def _project_columns(master: Master, name: str, wanted: DesiredProject) -> dict[str, Any]:
+def _project_columns(conn: Connection, master: Master, name: str, wanted: DesiredProject) -> dict[str, Any]:
     hook, token = wanted.hook_secret, wanted.git_token
     return {
         "repo": wanted.repo,
@@ -195,6 +195,7 @@ def _project_columns(master: Master, name: str, wanted: DesiredProject) -> dict[
         "images": list(wanted.images),
         "hook_secret": master.vault.seal(hook.encode(), hook_secret_place(name)) if hook else None,
         "git_token": master.vault.seal(token.encode(), git_token_place(name)) if token else None,
+        "status": statuses.sealed(conn, master.vault, name, wanted.status),
         "git_ssh_key_file": wanted.git_ssh_key_file,
         "git_known_hosts_file": wanted.git_known_hosts_file,
     }
@@ -209,6 +210,7 @@ def _stored_project(master: Master, project: Project) -> DesiredProject:
         images=project.images,
         hook_secret=master.vault.unseal(hook, hook_secret_place(project.name)).decode() if hook else None,
         git_token=master.vault.unseal(token, git_token_place(project.name)).decode() if token else None,
+        status=statuses.opened(master.vault, project),
         git_ssh_key_file=project.git_ssh_key_file,
         git_known_hosts_file=project.git_known_hosts_file,
     )

@@ -20,7 +20,7 @@ FLOW_FILE_LIMIT = 256 * 1024
 MAIN_BRANCHES = ("refs/heads/main", "refs/heads/master")
 _FETCH_SECONDS = 120.0
 _ANSWERS_KEPT = 1024  #: whether one commit contains another never changes either
-_COMMITS_KEPT = 16  #: what a commit says never changes; a storm of hooks names few commits
+_COMMIT_BYTES = 4 * 1024 * 1024  #: of what commits say, which never changes: a storm of hooks is looked at in parts
 _MOST_CHANGED = 20_000  #: files; of a commit that changes more nobody asks which
 
 
@@ -30,6 +30,11 @@ class AtCommit:
 
     made: Made
     flow_file: tuple[str, bytes] | None
+
+    @property
+    def size(self) -> int:
+        """About the bytes that it takes to remember it."""
+        return 1024 + len(self.made.message) + (len(self.flow_file[1]) if self.flow_file else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Mirrors:
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._asked: dict[tuple[int, str], tuple[int, str]] = {}  # (project, ref) → when its remote was asked, head
         self._commits: OrderedDict[tuple[int, str, str], AtCommit] = OrderedDict()
+        self._commit_bytes = 0
         self._contained: OrderedDict[tuple[int, str, str], bool] = OrderedDict()
 
     def path(self, project: Project) -> Path:
@@ -119,8 +125,9 @@ class Mirrors:
         found = self._commits.get(key)
         if found is None:
             found = self._commits[key] = self._read(project, sha)
-            while len(self._commits) > _COMMITS_KEPT:
-                self._commits.popitem(last=False)
+            self._commit_bytes += found.size
+            while len(self._commits) > 1 and self._commit_bytes > _COMMIT_BYTES:
+                self._commit_bytes -= self._commits.popitem(last=False)[1].size
         return found
 
     def _read(self, project: Project, sha: str) -> AtCommit:

@@ -223,4 +223,4 @@ def _newer(master: Master, project: Project, event: Event, head: str, taken: str
         or head == event.sha
     ):
         return None
-    return taken if taken and master.mirrors.is_ancestor(project, event.sha, taken) else None
+    return taken if taken and master.mirrors.contains(project, taken, event.sha) else None

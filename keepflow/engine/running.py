@@ -9,6 +9,7 @@ from keepflow.engine.context import Master
 from keepflow.engine.intake import Intake
 from keepflow.engine.notifying import Outbox
 from keepflow.engine.schedule import Schedule
+from keepflow.engine.statuses import StatusSender
 
 
 class Engine:
@@ -19,6 +20,7 @@ class Engine:
         self._intake = Intake(master)
         self._schedule = Schedule(master)
         self._outbox = Outbox(master)
+        self._statuses = StatusSender(master)
 
     def start(self) -> None:
         """Take up the work where the last process left it; returns once everything takes work."""
@@ -29,6 +31,7 @@ class Engine:
         self._intake.start()
         self._schedule.start()
         self._outbox.start()
+        self._statuses.start()
 
     def stop(self, timeout: float = 2.5) -> None:
         """Commit and sync what was taken, then stop, within about `timeout` seconds; nothing acknowledged is lost."""
@@ -36,6 +39,7 @@ class Engine:
         self._schedule.stop()
         self._intake.stop(timeout / 3)
         self._outbox.stop(timeout / 6)
+        self._statuses.stop(timeout / 12)
         self._master.logs.close(max(0.1, deadline - time.monotonic()))
         self._master.writer.close(max(0.1, deadline - time.monotonic()))
         self._master.database.dispose()

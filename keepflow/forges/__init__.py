@@ -1,1 +1,1 @@
-"""One file per forge: verify and parse a webhook."""
+"""One file per forge: verify and parse a webhook, tell a commit's status."""

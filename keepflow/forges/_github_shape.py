@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 from keepflow.core.events import Event, EventKind, Parsed
 from keepflow.core.names import is_ref, is_sha
+from keepflow.core.statuses import CommitStatus, Request
 from keepflow.core.text import quoted
 from keepflow.errors import BadSignature, UnsupportedMedia, UsageError
 
@@ -132,6 +133,18 @@ def pull_request(payload: Mapping[str, Any], new_code: Collection[str]) -> Parse
             fork=not _same_repository(head, base),
         )
     )
+
+
+def status_request(repository: str, authorization: str, status: CommitStatus) -> Request:
+    """Return the request that tells a status; `repository` is its address in the API."""
+    body = {
+        "state": status.verdict.value,
+        "context": status.context,
+        "description": status.description,
+        "target_url": status.url,
+    }
+    headers = {"Authorization": authorization, "Accept": "application/json"}
+    return Request(f"{repository}/statuses/{status.sha}", body, headers)
 
 
 def sender(payload: Mapping[str, Any]) -> str:

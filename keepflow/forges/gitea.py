@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from keepflow.core.events import Parsed
+from keepflow.core.statuses import CommitStatus, Request, place_of, quoted_path
 from keepflow.core.text import quoted
 from keepflow.errors import BadSignature, UsageError
 from keepflow.forges import _github_shape as shape
@@ -63,3 +64,12 @@ def _deleted(payload: Mapping[str, Any]) -> Parsed:
 
 def _header(headers: Mapping[str, str], what: str) -> str:
     return headers.get(f"x-forgejo-{what}") or headers.get(f"x-gitea-{what}", "")
+
+
+def set_status(repo: str, api: str, token: str, status: CommitStatus) -> Request | None:
+    """Return the request that tells Gitea a status of a commit; None when the repository's address names no host."""
+    place = place_of(repo, api, "/api/v1")
+    if place is None:
+        return None
+    base, name = place
+    return shape.status_request(f"{base}/repos/{quoted_path(name, '/')}", f"token {token}", status)

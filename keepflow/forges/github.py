@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from keepflow.core.events import Parsed
+from keepflow.core.statuses import CommitStatus, Request, place_of, quoted_path
 from keepflow.forges import _github_shape as shape
 
 #: Actions of a pull request that bring new code.
@@ -23,3 +24,12 @@ def parse(headers: Mapping[str, str], body: bytes) -> Parsed:
         "pull_request": partial(shape.pull_request, new_code=_NEW_CODE),
     }
     return shape.parse(event_name(headers), headers, body, readers)
+
+
+def set_status(repo: str, api: str, token: str, status: CommitStatus) -> Request | None:
+    """Return the request that tells GitHub a status of a commit; None when the repository's address names no host."""
+    place = place_of(repo, api, "/api/v3", {"github.com": "https://api.github.com"})
+    if place is None:
+        return None
+    base, name = place
+    return shape.status_request(f"{base}/repos/{quoted_path(name, '/')}", f"Bearer {token}", status)

@@ -14,12 +14,15 @@ from typing import Any
 
 from keepflow.core.events import Event, EventKind, Parsed
 from keepflow.core.names import is_ref
+from keepflow.core.statuses import CommitStatus, Request, Verdict, place_of, quoted_path
 from keepflow.core.text import quoted
 from keepflow.errors import BadSignature, UsageError
 from keepflow.forges import _github_shape as shape
 
 _SIGNING = b"whsec_"
 _TOLERANCE = 300  #: seconds that the time of a signature may be off
+#: GitLab's own words where they are others; it has none for what came to no end.
+_STATES = {Verdict.FAILURE: "failed", Verdict.ERROR: "failed"}
 _IDS = ("webhook-id", "idempotency-key", "x-gitlab-event-uuid")
 
 
@@ -137,3 +140,19 @@ def _merge_request(payload: Mapping[str, Any]) -> Parsed:
             fork=not (isinstance(source, int) and source == target),
         )
     )
+
+
+def set_status(repo: str, api: str, token: str, status: CommitStatus) -> Request | None:
+    """Return the request that tells GitLab a status of a commit; None when the repository's address names no host."""
+    place = place_of(repo, api, "/api/v4")
+    if place is None:
+        return None
+    base, name = place
+    url = f"{base}/projects/{quoted_path(name)}/statuses/{status.sha}"
+    body = {
+        "state": _STATES.get(status.verdict, status.verdict.value),
+        "name": status.context,
+        "description": status.description,
+        "target_url": status.url,
+    }
+    return Request(url, body, {"PRIVATE-TOKEN": token})

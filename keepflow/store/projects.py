@@ -22,6 +22,7 @@ class Project:
     images: tuple[str, ...]
     hook_secret: bytes | None = field(repr=False)
     git_token: bytes | None = field(repr=False)
+    status: dict[str, Any] | None = field(repr=False)  #: how its forge is told of runs; the token in it is sealed
     git_ssh_key_file: str | None
     git_known_hosts_file: str | None
     next_number: int
@@ -48,6 +49,11 @@ def hook_secret_place(name: str) -> str:
 def git_token_place(name: str) -> str:
     """Return the place a project's git token is sealed for."""
     return f"project/{name}/git-token"
+
+
+def status_token_place(name: str) -> str:
+    """Return the place the token is sealed for by which a project's forge is told of runs."""
+    return f"project/{name}/status-token"
 
 
 def by_id(conn: Connection, project_id: int) -> Project:

@@ -171,6 +171,12 @@ def last_of_commit(conn: Connection, project_id: int, ref: str, sha: str) -> Run
     return from_row(row) if row else None
 
 
+def newest_of_flow(conn: Connection, run: Run) -> int:
+    """Return the row id of the newest run of the same flow at the same commit and ref."""
+    query = _of_commit(run.project_id, run.ref, run.sha).where(runs.c.flow == run.flow)
+    return int(conn.execute(query.with_only_columns(func.max(runs.c.id))).scalar_one())
+
+
 def of_commit_by(conn: Connection, project_id: int, ref: str, sha: str, forge: str) -> list[Run]:
     """List the runs of one commit on one ref that deliveries of one forge started, oldest first."""
     query = _of_commit(project_id, ref, sha).join(deliveries, deliveries.c.id == runs.c.delivery_id)

@@ -79,6 +79,7 @@ projects = Table(
     Column("images", JSON, nullable=False, default=list),
     Column("hook_secret", LargeBinary),  # sealed, place `project/<name>/hook-secret`
     Column("git_token", LargeBinary),  # sealed, place `project/<name>/git-token`
+    Column("status", JSON),  # how the forge is told of runs: {"api", "private", "ca_pem"}, and the token, sealed
     Column("git_ssh_key_file", Text),
     Column("git_known_hosts_file", Text),
     Column("next_number", Integer, nullable=False, default=1),  # of runs; rises only
@@ -178,6 +179,25 @@ runs = Table(
     Index("ix_runs_commit", "project_id", "sha"),
     Index("ix_runs_delivery", "delivery_id"),
     Index("ix_runs_rerun_of", "rerun_of"),
+)
+
+# What forges are told of runs: one row per run, of the state it has now. Owner: statuses.py
+statuses = Table(
+    "statuses",
+    metadata,
+    Column("run_id", Id, ForeignKey("runs.id"), primary_key=True),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("wanted", String(8), nullable=False),  # core.statuses.Verdict
+    Column("told", String(8), nullable=False, default=""),  # the one that the forge has taken
+    Column("tries", Integer, nullable=False, default=0),  # of the wanted one
+    Column("said", Text, nullable=False, default=""),  # what the last try failed with
+    _at("next_at"),  # NULL: nothing to do
+    Index(
+        "ix_statuses_due",
+        "next_at",
+        sqlite_where=text("next_at IS NOT NULL"),
+        postgresql_where=text("next_at IS NOT NULL"),
+    ),
 )
 
 # Owner: jobs.py

@@ -30,6 +30,15 @@ class DesiredRegistry(_Model):
     pull: DesiredLogin | None = None
 
 
+class DesiredStatus(_Model):
+    """How a project's forge is told of runs; `api` "" is the usual place on the host of its repository."""
+
+    token: str = Field(repr=False, min_length=1)
+    api: str = ""
+    ca_pem: str = ""
+    private: bool = False
+
+
 class DesiredProject(_Model):
     """A project; the ssh key and known hosts stay files of the master's machine, only their paths are kept."""
 
@@ -39,6 +48,7 @@ class DesiredProject(_Model):
     images: tuple[str, ...] = ()
     hook_secret: str | None = Field(default=None, repr=False)
     git_token: str | None = Field(default=None, repr=False)
+    status: DesiredStatus | None = None
     git_ssh_key_file: str | None = None
     git_known_hosts_file: str | None = None
 

@@ -126,6 +126,16 @@ def test_a_mistake_is_told_at_its_place(old: str, new: str, problem: tuple[int, 
     assert refused(old, new) == expected
 
 
+def test_r66_a_status_needs_a_token_and_may_name_its_api() -> None:
+    text = "projects:\n  shop:\n    repo: https://git.example.org/shop.git\n    status: {%s}\n"
+    read = load(text % "token_file: t, api: https://git.example.org/api/v1/, private: true")
+    found = read.projects["shop"].status
+    assert found is not None
+    assert (found.token_file, found.api, found.private) == (BASE / "t", "https://git.example.org/api/v1", True)
+    wrong = text % "api: https://git.example.org"
+    assert places(problems(load_server, wrong, "keepflow.yml", BASE)) == [(4, 13, "missing")]
+
+
 def test_an_environment_names_its_host_or_its_hosts() -> None:
     text = KEEPWORK.replace("agent: prod-1", "agents: [prod-1, prod-2]\n    max_unavailable: 2\n    on_failure: stop")
     found = load(text).environments["keepwork/production"]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepflow.core.events import EventKind
+from keepflow.core.statuses import CommitStatus, Verdict
 from keepflow.errors import BadSignature, UsageError
 from keepflow.ports import discover
 from tests.forges.deliveries import BEFORE, DELIVERY, HEAD, SAMPLES_OF, SECRETS, delivery, payload
@@ -24,8 +25,9 @@ def test_the_forges_of_today_are_found_by_file_name() -> None:
 
 
 @every_forge
-def test_a_forge_has_the_four_functions(name: str) -> None:
-    assert all(callable(getattr(FORGES[name], found)) for found in ("delivery_id", "event_name", "verify", "parse"))
+def test_a_forge_has_the_five_functions(name: str) -> None:
+    functions = ("delivery_id", "event_name", "verify", "parse", "set_status")
+    assert all(callable(getattr(FORGES[name], found)) for found in functions)
 
 
 @every_forge
@@ -118,6 +120,23 @@ def test_r03_another_secret_or_none_is_refused(name: str, wrong: bytes | str) ->
     bad = wrong if isinstance(wrong, bytes) else secret + b" " if "blank" in wrong else secret[:-2]
     with pytest.raises(BadSignature):
         FORGES[name].verify(*delivery("push", forge=name), bad)
+
+
+@every_forge
+def test_r66_a_status_is_told_by_one_request_that_holds_the_token_in_its_headers_only(name: str) -> None:
+    status = CommitStatus(HEAD, Verdict.FAILURE, "keepflow/dev", "failed: exit code 2", "https://ci.example.org/1")
+    request = FORGES[name].set_status("https://git.example.org/team/shop.git", "", "the-token", status)
+    if request is None:
+        assert name == "bare"
+        return
+    assert request.url.startswith("https://git.example.org/api/")
+    assert request.url.endswith(f"/statuses/{HEAD}")
+    assert {"keepflow/dev", status.description, status.url} <= set(request.body.values())
+    assert "the-token" in " ".join(request.headers.values())
+    assert "the-token" not in request.url + repr(request)
+    assert FORGES[name].set_status("/srv/git/shop.git", "", "t", status) is None
+    given = FORGES[name].set_status("git@here:team/shop.git", "https://forge.example.org/api", "t", status)
+    assert given.url.startswith("https://forge.example.org/api/")
 
 
 @every_forge

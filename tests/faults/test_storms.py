@@ -123,9 +123,18 @@ class Builder:
         self.link: Link = Played.joined(master, "local").link(slots=1)
         self.built: list[str] = []
         self.under_way = threading.Event()
+        self._running: tuple[int, ...] = ()
         self._ends = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    def _beat(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while not self._over.wait(5):
+                self.link.beat(running=self._running)
 
     def _work(self) -> None:
         with contextlib.suppress(ConnectionClosed, TimeoutError):
@@ -136,12 +145,16 @@ class Builder:
         if isinstance(order, messages.RunJob):
             self.built.append(order.sha)
             self.link.report(messages.JobStarted(fence=order.fence, at=time.time_ns() // 1000))
+            self._running = (order.fence,)
             self.under_way.set()
             self._ends.acquire()
+            self._running = ()
             self.link.report(messages.JobFinished(fence=order.fence, at=time.time_ns() // 1000, state="succeeded"))
 
     def close(self) -> None:
         """Leave."""
+        self._over.set()
+        self._heart.join(10)
         self.link.close()
         self._thread.join(10)
 

@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("images", sa.JSON(), nullable=False),
         sa.Column("hook_secret", sa.LargeBinary(), nullable=True),
         sa.Column("git_token", sa.LargeBinary(), nullable=True),
+        sa.Column("status", sa.JSON(), nullable=True),
         sa.Column("git_ssh_key_file", sa.Text(), nullable=True),
         sa.Column("git_known_hosts_file", sa.Text(), nullable=True),
         sa.Column("next_number", sa.Integer(), nullable=False),
@@ -375,6 +376,27 @@ def upgrade() -> None:
         batch_op.create_index("ix_runs_project_flow", ["project_id", "flow", "id"], unique=False)
         batch_op.create_index("ix_runs_state", ["state", "id"], unique=False)
 
+    op.create_table(
+        "statuses",
+        sa.Column("run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("wanted", sa.String(length=8), nullable=False),
+        sa.Column("told", sa.String(length=8), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("said", sa.Text(), nullable=False),
+        sa.Column("next_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_statuses_project_id_projects")),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_statuses_run_id_runs")),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_statuses")),
+    )
+    op.create_index(
+        "ix_statuses_due",
+        "statuses",
+        ["next_at"],
+        unique=False,
+        sqlite_where=sa.text("next_at IS NOT NULL"),
+        postgresql_where=sa.text("next_at IS NOT NULL"),
+    )
     op.create_table(
         "jobs",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
