@@ -31,6 +31,7 @@ from keepflow.agent.lanes import Lanes
 from keepflow.agent.link import Link
 from keepflow.agent.logs import Log
 from keepflow.agent.pins import Pins
+from keepflow.agent.pulse import Pulse
 from keepflow.agent.reports import Reports
 from keepflow.agent.standing import Standing
 from keepflow.agent.state import State
@@ -50,6 +51,7 @@ from keepflow.wire.messages import Body, Heartbeat, Hello, RunJob
 log = Log(__name__)
 
 _LOOK = 5.0  #: seconds between two looks at the host's file and at the threads
+_PATIENT_TURNS = 4  #: signs of life that may be left out before a look at the services hangs
 _JOBS_STOP = 2.0  #: seconds for all jobs to end when the agent is stopped
 _LINK_STOP = 0.9  #: seconds for the last words to the master
 
@@ -72,6 +74,7 @@ class Daemon:
         key = state.key()
         wake = Wake()
         self._clock = Clock()
+        self._pulse = Pulse()
         self._reports = Reports(state.root / "reports", wake)
         self._attempts = Attempts(state.directory("attempts"), wake)
         engine = Docker(file.docker.host)
@@ -105,7 +108,16 @@ class Daemon:
             refuses=self._refusal,
         )
         self._deploys = Deploys(
-            state, self._pins, key.public.key_id, host_file, engine, made, self._reports, self._clock
+            state,
+            self._pins,
+            key.public.key_id,
+            host_file,
+            engine,
+            made,
+            self._reports,
+            self._clock,
+            self._pulse,
+            _PATIENT_TURNS * self._supervisor.every,
         )
         self._link = Link(
             self._pins,
@@ -146,9 +158,11 @@ class Daemon:
 
     def _watch(self) -> None:
         turns, greeting, told = 0, self._greeting(), None
+        hung: list[str] = []
         tick = min(_LOOK, self._supervisor.every / 4)
         while not self._stop.wait(tick):
-            if self._link.turns != turns:
+            hung = self._hung(hung)
+            if self._link.turns != turns and not hung:
                 turns = self._link.turns
                 self._supervisor.alive()
             if (standing := self._standing()) != told:
@@ -160,6 +174,14 @@ class Daemon:
             if (fresh := self._greeting()) != greeting:
                 greeting = fresh
                 self._link.renew()
+
+    def _hung(self, before: list[str]) -> list[str]:
+        """Name the parts that hang, and say so once; systemd ends an agent that does not say that it is alive."""
+        hung = self._pulse.hung()
+        if hung and hung != before:
+            log.error("a part of the agent hangs", parts=", ".join(hung))
+            self._supervisor.status(f"{', '.join(hung)} hangs")
+        return hung
 
     def _standing(self) -> Standing:
         master, agent = self._host.master, self._host.agent

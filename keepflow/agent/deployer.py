@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from keepflow.agent import adopting, inventory, maintenance, rehearsing, release_command, rolling_back, rollout
@@ -24,6 +25,7 @@ from keepflow.agent.inventory import Kept
 from keepflow.agent.journal import Journal, Journals
 from keepflow.agent.logs import Log
 from keepflow.agent.networks import Networks
+from keepflow.agent.pulse import LOOK, Pulse
 from keepflow.agent.putting_back import put_back
 from keepflow.agent.scene import Plan, Receipt, Scene
 from keepflow.agent.serving import look
@@ -34,6 +36,7 @@ from keepflow.ports import Proxy, Site, Target, Traffic
 from keepflow.tools.failpoints import fail
 
 _UNSETTLED_PAUSE = 60.0  #: seconds between two tries to settle a deployment whose outcome is unknown
+_SLOW_ENGINE = 300.0  #: seconds an engine may take for one thing it is told
 _FRONT_SECONDS = 5.0  #: after which a front that says nothing counts as dead
 
 #: Goes from an accepted order until visitors get the release, or to an outcome when nothing is left to conclude.
@@ -75,6 +78,7 @@ class Deployer:
     patience: float = 45.0  #: seconds an order waits while a hot container is being stopped, or a person rolls back
     tells: bool = True  #: False: this process has no voice; ends stay in open journals until one that has finds them
     wishes: Wishes = field(default_factory=Wishes)  #: what people want of canaries that are under way
+    pulse: Pulse = field(default_factory=Pulse)
     journals: Journals = field(init=False)
     networks: Networks = field(init=False)
     _untold: dict[str, Outcome] = field(default_factory=dict)  #: ends that a full disk does not take, by id
@@ -235,6 +239,7 @@ class Deployer:
         finally:
             scene.stop_probing()
             scene.instance.release()
+            self.pulse.rest(_part(scene.deployment))
         return outcome
 
     def _leave_open(self, scene: Scene, outcome: Outcome) -> None:
@@ -268,6 +273,7 @@ class Deployer:
 
     def _resume(self, accepted: Accepted) -> Outcome:
         """Bring a journal that another process left to its end; truth is flags and containers, then the journal."""
+        self.pulse.rest(LOOK)  # whoever looks carries a deployment out now, which has a pulse of its own
         ended = accepted.journal.outcome or self._untold.get(accepted.deployment.id)
         if ended is not None:
             try:
@@ -303,6 +309,7 @@ class Deployer:
             held=self.held,
             secrets=self.held.values(deployment),
             receipt=Receipt(deployment.container.strategy.value),
+            alive=partial(self.pulse.beat, _part(deployment), _longest_silence(deployment, policy)),
         )
 
     def _stand_up(self, instance: Instance) -> list[str]:
@@ -345,6 +352,7 @@ class Deployer:
             state = self.proxy.state(self._site(instance))
             facts = self.target.inspect(history.retired)
             if facts is not None and state is not None and facts.labels.get(names.LABEL_SLOT) != state.slot:
+                self.pulse.beat(LOOK, _SLOW_ENGINE + history.retired_grace)
                 self.target.stop(facts.id, history.retired_grace)
             instance.save_history(replace(instance.history(), retired=None))
         finally:
@@ -364,6 +372,17 @@ class Deployer:
         if service not in self.policies:
             raise UsageError(f"this host's file names no service {service!r}", code="unknown-service")
         return self.policies[service]
+
+
+def _part(deployment: Deployment) -> str:
+    return f"the deployment of {deployment.service}/{deployment.instance}"
+
+
+def _longest_silence(deployment: Deployment, policy: ServicePolicy) -> float:
+    """Return the seconds within which a deployment writes its next record: all that one phase may wait for."""
+    container, canary = deployment.container, deployment.canary_hold * len(deployment.canary)
+    asked = container.health.within + container.stop_timeout + container.release_timeout + canary
+    return _SLOW_ENGINE + asked + policy.drain + policy.watch
 
 
 def _carried_out(scene: Scene, steps: Steps) -> Outcome:

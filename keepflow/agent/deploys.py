@@ -20,11 +20,13 @@ from keepflow.agent.logs import Log
 from keepflow.agent.orders import DeployReports, Orders
 from keepflow.agent.pins import Pins
 from keepflow.agent.policy import Facts
+from keepflow.agent.pulse import LOOK, Pulse
 from keepflow.agent.reports import Reports
 from keepflow.agent.state import State
 from keepflow.agent.steering import Standpoint
 from keepflow.config.agent_file import Service
 from keepflow.ports import Target
+from keepflow.tools.failpoints import fail
 from keepflow.wire.messages import Deploy, Difference, KeptRelease, ServiceState, Steer
 
 log = Log(__name__)
@@ -46,8 +48,12 @@ class Deploys:
         made: MadeHere,
         reports: Reports,
         clock: Clock,
+        pulse: Pulse,
+        patience: float,
     ) -> None:
+        """`patience`: seconds after which a look at the services that does not come back hangs."""
         file = host_file.now()
+        self._pulse, self._allow = pulse, _TEND + patience
         if file.services and file.address != "container":
             raise errors.UsageError(
                 f"agent.yml: address: {file.address} is not built yet; remove the line: slots get container addresses",
@@ -66,7 +72,15 @@ class Deploys:
             front.proxy()  # what is wrong with it is said at the start
         held = HeldSecrets(state.root / "secrets", state.key().opening)
         self._deployer = Deployer(
-            state.root, pins.identity.agent, engine, front, HostPolicies(host_file), told, held, str(file.networks)
+            state.root,
+            pins.identity.agent,
+            engine,
+            front,
+            HostPolicies(host_file),
+            told,
+            held,
+            str(file.networks),
+            pulse=pulse,
         )
         self._hand = HandSocket(
             state.root, lambda say: by_hand.deployer(state, host_file, say, engine), ended=self._look.set
@@ -127,6 +141,7 @@ class Deploys:
     def _tend(self) -> None:
         self._recover_until_done()
         while True:
+            self._get_on()
             try:
                 for trouble in self._deployer.tend():
                     log.warning("a service needs a look", trouble=trouble)
@@ -138,8 +153,13 @@ class Deploys:
             self._look.wait(_TEND)
             self._look.clear()
 
+    def _get_on(self) -> None:
+        self._pulse.beat(LOOK, self._allow)
+        fail("tend.turn")
+
     def _recover_until_done(self) -> None:
         while True:
+            self._get_on()
             try:
                 outcomes = self._deployer.recover()
                 break

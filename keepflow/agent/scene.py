@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -88,6 +88,7 @@ class Scene:
     held: HeldSecrets
     secrets: Mapping[str, Held] = field(repr=False, default_factory=dict)
     receipt: Receipt = field(default_factory=lambda: Receipt(""))
+    alive: Callable[[], None] = lambda: None  #: told with every record and word, so that a hung deployment is seen
     plan: Plan | None = None
     undoing: bool = False  #: from now on a full disk must not stop anything
     _prober: Prober | None = None
@@ -110,6 +111,7 @@ class Scene:
 
     def write(self, kind: str, **facts: Any) -> None:
         """Write a record; raises OutOfSpace, but not while undoing."""
+        self.alive()
         try:
             self.journal.append(kind, **facts)
         except OutOfSpace:
@@ -118,6 +120,7 @@ class Scene:
 
     def say(self, detail: str) -> None:
         """Tell more about the phase that is under way."""
+        self.alive()
         if self._phase:
             self.reporter.phase(self.deployment, self._phase[0], detail)
 

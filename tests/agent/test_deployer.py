@@ -18,6 +18,7 @@ from keepflow import errors
 from keepflow.agent.deployer import Deployer
 from keepflow.agent.deployment import Deployment, ServicePolicy
 from keepflow.agent.held_secrets import HeldSecrets
+from keepflow.agent.pulse import Pulse
 from keepflow.core import names
 from keepflow.core.flows import Container, Health, Strategy, Volume
 from keepflow.core.states import PHASE_ORDER, Phase
@@ -781,3 +782,29 @@ def test_whatever_happens_what_serves_is_the_last_good_release(
             assert host.deployer().recover() == []
     finally:
         host.target.close()
+
+
+def test_a_deployment_that_hangs_is_seen_and_one_that_waits_for_health_is_not(host: Host) -> None:
+    """The watchdog's clock is the test's: within a phase it may stand still for what that phase may wait for."""
+    now, seen = [0.0], []
+
+    class Turning(Told):
+        """Turns the clock whenever a phase is told, and looks at what the watchdog would see."""
+
+        def phase(self, deployment: Deployment, phase: Phase, detail: str) -> None:
+            began = now[0]
+            now[0] = began + 300
+            waits = deployer.pulse.hung()
+            now[0] = began + 3600
+            seen.append((waits, deployer.pulse.hung()))
+            now[0] = began
+
+    host.told = Turning()
+    deployer = host.deployer()
+    deployer.pulse = Pulse(lambda: now[0])
+    assert deployer.deploy(order(V1)).outcome is Phase.DONE
+    assert len(seen) > 5
+    assert {tuple(waits) for waits, _ in seen} == {()}
+    assert {tuple(hangs) for _, hangs in seen} == {("the deployment of shop/main",)}
+    now[0] += 10**6
+    assert deployer.pulse.hung() == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from keepflow.agent.pulse import Pulse
 from keepflow.agent.supervision import Supervisor
 from keepflow.tools.failpoints import VARIABLE
 from keepflow.wire.messages import Refused
@@ -76,6 +77,38 @@ def test_an_agent_that_hangs_says_no_more_that_it_is_alive(
             heard_until(systemd, b"never said")
         assert agent.process is not None
         assert agent.process.poll() is None, "the process is there, and only systemd can tell that it hangs"
+
+
+def test_an_agent_whose_look_at_the_services_hangs_says_so_and_no_more_that_it_is_alive(
+    make_agent: Callable[..., AgentProcess], tmp_path: Path
+) -> None:
+    """The link turns all the while: heartbeats would go on telling what served before."""
+    address = str(tmp_path / "notify")
+    with listener(address) as systemd:
+        armed = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000", VARIABLE: "tend.turn=sleep:3600"}
+        agent = make_agent(env=armed, file="capabilities: [deploy]\n")
+        agent.start()
+        heard_until(systemd, b"WATCHDOG=1")
+        heard_until(systemd, b"STATUS=the look at what serves hangs")
+        systemd.settimeout(2)
+        with pytest.raises(TimeoutError):
+            heard_until(systemd, b"never said")
+
+
+def test_a_part_hangs_when_it_is_silent_for_longer_than_it_said_and_not_when_it_rests() -> None:
+    now = [100.0]
+    pulse = Pulse(lambda: now[0])
+    pulse.beat("look", 5)
+    pulse.beat("deployment", 60)
+    now[0] += 6
+    assert pulse.hung() == ["look"]
+    pulse.beat("look", 5)
+    assert pulse.hung() == []
+    now[0] += 61
+    assert pulse.hung() == ["deployment", "look"]
+    pulse.rest("deployment")
+    pulse.rest("never heard of")
+    assert pulse.hung() == ["look"]
 
 
 @pytest.mark.parametrize("name", ["{place}/notify", "@keepflow-test-{pid}"])
