@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 from keepflow import errors
+from keepflow.agent.logs import Log
+from keepflow.core.bases import Layered, base_of, named
 from keepflow.core.loopback import is_loopback
 from keepflow.core.releases import ImageRef
 from keepflow.core.text import quoted
 from keepflow.ports import ImageFacts
 from keepflow.tools.files import write_atomic
 from keepflow.tools.registry import Registry
-from keepflow.wire.messages import BuiltImage, Login, RunJob
+from keepflow.wire.messages import BaseImage, BuiltImage, Login, RunJob
+
+log = Log(__name__)
 
 _REMEMBERED = 2000  #: images
 
@@ -25,6 +29,9 @@ class Engine(Protocol):
 
     def image(self, reference: str) -> ImageFacts | None:
         """Return the facts of an image on disk, or None."""
+
+    def layered(self) -> Sequence[Layered]:
+        """List the images that have a name, each with its layers."""
 
 
 #: (login, repository path, tag or digest) → the digest the registry answers, None for none; raises RegistryError.
@@ -70,7 +77,18 @@ class Images:
             image = self._local(text, reference) if key == "image" else self._pushed(text, reference, order)
             found[(image.origin, image.repository)] = image
         self._made.add(image.image_id for image in found.values())
-        return tuple(found.values())
+        return self._with_bases(tuple(found.values()))
+
+    def _with_bases(self, images: tuple[BuiltImage, ...]) -> tuple[BuiltImage, ...]:
+        """Say what each image stands on, as far as the engine knows; that it cannot be told fails no job."""
+        if not images:
+            return ()
+        try:
+            known = {one.image_id: one for one in self._engine.layered()}
+        except errors.KeepflowError as error:
+            log.warning("nobody can tell what images stand on", reason=error.message)
+            return images
+        return tuple(_with_base(image, known) for image in images)
 
     def _allowed(self, key: str, text: str, order: RunJob, with_engine: bool) -> ImageRef:
         if not with_engine:
@@ -120,6 +138,15 @@ class Images:
         if facts is None:
             raise errors.Refused(f"{key}={quoted(text)}: the engine on this host has no such image", code="no-image")
         return facts
+
+
+def _with_base(image: BuiltImage, known: Mapping[str, Layered]) -> BuiltImage:
+    built = known.get(image.image_id)
+    base = base_of(built, known.values()) if built else None
+    if base is None:
+        return image
+    reference, digest = named(base)
+    return image.model_copy(update={"bases": (BaseImage(reference=reference, digest=digest),)})
 
 
 def ask_registry(login: Login, repository: str, reference: str) -> str | None:

@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 from keepflow.core.flows import Container
 from keepflow.core.planning import plan_from_json
 from keepflow.core.progress import NO_REASON
-from keepflow.core.releases import ImageRef, Release
+from keepflow.core.receipts import Base
+from keepflow.core.releases import ImageRef, Release, is_digest
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.core.text import one_line
 from keepflow.engine import deploying, dispatch, evidence, hosts, lending, preparing, retrying, rolling_back, sending
@@ -25,6 +26,7 @@ from keepflow.wire.messages import BuiltImage, JobFinished, JobRefused, JobStart
 
 _SENTENCE = 2000  #: characters of an agent's sentence that are kept
 _NAME = 200
+_MOST_BASES = 8  #: images that one may be said to stand on
 _OUTPUTS = 64 * 1024  #: bytes of variables that one job may tell
 
 
@@ -174,9 +176,15 @@ def _keep_images(tx: Tx, master: Master, attempt: Attempt, images: tuple[BuiltIm
             now=now,
         )
         data = {"release": release_id, "identity": release.identity, "origin": origin, "repository": image.repository}
-        evidence.add_provenance(tx, master, release_id, (), now)
+        evidence.add_provenance(tx, master, release_id, _bases(image), now)
         events.add(tx, now, "release-added", project_id=project.id, run_id=run.id, agent_id=agent.id, data=data)
     return refused
+
+
+def _bases(image: BuiltImage) -> tuple[Base, ...]:
+    """Return what an image stands on, as far as the agent's word can be written down."""
+    told = ((one_line(base.reference, 300), base.digest) for base in image.bases[:_MOST_BASES])
+    return tuple(Base(reference, digest) for reference, digest in told if reference and is_digest(digest))
 
 
 def _not_allowed(image: BuiltImage, project: Project, registries: set[str], run: Run) -> str | None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from keepflow.core import names
+from keepflow.core.bases import Layered
 from keepflow.errors import DeployFailed, Unavailable
 from keepflow.ports import ContainerFacts, EngineFacts, ImageFacts, RegistryLogin, SlotSpec
 from keepflow.targets._containers import facts, settings, subnets
@@ -82,6 +83,22 @@ class Docker:
             except NotFound:
                 return None
         return ImageFacts(found["Id"], tuple(found.get("RepoDigests") or ()), int(found.get("Size") or 0))
+
+    def layered(self) -> list[Layered]:
+        """List the images that have a name, each with its layers; one that vanishes meanwhile is left out."""
+        from docker.errors import NotFound
+
+        found = []
+        with self._engine() as engine:
+            for image_id in dict.fromkeys(one["Id"] for one in engine.images()):
+                try:
+                    seen = engine.inspect_image(image_id)  # type: ignore[no-untyped-call]  # the stub forgot it
+                except NotFound:
+                    continue
+                known = (*(seen.get("RepoTags") or ()), *(seen.get("RepoDigests") or ()))
+                layers = tuple((seen.get("RootFS") or {}).get("Layers") or ())
+                found.append(Layered(image_id, known, layers, str(seen.get("Created") or "")))
+        return [one for one in found if one.names]
 
     def pull(self, repository: str, digest: str, login: RegistryLogin | None, say: Callable[[str], None]) -> ImageFacts:
         """Pull exactly this digest and return what is on disk then.

@@ -335,6 +335,13 @@ class StepFinished(Message):
     offset: Whole
 
 
+class BaseImage(Message):
+    """An image that another stands on, as the engine knows it: `image-id:NAME` when no registry named its digest."""
+
+    reference: str
+    digest: str
+
+
 class BuiltImage(Message):
     """An image the job said it built or pushed, as the engine and the registry themselves describe it."""
 
@@ -343,6 +350,7 @@ class BuiltImage(Message):
     repository: str
     image_id: str
     digest: str | None = None
+    bases: tuple[BaseImage, ...] = ()
 
 
 class JobFinished(Message):

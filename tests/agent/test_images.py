@@ -8,8 +8,10 @@ import pytest
 
 from keepflow import errors
 from keepflow.agent.images import Images, MadeHere
+from keepflow.core.bases import Layered
+from keepflow.errors import Unavailable
 from keepflow.ports import ImageFacts
-from keepflow.wire.messages import BuiltImage, Login, RunJob
+from keepflow.wire.messages import BaseImage, BuiltImage, Login, RunJob
 from tests.agent.test_attempts import order
 
 ID, OTHER_ID = "sha256:" + "1" * 64, "sha256:" + "2" * 64
@@ -31,6 +33,9 @@ class Engine:
 
     def image(self, reference: str) -> ImageFacts | None:
         return self.images.get(reference)
+
+    def layered(self) -> list[Layered]:
+        return []
 
 
 def job(**more: object) -> RunJob:
@@ -113,3 +118,27 @@ def test_what_was_made_here_is_remembered(tmp_path: Path) -> None:
     made = MadeHere(tmp_path / "made")
     assert ID in made
     assert OTHER_ID not in made
+
+
+class Layers(Engine):
+    """An engine that knows what its images are made of."""
+
+    def layered(self) -> list[Layered]:
+        return [Layered(ID, ("shop:7", PUSHED), ("a", "b")), Layered(OTHER_ID, (f"node@{OTHER_DIGEST}",), ("a",))]
+
+
+class Mute(Engine):
+    """An engine that lists nothing."""
+
+    def layered(self) -> list[Layered]:
+        raise Unavailable("the engine does not answer")
+
+
+def test_an_image_brings_along_what_it_stands_on_and_an_engine_that_cannot_tell_fails_nothing(tmp_path: Path) -> None:
+    def asked(engine: Engine, key: str, text: str) -> BuiltImage:
+        made = Images(engine, MadeHere(tmp_path / "made"), lambda _login, _repository, _reference: DIGEST)
+        return made.resolve([(key, text)], job(), with_engine=True)[0]
+
+    for key, text in (("image", "shop:7"), ("pushed", PUSHED)):
+        assert asked(Layers(), key, text).bases == (BaseImage(reference="node", digest=OTHER_DIGEST),)
+        assert asked(Mute(), key, text).bases == ()

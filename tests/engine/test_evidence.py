@@ -10,7 +10,7 @@ from sqlalchemy import delete, update
 
 from keepflow import errors
 from keepflow.core.marks import Verdict
-from keepflow.core.receipts import Build, Result, Subject
+from keepflow.core.receipts import Base, Build, Result, Subject
 from keepflow.crypto import dsse, keys
 from keepflow.crypto import receipts as signed
 from keepflow.crypto.receipts import Trust
@@ -92,6 +92,22 @@ def test_a_pushed_release_gets_a_provenance_that_names_repository_commit_flow_an
     assert built.run == "http://127.0.0.1:8080/projects/keepwork/runs/1"
     assert built.builder == f"http://127.0.0.1:8080#{world.master.order_key.public.key_id}"
     assert world.run().created_at <= built.started_at <= built.finished_at == stored.at
+
+
+def test_a_provenance_names_the_image_that_was_built_on_and_nothing_that_is_no_digest(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    agent = world.agent()
+    push(world, *place, flow())
+    [order] = agent.orders()
+    digest = "sha256:" + "e" * 64
+    told = [("node", digest), ("node", "latest"), ("", digest), ("a\nb", digest)]
+    bases = tuple(messages.BaseImage(reference=reference, digest=given) for reference, given in told)
+    agent.finish(order, images=(PUSHED.model_copy(update={"bases": bases}),))
+    [stored] = found(world, place[0])
+    built = said(world, stored)
+    assert isinstance(built, Build)
+    assert built.bases == (Base("node", digest), Base("a b", digest))
 
 
 def test_a_release_said_twice_has_one_provenance(world: World, place: tuple[Project, Path]) -> None:

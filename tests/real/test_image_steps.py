@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from keepflow.core.bases import base_of
 from keepflow.steps import build, push
+from keepflow.targets.docker import Docker
 from tests.real.engines import Engine
 from tests.real.test_push_script import Registry, registry
 from tests.steps.context import Bench
@@ -41,13 +43,19 @@ def bench(tmp_path: Path, engine: Engine, registry: Registry, base_images: dict[
     engine.attempt("image", "rm", "--force", f"{NAME}:b7", f"{registry.address}/{NAME}:b7")
 
 
-def test_what_is_built_is_what_the_registry_has_afterwards(bench: Bench, engine: Engine, registry: Registry) -> None:
+def test_what_is_built_is_what_the_registry_has_afterwards(
+    bench: Bench, engine: Engine, registry: Registry, base_images: dict[str, str]
+) -> None:
     assert build.perform(build.Spec(args={"NUMBER": "${BUILD_NUMBER}"}), bench.context) == 0, bench.said
     assert engine.docker("run", "--rm", f"{NAME}:b7", "cat", "/number") == "7"
     assert push.perform(push.Spec(), bench.context) == 0, bench.said
     assert bench.output.read_text() == f"image={NAME}:b7\npushed={registry.address}/{NAME}:b7\n"
     digests = json.loads(engine.docker("image", "inspect", "--format", "{{json .RepoDigests}}", f"{NAME}:b7"))
     assert f"{registry.address}/{NAME}@{registry.digest(NAME, 'b7')}" in digests
+    known = Docker(engine.host).layered()
+    base = base_of(next(one for one in known if f"{NAME}:b7" in one.names), known)
+    assert base is not None
+    assert base.image_id == engine.docker("image", "inspect", "--format", "{{.Id}}", base_images["busybox"])
 
 
 def test_a_dockerfile_that_fails_fails_the_step_and_names_no_image(bench: Bench) -> None:
