@@ -43,3 +43,16 @@ def test_every_ignored_rule_says_why() -> None:
                     bare.append(f"{path.relative_to(ROOT)}:{number}")
     bare = [place for place in bare if not place.startswith("tests/test_rules.py")]
     assert not bare, f"ignores without a reason: {bare}"
+
+
+def test_every_room_of_the_engine_can_be_entered_first() -> None:
+    """A circle of imports breaks only those processes that come in by the wrong door."""
+    rooms = sorted(path.stem for path in (ROOT / "keepflow" / "engine").glob("[a-z]*.py"))
+    script = (
+        "import importlib, sys\n"
+        "for room in sys.argv[1:]:\n"
+        "    for name in [name for name in sys.modules if name.startswith('keepflow.engine')]: del sys.modules[name]\n"
+        "    importlib.import_module(f'keepflow.engine.{room}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *rooms], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -23,6 +23,8 @@ class JobKind(StrEnum):
 
 #: Jobs that one flow may have.
 JOBS_LIMIT = 256
+#: Flow name of a run that only says why there is no flow.
+NO_FLOW = "none"
 #: Keys of the flow file that are jobs of their own, never step files.
 JOB_KEYS = frozenset({JobKind.DEPLOY.value, JobKind.APPROVE.value, JobKind.NOTIFY.value})
 

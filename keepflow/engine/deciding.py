@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from keepflow import errors
 from keepflow.core import matching, planning
-from keepflow.core.flows import FlowFile, Plan
+from keepflow.core.flows import NO_FLOW, FlowFile, Plan
 from keepflow.core.states import Reason, State
 from keepflow.engine import dispatch, repository, runs
 from keepflow.engine.context import Master
@@ -186,7 +186,7 @@ class _Judging:
         if found.flow_file is None:
             reason = found.failure or Reason("config", "the flow file cannot be read")
             why = "the commit has no usable flow file"
-            verdict.wanted = [_Wanted(runs.NO_FLOW, why, ended=State.FAILED, reason=reason, log=found.log)]
+            verdict.wanted = [_Wanted(NO_FLOW, why, ended=State.FAILED, reason=reason, log=found.log)]
             verdict.sentence = reason.sentence
             return
         key = (event.kind, event.ref, event.sha, found.changes)

@@ -28,8 +28,6 @@ from keepflow.wire.messages import StopJob
 
 #: What became of a request to end a run.
 CANCELLED, STOPPING, TOO_LATE, ENDED = "cancelled", "stopping", "too-late", "ended"
-#: Flow name of a run that only says why there is no flow.
-NO_FLOW = "none"
 
 
 def trust_of(conn: Connection, project: Project, event: Event) -> Trust:

@@ -16,13 +16,13 @@ from sqlalchemy import Connection
 
 from keepflow import errors
 from keepflow.core import statuses as words
+from keepflow.core.flows import NO_FLOW
 from keepflow.core.states import Reason
 from keepflow.core.statuses import CommitStatus, Request
 from keepflow.core.text import one_line
 from keepflow.crypto.vault import Vault
 from keepflow.engine import clock
 from keepflow.engine.context import Master
-from keepflow.engine.runs import NO_FLOW
 from keepflow.store import events, projects, runs, settings, statuses
 from keepflow.store.projects import Project, status_token_place
 from keepflow.store.runs import Run
