@@ -294,14 +294,20 @@ def why(what: str, project: str | None, form: str) -> None:
     client = connect()
     if re.fullmatch(r"last|(?:[a-z0-9-]*#)?\d+", what):
         name, number = the_run(client, what, project)
-        found = client.get(at("projects", name, "runs", number))
+        found = client.get(at("projects", name, "runs", number, "why"))
+        if form == "json":
+            return output.print_json(found)
         told = [
             ("run", _name(found)),
-            ("started", found["why"]),
+            ("started", found["started"]),
             ("state", found["state"]),
             ("because", found["reason"]),
+            ("that is", found["meaning"]),
+            ("to do", found["help"]),
         ]
-        told += [(f"job {job['key']}", f"{job['state']}: {job['reason']}") for job in found["jobs"] if job["reason"]]
+        told += [("ahead" if not index else "", line) for index, line in enumerate(found["ahead"])]
+        told += [("agents" if not index else "", line) for index, line in enumerate(found["agents"])]
+        told += [(f"job {job['key']}", f"{job['state']}: {job['reason']}") for job in found["jobs"]]
     else:
         name, _, environment = what.rpartition("/")
         name = the_project(client, name or project)

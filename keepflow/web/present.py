@@ -109,6 +109,11 @@ def ref_name(ref: str) -> str:
     return one_line(ref.removeprefix("refs/heads/").removeprefix("refs/tags/"), 80)
 
 
+def sentence_case(text: str) -> str:
+    """Return a sentence with its first letter large; names inside stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def link(url: str | None) -> str | None:
     """Return an address from outside only when following it is safe: http or https with a host, else None."""
     try:
@@ -131,6 +136,7 @@ def install(app: Flask) -> None:
         "ref": ref_name,
         "link": link,
         "line": one_line,
+        "capitalize_first": sentence_case,
         "exit_meaning": exits.meaning,
     }
     app.jinja_env.filters.update(filters)

@@ -91,6 +91,7 @@ VERB_OF = {
     "api.cancel_run": "cancel",
     "api.run_again": "run",
     "api.show_pause": "see",
+    "api.why_run": "see",
     "api.pause_project": "pause",
     "api.resume_project": "pause",
     "api.schedules": "see",

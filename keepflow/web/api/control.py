@@ -6,6 +6,7 @@ from keepflow.engine import pausing, rerunning
 from keepflow.engine import people as rights
 from keepflow.errors import UsageError
 from keepflow.store import projects, runs
+from keepflow.web.answers import why
 from keepflow.web.api.endpoint import Endpoints
 from keepflow.web.api.runs import no_run
 from keepflow.web.state import caller, current_project, reading, web
@@ -34,6 +35,20 @@ def again(number: int, body: api.Again) -> api.Started:
     return api.Started(run=made, url=f"{master.url()}/projects/{current_project().name}/runs/{made}")
 
 
+@endpoints.add("GET", "/projects/<project>/runs/<int:number>/why", "see", api.Why)
+def why_run(number: int) -> api.Why:
+    """Say why a run is as it is: what it waits for and who is in the way, or how it ended."""
+    return reasons_of(number)
+
+
+def reasons_of(number: int) -> api.Why:
+    """Return why a run of this project is as it is; page and API do the same here."""
+    found = why.of_run(reading(), current_project(), number)
+    if found is None:
+        raise no_run(number)
+    return found
+
+
 @endpoints.add("GET", "/projects/<project>/pause", "see", api.Pause)
 def show_pause() -> api.Pause:
     """Say whether a project is paused."""
@@ -52,10 +67,10 @@ def resume_project() -> api.Pause:
     return resume()
 
 
-def pause(why: str) -> api.Pause:
+def pause(reason: str) -> api.Pause:
     """Pause this project as the caller; page and API do the same here."""
     master, now, by, project = web().master, web().now(), caller().user.name, current_project()
-    master.writer.call(lambda tx: pausing.pause(tx, master, projects.by_id(tx.conn, project.id), why, by, now))
+    master.writer.call(lambda tx: pausing.pause(tx, master, projects.by_id(tx.conn, project.id), reason, by, now))
     return _answer()
 
 

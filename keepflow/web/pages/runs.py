@@ -13,6 +13,8 @@ from keepflow.web import state
 from keepflow.web.access import needs
 from keepflow.web.answers import logs, runs
 from keepflow.web.answers import server as answers
+from keepflow.web.answers import why as answers_why
+from keepflow.web.api.control import reasons_of
 from keepflow.web.api.runs import approve, attempts, cancel, log_answer, no_run, run_receipt
 from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
@@ -68,6 +70,7 @@ def _facts(number: int) -> dict[str, object]:
         "may": may,
         "repeats": found.state in FINAL and may["run"] and _can_repeat(found),
         "failure": _failure(number, found),
+        "why": why if answers_why.waits(why := reasons_of(number)) else None,
         "promotable": _promotable(found),
         "receipt": run_receipt(number),
     }

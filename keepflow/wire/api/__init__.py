@@ -7,7 +7,7 @@ One file per noun; the rest of the program says `api.Run` and does not care whic
 """
 
 from keepflow.wire.api.base import Answer, Items, Moment, PageQuery, Problem, Request, rfc3339
-from keepflow.wire.api.control import Again, Pause, PauseRequest
+from keepflow.wire.api.control import Again, Pause, PauseRequest, Why, WhyJob
 from keepflow.wire.api.deliveries import Delivery, DeliveryPage, Replayed
 from keepflow.wire.api.deployments import (
     Change,
@@ -217,5 +217,7 @@ __all__ = [
     "User",
     "Users",
     "WhoAmI",
+    "Why",
+    "WhyJob",
     "rfc3339",
 ]

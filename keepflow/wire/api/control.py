@@ -27,3 +27,30 @@ class Pause(Answer):
     paused_why: str | None
     paused_at: Moment | None
     sentence: str
+
+
+class WhyJob(Answer):
+    """One job that has something to say: its own sentence, and what its code means in general."""
+
+    key: str
+    state: str
+    code: str
+    reason: str
+    meaning: str
+    help: str
+
+
+class Why(Answer):
+    """Why a run is as it is: its own sentence, what that means in general, what helps, and who is in the way."""
+
+    project: str
+    number: int
+    started: str
+    state: str
+    reason_code: str
+    reason: str
+    meaning: str
+    help: str
+    ahead: list[str]
+    agents: list[str]
+    jobs: list[WhyJob]
