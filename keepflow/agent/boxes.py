@@ -224,15 +224,26 @@ def wants(order: RunJob) -> bool:
 def remove(engine: Engine, mark: str) -> None:
     """Remove everything that was made for one attempt, by Compose as well. Raises Unavailable, CommandFailed."""
     engine.remove_labelled({names.LABEL_ATTEMPT: mark})
-    engine.remove_labelled({names.LABEL_COMPOSE: boxes.compose_project(mark)})
+    _remove_compose(engine, mark)
 
 
 def sweep(engine: Engine, agent: str, marks: Sequence[str]) -> int:
     """Remove what jobs of an agent that was killed left on the engine; `marks` are those of attempts it still knows."""
     found = engine.remove_labelled({names.LABEL_AGENT: agent})
     for mark in marks:
-        found += engine.remove_labelled({names.LABEL_COMPOSE: boxes.compose_project(mark)})
+        found += _remove_compose(engine, mark)
     return len(found)
+
+
+def _remove_compose(engine: Engine, mark: str) -> list[str]:
+    """Remove what Compose made for an attempt, and the images that it named after its project."""
+    project = boxes.compose_project(mark)
+    found = engine.remove_labelled({names.LABEL_COMPOSE: project})
+    named = ("--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={project}*")
+    images = engine.docker("image", "ls", *named).text.split()  # by name: others may have built the same
+    if images:
+        engine.docker("image", "rm", "--force", *images, check=False)
+    return [*found, *images]
 
 
 def _mounts(places: Places, at: str, handed: Path) -> list[boxes.Mount]:

@@ -107,13 +107,18 @@ def beside(made: Boxes, where: Where, env: Mapping[str, str]) -> Iterator[dict[s
     Raises Unavailable for one that does not get ready, Refused and UsageError for one that may not be.
     """
     started: list[_Started] = []
+    ready = False
     try:
         for alias, service in where.services.items():
             made.hands.check_stop()
             started.append(_start(made, alias, service, env))
-        yield {_variable(one.alias): one.await_ready(made.hands.check_stop) for one in started}
+        addresses = {_variable(one.alias): one.await_ready(made.hands.check_stop) for one in started}
+        ready = True
+        yield addresses
     finally:
-        _end(made, started)
+        if ready:
+            _tell_ended(started)
+        _remove(made, started)
 
 
 def _start(made: Boxes, alias: str, service: Service, env: Mapping[str, str]) -> _Started:
@@ -141,13 +146,17 @@ def _start(made: Boxes, alias: str, service: Service, env: Mapping[str, str]) ->
     return _Started(alias, name, service, site.engine, made.hands.say)
 
 
-def _end(made: Boxes, started: list[_Started]) -> None:
-    """Remove services, and say of one that had ended by itself how; what cannot be removed now is, with the job."""
+def _tell_ended(started: list[_Started]) -> None:
+    """Say of services that have ended by themselves, while they were needed, how."""
     for one in started:
         with contextlib.suppress(errors.KeepflowError):
             state = one.state()
             if not state.running and state.exit_code:
                 one.tell(f"had ended with exit code {state.exit_code}")
+
+
+def _remove(made: Boxes, started: list[_Started]) -> None:
+    """Remove services; what cannot be removed now is, with the job."""
     if started:
         with contextlib.suppress(errors.KeepflowError):
             made.site.engine.docker("rm", "--force", "--volumes", *(one.name for one in started))

@@ -85,6 +85,7 @@ def test_r56_two_runs_of_one_file_at_once_do_not_meet_and_a_stopped_one_leaves_n
     builder.agent.start()
     builder.master.await_report(messages.JobFinished, second)
     wait_until(lambda: made_by_compose(engine) == [], 30, "the end of what the killed agent's Compose left")
+    assert engine.docker("image", "ls", "-q", "--filter", "label=made-by=compose-step") == ""
 
 
 def test_a_flow_without_the_engine_runs_no_compose(builder: Builder, base_images: dict[str, str]) -> None:
