@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Protocol
 
+from keepflow import errors
 from keepflow.core.events import Parsed
 from keepflow.core.flows import Container
 from keepflow.core.notices import Notice
@@ -73,6 +74,10 @@ class Executor(Protocol):
 # --- steps: the kinds of script jobs --------------------------------------------------------------------------------
 
 
+def _keeps_nothing(_patterns: Sequence[str], _seconds: float) -> None:
+    raise errors.Refused("artifacts are not kept here", code="no-artifacts")
+
+
 @dataclass(slots=True)
 class StepContext:
     """What a step may use. `say` adds text to the job's log as it is, line ends included; `sh` itself shows nothing.
@@ -92,6 +97,8 @@ class StepContext:
         [Sequence[str]], None
     ]  #: has argv run when the step ends, however it ends; what it starts is outside of the job's time and stop
     registries: Mapping[str, RegistryLogin] = field(default_factory=dict)  #: lent to this job, by address
+    #: keeps the files of the workspace that fit patterns, for so many seconds (0 = as long as the run's log)
+    keep: Callable[[Sequence[str], float], None] = _keeps_nothing
 
 
 class StepKind(Protocol):

@@ -18,6 +18,7 @@ from types import FrameType
 from keepflow import errors
 from keepflow.agent import boxes
 from keepflow.agent.accounts import jobs_account
+from keepflow.agent.artifacts import Artifacts
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.channel import Wake
 from keepflow.agent.clock import MOST_SKEW, Clock
@@ -96,6 +97,7 @@ class Daemon:
             reports=self._reports,
             clock=self._clock,
             secrets=lambda order: opened(order, key.opening),
+            artifacts=Artifacts(identity.url, _ca_file(state, identity.ca_pem), self._account.account),
             engine=Engine(file.docker.host, state.directory("docker")),
             key_id=key.public.key_id,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +30,18 @@ class Code(Protocol):
         """
 
 
+class Keeper(Protocol):
+    """Where files of jobs are kept."""
+
+    def keep(
+        self, order: RunJob, tree: Path, patterns: Sequence[str], seconds: float, say: Callable[[str], None]
+    ) -> None:
+        """Keep every file of a checkout that fits one of the patterns; raises UsageError when one fits none."""
+
+    def fetch(self, order: RunJob, tree: Path, say: Callable[[str], None]) -> None:
+        """Lay what the jobs before this one have kept into its checkout."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """The parts that jobs use; made once, by the daemon."""
@@ -46,5 +58,6 @@ class Host:
     reports: Reports
     clock: Clock
     secrets: Callable[[RunJob], dict[str, str]]  #: opens what came with an order, by name
+    artifacts: Keeper
     engine: Engine
     key_id: str

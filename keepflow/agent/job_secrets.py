@@ -15,14 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from keepflow import errors
+from keepflow.agent import checkout
 from keepflow.agent.environment import Places
 from keepflow.core.text import quoted
 from keepflow.crypto.sealing import OpeningKey
 from keepflow.executors.shell import Account
 from keepflow.wire.messages import RunJob, SecretUse, job_secret_place
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def opened(order: RunJob, opening: OpeningKey) -> dict[str, str]:
@@ -73,12 +71,10 @@ def _in_checkout(
     root: Path, path: str, value: bytes, aside: Path, account: Account | None, again: bool
 ) -> Iterator[None]:
     """Write a file below `root`; what was in its place is put `aside` and comes back afterwards."""
-    *parents, name = path.split("/")
     with contextlib.ExitStack() as stack:
         try:
-            if {"", ".", ".."} & {*parents, name}:
-                raise OSError(None, "it is no path inside of it")
-            directory = _enter(root, parents, account)
+            parents, name = checkout.split(path)
+            directory = checkout.enter(root, parents, account)
             stack.callback(os.close, directory)
             if again:
                 _remove(directory, name)
@@ -99,15 +95,15 @@ def _in_checkout(
 @contextlib.contextmanager
 def _elsewhere(place: Path, own: str, name: str, value: bytes, account: Account | None, again: bool) -> Iterator[Path]:
     """Write a file outside of the checkout, where also a container of the job sees it, in a directory of its own."""
-    temporary = os.open(place, _DIRECTORY)
+    temporary = os.open(place, checkout.DIRECTORY)
     try:
         with contextlib.suppress(*((FileExistsError,) if again else ())):
             os.mkdir(own, 0o700, dir_fd=temporary)
-        directory = os.open(own, _DIRECTORY, dir_fd=temporary)
+        directory = os.open(own, checkout.DIRECTORY, dir_fd=temporary)
     finally:
         os.close(temporary)
     try:
-        _own(directory, account)
+        checkout.own(directory, account)
         if again:
             _remove(directory, name)
         _write(directory, name, value, account)
@@ -120,24 +116,6 @@ def _elsewhere(place: Path, own: str, name: str, value: bytes, account: Account 
 def _remove(directory: int, name: str) -> None:
     with contextlib.suppress(OSError):  # the step may have moved or removed it: then it is not there
         os.unlink(name, dir_fd=directory)
-
-
-def _enter(root: Path, parents: Sequence[str], account: Account | None) -> int:
-    """Return the open directory `parents` below `root`, made where missing; a link on the way is an OSError."""
-    current = os.open(root, _DIRECTORY)
-    for name in parents:
-        try:
-            made = False
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=current)
-                made = True
-            following = os.open(name, _DIRECTORY, dir_fd=current)
-            if made:
-                _own(following, account)
-        finally:
-            os.close(current)
-        current = following
-    return current
 
 
 def _put_aside(directory: int, name: str, aside: Path) -> bool:
@@ -153,12 +131,5 @@ def _put_aside(directory: int, name: str, aside: Path) -> bool:
 
 
 def _write(directory: int, name: str, value: bytes, account: Account | None) -> None:
-    descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=directory)
-    with os.fdopen(descriptor, "wb") as file:
-        _own(descriptor, account)
+    with os.fdopen(checkout.new_file(directory, name, 0o600, account), "wb") as file:
         file.write(value)
-
-
-def _own(descriptor: int, account: Account | None) -> None:
-    if account is not None:
-        os.fchown(descriptor, account.uid, account.gid)

@@ -210,6 +210,8 @@ class Job:
             raise _Ended(Ending("lost", "agent-restarted", sentence))
         env = environment.of_job(order, host.agent, host.master, host.account.name, self._attempt.mark, places)
         env |= _added(order.given) | _added(dict(outputs.read(places.env)[0]))
+        if not recording.marks:  # no step has begun, here or before a restart
+            host.artifacts.fetch(order, places.workspace, recording.say_line)
         boxes = self._boxes(recording, places, env)
         try:
             with services.beside(boxes, Where.model_validate(order.where), env) as addresses:
@@ -368,6 +370,7 @@ class Job:
             sh=sh,
             at_end=cleaning.append,
             registries={login.address: _lent(login) for login in self._order.logins},
+            keep=lambda patterns, seconds: self._keep(recording, places, patterns, seconds),
         )
         with services.beside(boxes, beside, env) as addresses:
             env |= addresses
@@ -409,6 +412,9 @@ class Job:
             return executor.find(self._attempt.mark, result) if self._taken_up else None
         except errors.Unavailable as error:
             raise _Ended(Ending("lost", "agent-restarted", f"the agent was restarted: {error.message}")) from None
+
+    def _keep(self, recording: Recording, places: Places, patterns: Sequence[str], seconds: float) -> None:
+        self._host.artifacts.keep(self._order, places.workspace, patterns, seconds, recording.say_line)
 
     def _check_stop(self) -> None:
         ending = self._stopped()

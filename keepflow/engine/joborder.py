@@ -10,7 +10,7 @@ from keepflow.core.flows import PlannedJob, When
 from keepflow.core.planning import plan_from_json
 from keepflow.core.script_names import environment_after, names_of_run
 from keepflow.core.states import State
-from keepflow.engine import job_secrets, lending
+from keepflow.engine import artifacts, job_secrets, lending
 from keepflow.engine.context import Master
 from keepflow.store import jobs, releases
 from keepflow.store.jobs import Attempt, Job
@@ -56,6 +56,7 @@ def order(
             matrix=planned.matrix,
         ),
         steps=tuple(map(StepOrder.of, planned.steps)),
+        artifacts=len(artifacts.handed_on(conn, attempt)),
         secrets=job_secrets.lent(conn, master, project, run, job, attempt),
         logins=lent.logins if trusted else (),
         images=project.images,

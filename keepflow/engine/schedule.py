@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from keepflow import errors
-from keepflow.engine import clock, deploying, dispatch, enrol, expiring, gates, notifying, people, reconcile, retrying
+from keepflow.engine import (
+    artifacts,
+    clock,
+    deploying,
+    dispatch,
+    enrol,
+    expiring,
+    gates,
+    notifying,
+    people,
+    reconcile,
+    retrying,
+)
 from keepflow.engine.context import Master
 from keepflow.engine.timetable import Timetable
 from keepflow.store import notices, projects
@@ -49,6 +61,7 @@ class Schedule:
         self._every(10, "notice silence", self._notice_silence)
         self._every(30, "renew what waits", self._renew)
         self._every(3600, "forget sessions", self._forget)
+        self._every(600, "let go of artifacts", lambda: artifacts.sweep(self._master, clock.now()))
         self._every(24 * 3600, "tidy mirrors", self._tidy)
         self._scheduler.start()
         wakes = self._master.wakes

@@ -13,6 +13,7 @@ from keepflow import errors
 from keepflow.engine.context import Master
 from keepflow.gateway.agents import Agents
 from keepflow.gateway.answers import Answers
+from keepflow.gateway.artifacts import Artifacts
 from keepflow.gateway.bell import Closing
 from keepflow.gateway.git import Git
 from keepflow.gateway.health import Health
@@ -31,7 +32,7 @@ _WEB_ROOM = 32 * MIB
 _WEB_LIMIT = MIB
 _WEB_THREADS = 16
 #: First segments that belong to machines alone; what is not found below them is nowhere else either.
-_MACHINES = frozenset({"hooks", "git", "streams"})
+_MACHINES = frozenset({"hooks", "git", "streams", "artifacts"})
 
 
 class Gateway:
@@ -43,6 +44,7 @@ class Gateway:
         self.agents = Agents(master, self._readers, self._closing)
         hooks = Hooks(master, self._readers, Room(_HOOK_ROOM, senders=256, per_address=64))
         git = Git(master, self._readers)
+        kept = Artifacts(master, self._readers, Room(0, senders=64, per_address=16))
         health = Health(master, self._readers)
         streams = Streams(master, self._readers, self._closing)
         self._web = _web_app(web)
@@ -53,6 +55,9 @@ class Gateway:
             (r"/agents/proof", Proof(master.order_key)),
             (r"/git/(?P<project>[^/]+)/info/refs", git.refs),
             (r"/git/(?P<project>[^/]+)/git-upload-pack", git.fetch),
+            (r"/artifacts/kept", kept.keep),
+            (r"/artifacts/needed", kept.needed),
+            (r"/artifacts/needed/(?P<id>[1-9][0-9]{0,17})", kept.fetch),
             (r"/streams/events", streams.events),
             (r"/streams/runs/(?P<project>[^/]+)/(?P<number>[1-9][0-9]{0,8})/log", streams.run_log),
             (r"/healthz", health.alive),

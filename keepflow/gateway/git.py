@@ -26,6 +26,7 @@ from keepflow.gateway.answers import allow, header
 from keepflow.gateway.limits import MIB, Disconnected
 from keepflow.gateway.readers import Readers
 from keepflow.store import jobs, projects, runs
+from keepflow.store.jobs import Attempt
 from keepflow.store.projects import Project
 from keepflow.tools.git.serving import upload_pack_argv
 
@@ -98,9 +99,7 @@ class Git:
 
     async def _mirror(self, scope: Scope) -> Path:
         """Return the mirror the token opens; a token of another project sees nothing here."""
-        token, name = _token(header(scope, b"authorization")), scope["path_params"]["project"]
-        if tokens.kind_of(token) != "job":
-            raise Unproven
+        token, name = bearer(header(scope, b"authorization")), scope["path_params"]["project"]
         project = await self._readers.query(lambda conn: _project_of(conn, token))
         if not is_name(name) or project.name != name:
             raise errors.NotFound("there is no such project for this job")
@@ -135,14 +134,19 @@ class Git:
 
 
 def _project_of(conn: Connection, token: str) -> Project:
-    attempt = jobs.attempt_by_token(conn, tokens.digest(token))
-    if attempt is None:
-        raise Unproven
-    run = runs.by_id(conn, jobs.by_id(conn, attempt.job_id).run_id)
+    run = runs.by_id(conn, jobs.by_id(conn, attempt_of(conn, token).job_id).run_id)
     return projects.by_id(conn, run.project_id)
 
 
-def _token(value: bytes | None) -> str:
+def attempt_of(conn: Connection, token: str) -> Attempt:
+    """Return the attempt whose living job token this is; raises Unproven."""
+    attempt = jobs.attempt_by_token(conn, tokens.digest(token)) if tokens.kind_of(token) == "job" else None
+    if attempt is None:
+        raise Unproven
+    return attempt
+
+
+def bearer(value: bytes | None) -> str:
     """Return the token of `Bearer TOKEN`, or of `Basic`, where it is the password; else the empty text."""
     scheme, _, rest = (value or b"").decode("latin-1").partition(" ")
     if scheme.lower() == "bearer":

@@ -267,6 +267,24 @@ steps = Table(
     UniqueConstraint("attempt_id", "ordinal"),
 )
 
+# Files that attempts kept; the bytes lie below KEEPFLOW_HOME/artifacts under their digest. Owner: artifacts.py
+artifacts = Table(
+    "artifacts",
+    metadata,
+    _id(),
+    Column("attempt_id", Id, ForeignKey("attempts.id"), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("executable", Boolean, nullable=False),
+    _at("created_at", nullable=False),
+    _at("expires_at"),  # NULL = as long as its run's log
+    _at("removed_at"),  # the bytes were let go of
+    Index("ix_artifacts_attempt", "attempt_id"),
+    Index("ix_artifacts_digest", "sha256"),
+    Index("ix_artifacts_expiry", "expires_at"),
+)
+
 # Owner: releases.py
 releases = Table(
     "releases",

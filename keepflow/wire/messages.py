@@ -203,6 +203,7 @@ class RunJob(Message):
     steps: tuple[StepOrder, ...]
     logins: tuple[Login, ...] = ()
     secrets: tuple[LentSecret, ...] = ()
+    artifacts: Whole = 0  #: files that earlier jobs of the run kept for this one
     mask: tuple[str, ...] = Field(default=(), repr=False)  #: secret values to mask in the log
     images: tuple[str, ...] = ()  #: image names this project may release
     timeout: float = 7200.0  #: seconds for the whole job

@@ -87,6 +87,8 @@ VERB_OF = {
     "api.backup": "administer",
     "api.run_log": "see",
     "api.search_logs": "see",
+    "api.list_artifacts": "see",
+    "api.get_artifact": "see",
     "api.run_receipt": "see",
     "api.cancel_run": "cancel",
     "api.run_again": "run",
@@ -167,6 +169,7 @@ ALLOWED = {
 VALUES = {
     "project": "keepwork",
     "number": 1,
+    "artifact": 1,
     "environment": "production",
     "delivery": 1,
     "deployment": "x" * 32,

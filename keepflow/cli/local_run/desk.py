@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +91,24 @@ def _laid_out(place: Path, directory: Path, flow: str, wake: Callable[[], None])
         reports=Reports(directory / "reports"),
         clock=Clock(),
         secrets=_own_secrets,
+        artifacts=_Nowhere(),
         engine=_engine(file.docker.host),
         key_id=f"local-{secrets.token_hex(8)}",
     )
     return Desk(tree, Attempts(attempts, wake), host)
+
+
+class _Nowhere:
+    """What is kept of a local run: nothing, the files are in its checkout, which goes with it."""
+
+    def keep(
+        self, _order: RunJob, _tree: Path, patterns: Sequence[str], _seconds: float, say: Callable[[str], None]
+    ) -> None:
+        """Say that nothing is kept."""
+        say(f"a local run keeps no artifacts; these would be kept: {', '.join(patterns)}")
+
+    def fetch(self, order: RunJob, tree: Path, say: Callable[[str], None]) -> None:
+        """Do nothing: the jobs of a local run share one checkout."""
 
 
 def _own_secrets(order: RunJob) -> dict[str, str]:

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, render_template
 
 from keepflow.web.access import ANYONE, needs
 from keepflow.web.api import (
+    artifacts,
     canary,
     control,
     delivery,
@@ -32,6 +33,7 @@ SUBJECTS: tuple[Endpoints, ...] = (
     server.endpoints,
     runs.endpoints,
     control.endpoints,
+    artifacts.endpoints,
     schedules.endpoints,
     delivery.endpoints,
     canary.endpoints,

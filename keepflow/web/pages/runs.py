@@ -14,6 +14,7 @@ from keepflow.web.access import needs
 from keepflow.web.answers import logs, runs
 from keepflow.web.answers import server as answers
 from keepflow.web.answers import why as answers_why
+from keepflow.web.api.artifacts import listed
 from keepflow.web.api.control import reasons_of
 from keepflow.web.api.runs import approve, attempts, cancel, log_answer, no_run, run_receipt
 from keepflow.web.state import caller, current_project, reading, web
@@ -73,6 +74,7 @@ def _facts(number: int) -> dict[str, object]:
         "why": why if answers_why.waits(why := reasons_of(number)) else None,
         "promotable": _promotable(found),
         "receipt": run_receipt(number),
+        "artifacts": listed(reading(), current_project(), number),
     }
 
 

@@ -6,6 +6,7 @@ keys; a key never changes its meaning and never goes away within `/api/v1`.
 One file per noun; the rest of the program says `api.Run` and does not care which.
 """
 
+from keepflow.wire.api.artifacts import Artifact, Artifacts
 from keepflow.wire.api.base import Answer, Items, Moment, PageQuery, Problem, Request, rfc3339
 from keepflow.wire.api.control import Again, Pause, PauseRequest, Why, WhyJob
 from keepflow.wire.api.deliveries import Delivery, DeliveryPage, Replayed
@@ -108,6 +109,8 @@ __all__ = [
     "Applied",
     "Apply",
     "Approved",
+    "Artifact",
+    "Artifacts",
     "Attempt",
     "Bound",
     "BrokenGlass",

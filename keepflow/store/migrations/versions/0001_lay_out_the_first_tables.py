@@ -599,6 +599,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("environment_id", "name", name=op.f("pk_environment_secrets")),
     )
     op.create_table(
+        "artifacts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("attempt_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("executable", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.Column("removed_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name=op.f("fk_artifacts_attempt_id_attempts")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_artifacts")),
+    )
+    with op.batch_alter_table("artifacts", schema=None) as batch_op:
+        batch_op.create_index("ix_artifacts_attempt", ["attempt_id"], unique=False)
+        batch_op.create_index("ix_artifacts_digest", ["sha256"], unique=False)
+        batch_op.create_index("ix_artifacts_expiry", ["expires_at"], unique=False)
+
+    op.create_table(
         "project_secrets",
         sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("name", sa.String(length=100), nullable=False),
