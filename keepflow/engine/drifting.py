@@ -9,8 +9,8 @@ from keepflow.core.promoting import unmet
 from keepflow.core.rollbacks import may_act
 from keepflow.engine import deploying, dispatch, rolling_back
 from keepflow.engine.context import Master
+from keepflow.engine.guarding import Presser
 from keepflow.engine.observing import differences
-from keepflow.engine.promoting import Presser
 from keepflow.errors import Refused
 from keepflow.store import deployments, environments, jobs, releases
 from keepflow.store.environments import Environment

@@ -16,7 +16,8 @@ from keepflow.core.text import one_line
 from keepflow.crypto import dsse
 from keepflow.engine import deploying, rolling_back, sending
 from keepflow.engine.context import Master
-from keepflow.engine.promoting import Presser, find_release
+from keepflow.engine.guarding import Presser
+from keepflow.engine.promoting import find_release
 from keepflow.errors import Refused
 from keepflow.store import agents, counters, deployments, environments, events, preparations, projects, releases
 from keepflow.store.agents import Agent

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
 from keepflow.core import canary as canary_rules
-from keepflow.core import deploys, drift, promoting
-from keepflow.core import evidence as core_evidence
+from keepflow.core import deploys, promoting
 from keepflow.core.deploys import Change
 from keepflow.core.direction import Ancestry, Direction, Point, direction
 from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import JobKind, Plan, PlannedJob, Strategy
-from keepflow.core.freeze import frozen
 from keepflow.core.names import is_name
-from keepflow.core.promoting import Guard, Host
+from keepflow.core.promoting import Guard
 from keepflow.core.releases import is_digest
-from keepflow.core.states import Phase
-from keepflow.engine import breakglass, carried, confiding, deploying, dispatch, evidence, gates, locking, quarantining
+from keepflow.engine import breakglass, carried, deploying, dispatch, gates, guarding
 from keepflow.engine import runs as engine_runs
 from keepflow.engine.context import Master
+from keepflow.engine.guarding import Presser
 from keepflow.errors import NotFound, Refused, UsageError
-from keepflow.store import agents, deployments, environments, jobs, marks, people, projects, releases, runs
+from keepflow.store import deployments, environments, jobs, projects, releases, runs
 from keepflow.store.deployments import Deployment
 from keepflow.store.environments import Environment
-from keepflow.store.placements import Placement
 from keepflow.store.projects import Project
 from keepflow.store.releases import StoredRelease
 from keepflow.store.runs import Run
@@ -39,15 +34,6 @@ from keepflow.tools.git import Commit
 FLOW = "promote"
 COMMITS_SHOWN = 100
 _SECOND = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Presser:
-    """Who presses, and what the master knows they may: their role on the project and the groups they are in."""
-
-    name: str
-    has_role: bool
-    groups: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,76 +56,6 @@ class Seen:
     serving: str | None  #: commit
     release: str  #: commit
     ancestry: Ancestry
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """One host of an environment: what was deployed there last, what its agent sees serving, and what goes on."""
-
-    placement: Placement
-    online: bool
-    current: Deployment | None
-    release: StoredRelease | None
-    run: Run | None  #: the run that built what serves
-    drift: str | None  #: sentence, when what serves is not what was deployed
-    underway: Deployment | None
-    failed: Deployment | None  #: the last try, when it came after `current` and did not end well
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One environment on the board, host by host, and what can be said of all of them."""
-
-    environment: Environment
-    hosts: tuple[Standing, ...]
-
-    @property
-    def newest(self) -> Standing | None:
-        """The host that was made to serve something last; None when none ever was."""
-        served = [host for host in self.hosts if host.current is not None]
-        return max(served, key=lambda host: host.current.requested_at if host.current else 0, default=None)
-
-    @property
-    def mixed(self) -> bool:
-        """Whether its hosts were last made to serve different things."""
-        return len({host.current.identity if host.current else None for host in self.hosts}) > 1
-
-    @property
-    def drift(self) -> str | None:
-        """What drifts, host by host when there are several."""
-        several = len(self.hosts) > 1
-        told = [f"{host.placement.host}: {host.drift}" if several else host.drift for host in self.hosts if host.drift]
-        return "; ".join(told) or None
-
-    @property
-    def underway(self) -> Deployment | None:
-        """The deployment that goes on now: the first that an agent works on, else the first that waits."""
-        found = [host.underway for host in self.hosts if host.underway]
-        return next((one for one in found if one.accepted_at is not None), found[0] if found else None)
-
-    @property
-    def failed(self) -> Deployment | None:
-        """The last try that did not end well, when nothing came after it; the one that failed first of its kind."""
-        return min((host.failed for host in self.hosts if host.failed), key=lambda one: one.requested_at, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A release that may be offered for an environment, and whether it already serves there."""
-
-    stored: StoredRelease
-    run: Run
-    since: int
-    serves: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Board:
-    """All environments of a project side by side, and per environment what could be promoted to it."""
-
-    project: Project
-    cards: list[Card]
-    candidates: dict[str, list[Candidate]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,32 +86,6 @@ class Preview:
         return promoting.may_break(self.guards)
 
 
-def board(conn: Connection, project: Project) -> Board:
-    """Read the whole board of a project in one transaction."""
-    found = environments.of_project(conn, project.id)
-    cards = [_card(conn, environment) for environment in found]
-    offered = {environment.name: candidates(conn, environment) for environment in found if environment.promote_from}
-    return Board(project, cards, offered)
-
-
-def candidates(conn: Connection, environment: Environment, limit: int = 10) -> list[Candidate]:
-    """List the releases whose digest was `done` in the environment this one is promoted from, newest first."""
-    source = environments.by_name(conn, environment.project_id, environment.promote_from or "")
-    if source is None:
-        return []
-    current = deployments.currents(conn, environment.hosts)
-    serving = {found.identity for found in current} if len(current) == len(environment.hosts) else set()
-    seen: dict[str, Candidate] = {}
-    for deployment in deployments.done(conn, source.id, limit * 2):
-        stored = releases.by_id(conn, deployment.release_id)
-        if stored.release.digest is None or stored.release.digest in seen:
-            continue
-        serves = serving == {stored.release.digest}
-        since = deployment.finished_at or deployment.requested_at
-        seen[stored.release.digest] = Candidate(stored, runs.by_id(conn, stored.run_id), since, serves)
-    return list(seen.values())[:limit]
-
-
 def look(master: Master, project: str, to: str, source: str) -> Seen:
     """Ask git how a release lies to what serves; not for the writer thread.
 
@@ -224,7 +114,7 @@ def preview(
         current = deployments.newest_current(conn, environment.hosts)
         serving = releases.by_id(conn, current.release_id) if current else None
         way = _direction(conn, environment, stored, _seen(master, found, serving, stored))
-        guards = _guards(conn, master, found, environment, stored, presser, way, Said(rollback=rollback), now)
+        guards = guarding.guards(conn, master, found, environment, stored, presser, way, now, rollback=rollback)
         run = runs.by_id(conn, stored.run_id)
     description = deploys.resolve(stored.container, environment.overrides)
     before = deploys.from_json(current.description) if current else None
@@ -263,7 +153,8 @@ def promote(
     _still_so(tx.conn, environment, stored, said, seen)
     way = _direction(tx.conn, environment, stored, seen)
     overridden = promoting.admit(
-        _guards(tx.conn, master, found, environment, stored, presser, way, said, now), said.break_glass
+        guarding.guards(tx.conn, master, found, environment, stored, presser, way, now, rollback=said.rollback),
+        said.break_glass,
     )
     steps = _canary(environment, stored, said)
     back = way is Direction.BACK
@@ -369,86 +260,6 @@ def _still_so(conn: Connection, environment: Environment, release: StoredRelease
         raise Refused(f"what {environment.name} serves has changed since you looked; look again", code="moved")
 
 
-def _guards(
-    conn: Connection,
-    master: Master,
-    project: Project,
-    environment: Environment,
-    stored: StoredRelease,
-    presser: Presser,
-    way: Direction,
-    said: Said,
-    now: int,
-) -> tuple[Guard, ...]:
-    source = environments.by_name(conn, project.id, environment.promote_from or "")
-    digest = stored.release.digest
-    tested = deployments.newest_done(conn, source.id, digest) if source and digest else None
-    holding = deployments.holding(conn, environment.id)
-    built = runs.by_id(conn, stored.run_id)
-    found = promoting.guards(
-        promoting.Facts(
-            release=stored.release,
-            release_name=f"{project.name}#{built.number}",
-            environment=environment.name,
-            hosts=tuple(host_of(conn, name) for name in environment.agents),
-            promote_from=environment.promote_from,
-            done_in_source=tested is not None,
-            approvers=environment.approved_by,
-            person=presser.name,
-            person_has_role=presser.has_role,
-            person_in_group=bool(presser.groups & set(environment.approved_by)),
-            underway=_underway(environment, holding),
-            quarantine=_quarantine(conn, (environment, source), stored.release.identity),
-            lock=locking.sentence(environment),
-            lock_is_own=environment.locked_by == presser.name,
-            ref=built.ref,
-            branches=environment.branches,
-            marks=marks.of_identity(conn, source.id, stored.release.identity) if source else (),
-            verified_by=environment.verified_by,
-            verifiers=people.members(conn, environment.verified_by),
-            four_eyes=environment.rules.four_eyes,
-            max_age=environment.rules.max_age,
-            age=(now - (tested.finished_at or tested.requested_at)) / _SECOND if tested else None,
-            freeze=_freeze(environment, now),
-            secrets=confiding.missing(conn, environment, deploys.resolve(stored.container, environment.overrides)),
-            gate=gates.closed(conn, environment, stored),
-            direction=way,
-            rollback=said.rollback,
-        )
-    )
-    if not stored.release.promotable:
-        return found
-    known = evidence.of_release(conn, master, stored)
-    return (*found, core_evidence.guard(known.says, person_wanted=bool(environment.verified_by)))
-
-
-def _quarantine(conn: Connection, places: tuple[Environment | None, ...], identity: str) -> str | None:
-    found = (quarantining.sentence(conn, place, identity) for place in places if place is not None)
-    return next(filter(None, found), None)
-
-
-def host_of(conn: Connection, name: str) -> Host:
-    """Return what the rules must know about a host."""
-    agent = agents.by_name(conn, name)
-    return Host(name, agent is not None and agent.revoked_at is None, agent is not None and agent.connected)
-
-
-def _freeze(environment: Environment, now: int) -> str | None:
-    found = frozen(environment.rules.freeze, datetime.fromtimestamp(now / _SECOND, UTC), ZoneInfo)
-    if found is None:
-        return None
-    window, until = found.window, found.until.astimezone(ZoneInfo(found.window.tz))
-    why = f": {window.why}" if window.why else ""
-    return f"{environment.name} is frozen until {until:%a %Y-%m-%d %H:%M} {window.tz}{why}"
-
-
-def _underway(environment: Environment, holding: list[Deployment]) -> str | None:
-    if not holding:
-        return None
-    first = holding[0]
-    return f"a deployment to {environment.name} by {first.requested_by} is not finished (phase {first.phase})"
-
-
 def _known(conn: Connection, key: str, environment: Environment, stored: StoredRelease) -> str | None:
     if not (8 <= len(key) <= 40 and key.isascii() and key.replace("-", "").isalnum()):
         raise UsageError("an idempotency key is 8 to 40 letters, digits or dashes")
@@ -482,26 +293,3 @@ def _run(
     )
     plan = Plan(flow=FLOW, jobs=(job,), concurrency=dispatch.PARALLEL)
     return engine_runs.add(tx, master, project, event, plan, trust=built.trust, why=why, now=now)
-
-
-def _card(conn: Connection, environment: Environment) -> Card:
-    holding = deployments.holding(conn, environment.id)
-    return Card(environment, tuple(_standing(conn, placement, holding) for placement in environment.hosts))
-
-
-def _standing(conn: Connection, placement: Placement, holding: list[Deployment]) -> Standing:
-    agent = agents.by_name(conn, placement.host)
-    current = deployments.by_id(conn, placement.current_id) if placement.current_id else None
-    stored = releases.by_id(conn, current.release_id) if current else None
-    last = deployments.of_host(conn, placement.environment_id, placement.host, 1)
-    ended_badly = bool(last) and last[0].phase in (Phase.FAILED, Phase.REVERTED)
-    return Standing(
-        placement,
-        agent is not None and agent.connected,
-        current,
-        stored,
-        runs.by_id(conn, stored.run_id) if stored else None,
-        drift.sentence(drift.differences(placement.observed, current.identity if current else None)),
-        next((found for found in holding if found.host == placement.host), None),
-        last[0] if ended_badly else None,
-    )

@@ -16,7 +16,8 @@ from keepflow.core.text import one_line
 from keepflow.engine import deploying, dispatch, locking
 from keepflow.engine import hosts as several
 from keepflow.engine.context import Master
-from keepflow.engine.promoting import COMMITS_SHOWN, Presser, find_release, host_of
+from keepflow.engine.guarding import Presser, host_of
+from keepflow.engine.promoting import COMMITS_SHOWN, find_release
 from keepflow.errors import Refused
 from keepflow.store import agents, deployments, environments, events, jobs, placements, projects, releases, runs
 from keepflow.store.agents import Agent

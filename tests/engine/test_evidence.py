@@ -16,6 +16,7 @@ from keepflow.crypto import receipts as signed
 from keepflow.crypto.receipts import Trust
 from keepflow.engine import apply, evidence, marks, promoting
 from keepflow.engine.apply import REGISTRIES
+from keepflow.engine.guarding import Presser
 from keepflow.store import deployments, environments, events, people, receipts, settings, tables
 from keepflow.store.deployments import Deployment
 from keepflow.store.projects import Project
@@ -163,7 +164,7 @@ def test_a_persons_word_is_kept_with_the_note_and_told(world: World, place: tupl
     assert (told[-1].actor, told[-1].deployment_id) == ("ann", deployment.id)
 
 
-PRESSER = promoting.Presser("bo", True, frozenset())
+PRESSER = Presser("bo", True, frozenset())
 
 
 def production(world: World, project: Project) -> PlayedAgent:

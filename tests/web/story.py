@@ -464,9 +464,9 @@ def promote(
     break_glass: str | None = None,
 ) -> int:
     """Let somebody promote a run to production and the agent carry it out; return the promote's run number."""
-    from keepflow.engine import promoting
+    from keepflow.engine import guarding, promoting
 
-    presser = promoting.Presser(by, True, frozenset({"release-managers"}))
+    presser = guarding.Presser(by, True, frozenset({"release-managers"}))
     said = promoting.Said("tested by ann", rollback, break_glass, key=key)
     story.wait(1800)
     place = {"project": "keepwork", "to": "production", "source": source}

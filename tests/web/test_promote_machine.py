@@ -19,7 +19,8 @@ from keepflow.core.gates import GateState
 from keepflow.core.marks import Verdict
 from keepflow.engine import gates as engine_gates
 from keepflow.engine import marks, rolling_back
-from keepflow.engine.promoting import Presser, find_release
+from keepflow.engine.guarding import Presser
+from keepflow.engine.promoting import find_release
 from keepflow.errors import Denied, NotFound, Refused, UsageError
 from keepflow.store import breakglass, deployments, environments, jobs, people, runs
 from keepflow.store import gates as stored_gates

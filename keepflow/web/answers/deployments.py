@@ -7,8 +7,11 @@ from sqlalchemy import Connection
 from keepflow.core.names import is_name
 from keepflow.core.promoting import Guard
 from keepflow.core.text import one_line
+from keepflow.engine import board as boards
 from keepflow.engine import canaries, deploying, promoting, rolling_back
 from keepflow.engine import people as rules
+from keepflow.engine.board import Candidate, Card, Standing
+from keepflow.engine.guarding import Presser
 from keepflow.errors import NotFound
 from keepflow.store import agents, deployments, environments, jobs, people, projects, releases, runs
 from keepflow.store.people import User
@@ -110,13 +113,11 @@ def by_name(conn: Connection, project: Project, name: str) -> environments.Envir
 
 def board(conn: Connection, project: Project) -> list[api.Environment]:
     """Return every environment of a project, in the order of the board; those that never served anything too."""
-    found = promoting.board(conn, project)
+    found = boards.board(conn, project)
     return [_environment(conn, project, card, found.candidates.get(card.environment.name, [])) for card in found.cards]
 
 
-def _environment(
-    conn: Connection, project: Project, card: promoting.Card, candidates: list[promoting.Candidate]
-) -> api.Environment:
+def _environment(conn: Connection, project: Project, card: Card, candidates: list[Candidate]) -> api.Environment:
     place = card.environment
     return api.Environment(
         project=project.name,
@@ -148,7 +149,7 @@ def _environment(
     )
 
 
-def _host(conn: Connection, project: Project, host: promoting.Standing) -> api.Host:
+def _host(conn: Connection, project: Project, host: Standing) -> api.Host:
     return api.Host(
         agent=host.placement.host,
         online=host.online,
@@ -167,7 +168,7 @@ def _way_back(conn: Connection, place: environments.Environment) -> api.Readines
     return api.Readiness(how=ready.how, sentence=ready.sentence, run=run, identity=target.identity if target else None)
 
 
-def _serving(host: promoting.Standing) -> api.Serving | None:
+def _serving(host: Standing) -> api.Serving | None:
     if host.current is None or host.release is None or host.run is None:
         return None
     return api.Serving(
@@ -182,7 +183,7 @@ def _serving(host: promoting.Standing) -> api.Serving | None:
     )
 
 
-def _candidate(found: promoting.Candidate) -> api.Candidate:
+def _candidate(found: Candidate) -> api.Candidate:
     return api.Candidate(
         run=found.run.number,
         identity=found.stored.release.identity,
@@ -193,7 +194,7 @@ def _candidate(found: promoting.Candidate) -> api.Candidate:
     )
 
 
-def _sentence(conn: Connection, project: Project, card: promoting.Card) -> str:
+def _sentence(conn: Connection, project: Project, card: Card) -> str:
     """Say in one sentence why the environment is as it is."""
     name = card.environment.name
     if card.underway is not None:
@@ -212,20 +213,20 @@ def _sentence(conn: Connection, project: Project, card: promoting.Card) -> str:
     return f"{name} serves {_version(project, newest)}{tail}"
 
 
-def _each(project: Project, card: promoting.Card) -> str:
+def _each(project: Project, card: Card) -> str:
     return "; ".join(f"{host.placement.host} serves {_version(project, host)}" for host in card.hosts)
 
 
-def _version(project: Project, host: promoting.Standing) -> str:
+def _version(project: Project, host: Standing) -> str:
     if host.current is None or host.run is None:
         return "nothing that was deployed"
     return f"{project.name}#{host.run.number}, deployed by {host.current.requested_by}"
 
 
-def presser(conn: Connection, user: User, project: Project) -> promoting.Presser:
+def presser(conn: Connection, user: User, project: Project) -> Presser:
     """Return what the promote rules must know about a person."""
     groups = frozenset(group.name for group in people.all_groups(conn) if user.name in group.members)
-    return promoting.Presser(user.name, rules.may(conn, user, project.id, "promote"), groups)
+    return Presser(user.name, rules.may(conn, user, project.id, "promote"), groups)
 
 
 def rollback_preview(found: rolling_back.Preview) -> api.RollbackPreview:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from keepflow.engine import preparing
-from keepflow.engine.promoting import Presser, find_release
+from keepflow.engine.guarding import Presser
+from keepflow.engine.promoting import find_release
 from keepflow.errors import NotFound
 from keepflow.store import preparations
 from keepflow.store.environments import Environment
