@@ -18,6 +18,8 @@ from tests.real.demo.repository import replacing
 from tests.real.demo.story import Live, Story
 from tests.real.demo.world import World
 from tests.real.hosts import Load, SecondHost
+from tests.real.test_chain_canary import seen_by_many, told
+from tests.real.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("released")]
 
@@ -36,11 +38,11 @@ def doors(world: World) -> Iterator[dict[str, Door]]:
     with SecondHost("prod2") as host:
         second = _join(world, host)
         try:
-            told = yaml.safe_load(before)
-            production = told["environments"][f"{files.PROJECT}/production"]
+            wanted = yaml.safe_load(before)
+            production = wanted["environments"][f"{files.PROJECT}/production"]
             del production["agent"]
             production["agents"] = [AGENT, SECOND]
-            file.write_text(yaml.safe_dump(told, sort_keys=False))
+            file.write_text(yaml.safe_dump(wanted, sort_keys=False))
             world.keepflow("apply", "--file", str(file), "--yes")
             yield {AGENT: world.doors["production"], SECOND: second.door}
         finally:
@@ -64,9 +66,9 @@ def _join(world: World, host: SecondHost) -> Production:
     env_file = agent_file.with_name("keepwork.env")
     env_file.touch(0o600)
     env_file.write_text("BROKEN=1\n")
-    told = yaml.safe_load(agent_file.read_text())
-    told["services"]["keepwork"]["env_file"] = "/etc/keepflow/keepwork.env"
-    agent_file.write_text(yaml.safe_dump(told, sort_keys=False))
+    ours = yaml.safe_load(agent_file.read_text())
+    ours["services"]["keepwork"]["env_file"] = "/etc/keepflow/keepwork.env"
+    agent_file.write_text(yaml.safe_dump(ours, sort_keys=False))
     log = world.directory / "logs" / f"{SECOND}.log"
     second = Production(host, world.keepflow, world.master, log, SECOND)
     second.join()
@@ -121,6 +123,48 @@ def test_a_promote_switches_one_host_after_the_other_and_no_visitor_of_either_no
     assert proof["sent"] > 0
     assert proof["failed"] == 0
     assert world.master.environment("production")["mixed"] is False
+
+
+@pytest.mark.usefixtures("both")
+def test_a_canary_goes_host_by_host_and_one_called_off_on_the_second_brings_the_first_back(
+    world: World, story: Story, doors: dict[str, Door]
+) -> None:
+    before = doors[AGENT].version()
+    old = doors[AGENT].marker()
+    candidate = story.tested()
+    done = world.promote(candidate.run, "--canary", "50", "--hold", "10m")
+    assert done.returncode == 0, done.stderr
+    run = told(world, done.stdout.strip())["run"]
+
+    _at_half(world, run, AGENT)
+    seen = seen_by_many(doors[AGENT])
+    assert set(seen) == {old, candidate.marker}
+    assert 0.3 < seen[candidate.marker] / 120 < 0.7
+    assert seen_by_many(doors[SECOND], 40) == {old: 40}, "the second host has not been asked yet"
+    world.keepflow("canary", "continue", "production", "--at", "50")
+
+    _at_half(world, run, SECOND)
+    assert seen_by_many(doors[AGENT], 40) == {candidate.marker: 40}, "the first host is done"
+    assert set(seen_by_many(doors[SECOND])) == {old, candidate.marker}
+    world.keepflow("canary", "abort", "production")
+    world.master.ended(run)
+    world.quiet(120)
+    first, second = (job["deployment"] for job in world.master.run(run)["jobs"])
+    assert (first["phase"], second["phase"], second["reason_code"]) == ("done", "reverted", "canary-aborted")
+    for door in doors.values():
+        assert door.version() == before
+        assert seen_by_many(door, 40) == {old: 40}
+    assert world.master.environment("production")["mixed"] is False
+
+
+def _at_half(world: World, run: int, host: str) -> None:
+    """Wait until the canary of a run is at its step on a host."""
+
+    def there() -> bool:
+        found = [job["deployment"] for job in world.master.run(run)["jobs"] if job["deployment"]]
+        return any(one["host"] == host and one["canary_step"] == 50 for one in found)
+
+    wait_until(there, 60, f"the canary on {host}", every=0.1)
 
 
 @pytest.mark.usefixtures("both")
