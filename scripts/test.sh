@@ -7,8 +7,8 @@ if [ "${1:-}" = --help ]; then
 usage: test.sh [PYTEST ARGUMENT...]
 
 Installs missing programs (scripts/install-parts.sh) and the Python environment (scripts/python-env.sh), then runs
-pytest with the arguments given; without any, the whole suite on real parts, with a worker per processor. A part that
-cannot be installed is named, and its tests are skipped; with CI=true that is a failure.
+pytest with the arguments given; without any, the whole suite on real parts, with one worker more than there are
+processors. A part that cannot be installed is named, and its tests are skipped; with CI=true that is a failure.
 TEXT
   exit 0
 fi
@@ -22,5 +22,5 @@ if ! "$root/scripts/install-parts.sh" engine compose registry nginx ssh postgres
 fi
 python=$("$root/scripts/python-env.sh")
 cd "$root"
-[ $# -gt 0 ] || set -- --numprocesses auto
+[ $# -gt 0 ] || set -- --numprocesses $(($(nproc) + 1)) # what stands on the host mostly waits
 exec "$python" -m pytest "$@"

@@ -81,29 +81,45 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave cases of the long form out of the short one."""
+    """Leave cases of the long form out of the short one, and begin with the longest pieces for several workers."""
+    if hasattr(config, "workerinput"):
+        order: list[str | None] = [*_PIECES, None]
+        items.sort(key=lambda item: order.index(_piece(item.nodeid)))
     if not config.getoption("--long"):
         left_out = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
 
 
-#: Tests that share the one engine, network and accounts of this host, and so stay with one worker.
-_ON_THE_HOST = (
-    *(f"tests/{room}/" for room in ("browser", "contracts", "faults", "proxies", "real")),
-    *(f"tests/agent/test_{name}.py" for name in ("jobs_user", "lane_account", "lifecycle")),
-    *(f"tests/cli/test_{name}.py" for name in ("bootstrap", "local_agent", "up")),
-)
+#: Tests that stand on this host itself, in pieces that get along with each other: each has networks, hosts and worlds
+#: of its own on the one engine. They take longest, and mostly wait; so they come first, each with one worker.
+_PIECES = {
+    "chain": (
+        *(f"tests/real/test_{name}" for name in ("chain", "demo", "restored_master", "two_hosts")),
+        "tests/faults/test_chain",
+    ),
+    "faults": ("tests/faults/",),
+    "host": (
+        "tests/real/",
+        *(f"tests/contracts/test_{name}" for name in ("executors", "proxies", "targets")),
+        *(f"tests/agent/test_{name}.py" for name in ("jobs_user", "lane_account", "lifecycle")),
+        *(f"tests/cli/test_{name}.py" for name in ("bootstrap", "local_agent", "up")),
+    ),
+}
+
+
+def _piece(nodeid: str) -> str | None:
+    return next((name for name, starts in _PIECES.items() if nodeid.startswith(starts)), None)
 
 
 class _HostApart(LoadScopeScheduling):
-    """Deals out the tests to several workers by file; everything that stands on the host itself is one piece."""
+    """Deals out the tests to several workers by file; what stands on the host itself goes by pieces."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "host" if file.startswith(_ON_THE_HOST) else file
+        return _piece(nodeid) or nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _HostApart:
     """Choose who deals out the tests when there are several workers."""
+    config.option.loadscopereorder = False  # the order of the collection says who takes longest
     return _HostApart(config, log)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 from tests.real.images import base_image
-from tests.real.leftovers import alive, orphaned, write_record
+from tests.real.leftovers import alive
 from tests.real.waiting import Hopeless, wait_until
 
 SYSTEM_SOCKET = Path("/var/run/docker.sock")
@@ -34,23 +36,28 @@ class Engine:
         self.socket = directory / "docker.sock"
         self.log = directory / "dockerd.log"
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._pid: int | None = None  #: of the daemon, when this object is the one to stop it
+        self._pid: int | None = None  #: of the daemon, when this object may stop it
+        self._using: int | None = None  #: holds a lock that says that this object uses an engine others may use, too
 
     @classmethod
     def primary(cls, directory: Path, *, prefix: tuple[str, ...] = ()) -> Engine:
         """Return this host's running engine; without one, the one in `directory`, which is started when nobody runs it.
 
-        An engine in `directory` that a broken-off run left is taken over, and stopped in the end.
+        Several processes may use the one in `directory`; the last that stops it ends it, whoever started it. What a
+        broken-off run left is used, and ended, like any other.
         """
         engine = cls(directory, prefix=prefix)
         if answers(SYSTEM_SOCKET):
             engine.socket = SYSTEM_SOCKET
-        elif not answers(engine.socket):
-            write_record(directory)
-            engine.start()
-        elif orphaned(directory):
-            write_record(directory)
-            engine._pid = int((directory / "dockerd.pid").read_text())
+            return engine
+        directory.mkdir(parents=True, exist_ok=True)
+        with engine._alone():
+            engine._using = os.open(directory / "users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(engine._using, fcntl.LOCK_SH)  # ends with the process, however that ends
+            if answers(engine.socket):
+                engine._pid = int((directory / "dockerd.pid").read_text())
+            else:
+                engine.start()
         return engine
 
     @classmethod
@@ -69,11 +76,6 @@ class Engine:
     def env(self) -> dict[str, str]:
         """This process's environment with DOCKER_HOST set, for programs that shall speak to this engine."""
         return {**os.environ, "DOCKER_HOST": self.host}
-
-    @property
-    def own(self) -> bool:
-        """Whether this object will stop the daemon: it started it, or took it over."""
-        return self._pid is not None
 
     def start(self) -> None:
         """Start the daemon and wait until it answers. Raises Hopeless with the end of its log when it ends instead."""
@@ -109,7 +111,34 @@ class Engine:
         return answers(self.socket)
 
     def stop(self) -> None:
-        """Stop a daemon that is this object's, and with it its containers. Any other engine is left alone."""
+        """Stop a daemon that is this object's, and with it its containers; not while others use it."""
+        if self._using is None:
+            self._end()
+            return
+        using, self._using = self._using, None
+        with self._alone():
+            try:
+                fcntl.flock(using, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._end()
+            except BlockingIOError:
+                self._leave()
+            finally:
+                os.close(using)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock under which the engine in the directory is started and ended."""
+        with (self.directory / "starting").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _leave(self) -> None:
+        """Go away without the daemon, which others use."""
+        if self._daemon is not None:
+            self._daemon.returncode = 0  # it runs on, and that is no mistake to be warned of
+        self._daemon = self._pid = None
+
+    def _end(self) -> None:
         if self._pid is None:
             return
         pid, self._pid = self._pid, None
