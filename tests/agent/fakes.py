@@ -152,10 +152,11 @@ class FakeTarget:
         found.facts = replace(found.facts, running=True, exit_code=None, started_at=f"start {len(self.calls)}")
 
     def persist(self, container_id: str) -> None:
-        """Remember the policy."""
+        """Remember the policy; an engine takes none for a container that just ended."""
         found = self._find(container_id)
-        if found:
-            found.policy = found.spec.restart
+        if found is None or not found.facts.running:
+            raise DeployFailed("the engine refused: container not running", code="engine-refused")
+        found.policy = found.spec.restart
 
     def inspect(self, name: str) -> ContainerFacts | None:
         """Look at a container by name or id."""

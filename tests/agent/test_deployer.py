@@ -280,6 +280,21 @@ def test_a_new_one_that_dies_while_watched_is_put_back(host: Host) -> None:
     assert host.running() == {"blue": V1}
 
 
+def test_a_new_one_that_dies_as_it_is_proven_is_blamed_and_not_the_engine(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.deployer().deploy(order(V1))
+    persist = FakeTarget.persist
+
+    def too_late(target: FakeTarget, container: str) -> None:
+        target.crash("kf-shop-main-green")
+        persist(target, container)
+
+    monkeypatch.setattr(FakeTarget, "persist", too_late)
+    outcome = host.deployer().deploy(order(V2))
+    assert (outcome.outcome, outcome.code, outcome.serving) == (Phase.REVERTED, "died-after-switch", V1)
+
+
 def test_the_page_a_person_put_up_is_taken_down_by_nobody_else(host: Host) -> None:
     deployer = host.deployer()
     with pytest.raises(errors.Refused) as refused:
