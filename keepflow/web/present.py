@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -11,6 +12,9 @@ from markupsafe import Markup, escape
 
 from keepflow.core import exits
 from keepflow.core.text import one_line
+
+#: Where forges keep the head of a pull request.
+_PULL_REQUEST = re.compile(r"refs/(?:pull|merge-requests)/(\d+)/head")
 
 
 class Badge(NamedTuple):
@@ -105,8 +109,9 @@ def subject(message: str | None) -> str:
 
 
 def ref_name(ref: str) -> str:
-    """Return a branch or tag name without the ref's first parts."""
-    return one_line(ref.removeprefix("refs/heads/").removeprefix("refs/tags/"), 80)
+    """Return a branch or tag name without the ref's first parts, and a pull request by its number."""
+    found = _PULL_REQUEST.fullmatch(ref)
+    return f"#{found[1]}" if found else one_line(ref.removeprefix("refs/heads/").removeprefix("refs/tags/"), 80)
 
 
 def sentence_case(text: str) -> str:

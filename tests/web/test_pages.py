@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
+from keepflow.web.present import ref_name
 from tests.web.conftest import browser
 from tests.web.story import Story
 
@@ -39,3 +40,17 @@ def test_the_schemas_are_served_to_everybody(still: Flask) -> None:
         assert (answer.status_code, answer.mimetype) == (200, "application/schema+json")
         assert answer.get_json(force=True)["$id"] == f"urn:keepflow:{file}-file:1"
     assert anybody.get("/schema/other.json").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("ref", "shown"),
+    [
+        ("refs/heads/dev", "dev"),
+        ("refs/tags/v1", "v1"),
+        ("refs/pull/7/head", "#7"),
+        ("refs/merge-requests/12/head", "#12"),
+        ("refs/pull/x/head", "refs/pull/x/head"),
+    ],
+)
+def test_a_ref_is_shown_by_the_name_people_use(ref: str, shown: str) -> None:
+    assert ref_name(ref) == shown
