@@ -9,7 +9,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from keepflow.agent.logs import Log
@@ -157,10 +157,15 @@ class Attempts:
 
     def sweep(self, confirmed: int) -> None:
         """Take away what the master holds wholly: the report of the end (all up to `confirmed`) and the whole log."""
-        for attempt in self:
-            told = attempt.ended is not None and attempt.ended <= confirmed
-            if told and (attempt.log.acked >= attempt.log.size or _forsaken(attempt)):
-                self._discard(attempt)
+        held = [
+            attempt
+            for attempt in self
+            if attempt.ended is not None
+            and attempt.ended <= confirmed
+            and (attempt.log.acked >= attempt.log.size or _forsaken(attempt))
+        ]
+        if held:
+            self._discard(held)
 
     def _open(self, directory: Path) -> None:
         try:
@@ -176,14 +181,14 @@ class Attempts:
         self._held[attempt.fence] = attempt
         return attempt
 
-    def _discard(self, attempt: Attempt) -> None:
+    def _discard(self, attempts: Sequence[Attempt]) -> None:
         with self._lock:
-            if self._held.pop(attempt.fence, None) is None:
-                return
-            self._seen = [*self._seen, attempt.fence][-_REMEMBERED:]
+            gone = [attempt for attempt in attempts if self._held.pop(attempt.fence, None) is not None]
+            self._seen = [*self._seen, *(attempt.fence for attempt in gone)][-_REMEMBERED:]
             write_atomic(self._seen_file, "".join(f"{fence}\n" for fence in self._seen).encode(), 0o600)
-            attempt.log.close()
-            shutil.rmtree(attempt.directory, ignore_errors=True)
+            for attempt in gone:
+                attempt.log.close()
+                shutil.rmtree(attempt.directory, ignore_errors=True)
 
 
 def _read_seen(path: Path) -> list[int]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from keepflow.core import sharing
 from keepflow.core.flows import JobKind
-from keepflow.core.planning import plan_from_json
+from keepflow.core.planning import wiring_from_json
 from keepflow.core.progress import NEEDS, JobView, Progress, progress
 from keepflow.core.retrying import RETRY
 from keepflow.core.states import FINAL, Reason, State
@@ -85,6 +85,9 @@ def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> set[int]:
             continue
         if run.turn_at is None:
             runs.give_turn(tx.conn, run.id, now)
+        if jobs.any_runs(tx.conn, run.id) and not jobs.any_waits(tx.conn, run.id, NEEDS):
+            unsettled.add(run.id)  # nothing can follow before one of those jobs has ended
+            continue
         result = _start_due(tx, master, run, now)
         if result.state in FINAL:
             _move(tx, master, run, result.state, result.reason, now)
@@ -158,6 +161,8 @@ def _queue(tx: Tx, run: Run, job: Job, now: int) -> bool:
 def _settle(tx: Tx, master: Master, run_id: int, now: int) -> None:
     """Make the run's own state what its jobs make of it, and say so when it changed."""
     run = runs.by_id(tx.conn, run_id)
+    if run.state == State.RUNNING and jobs.any_runs(tx.conn, run_id):
+        return
     if run.state not in FINAL:
         result = progress([_view(job) for job in jobs.of_run(tx.conn, run_id)])
         state, reason = result.state, result.reason
@@ -208,7 +213,7 @@ def announce(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now
 
 def _free_files(tx: Tx, master: Master, run: Run, now: int) -> None:
     """Tell the agents that keep files for other jobs of a run that nobody goes on with them."""
-    if len(run.plan["jobs"]) < 2 or not any(sharing.followers(plan_from_json(run.plan).jobs).values()):
+    if len(run.plan["jobs"]) < 2 or not any(sharing.followers(wiring_from_json(run.plan)).values()):
         return
     name = projects.by_id(tx.conn, run.project_id).name
     held = {attempt.agent_id for attempt in jobs.attempts_of_run(tx.conn, run.id)}

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from keepflow.core import graphs, sharing
 from keepflow.core.events import Trust
 from keepflow.core.flows import PlannedJob, When
-from keepflow.core.planning import plan_from_json
+from keepflow.core.planning import job_from_json, wiring_from_json
 from keepflow.core.script_names import environment_after, names_of_run
 from keepflow.core.states import State
 from keepflow.engine import artifacts, job_secrets, lending
@@ -31,9 +31,8 @@ def order(
 
     No secret is told only to be masked: the agent masks what it is lent, and the master's own log masks all it knows.
     """
-    plan = plan_from_json(run.plan)
-    planned = next(found for found in plan.jobs if found.key == job.key)
-    trusted, lent = run.trust == PROTECTED, lending.of_project(conn, master.vault, project)
+    planned, plan = job_from_json(job.spec), wiring_from_json(run.plan)
+    trusted, lent = run.trust == PROTECTED, lending.of_job(conn, master.vault, project)
     return RunJob(
         fence=attempt.fence,
         project=project.name,
@@ -46,13 +45,13 @@ def order(
         trust=run.trust,
         code_path=f"/git/{project.name}",
         token=token,
-        env={"KEEPFLOW_FAILED_JOBS": _failed_before(conn, run, planned, plan.jobs)}
+        env={"KEEPFLOW_FAILED_JOBS": _failed_before(conn, run, planned, plan)}
         | names_of_run(
             run.event,
             url=f"{master.url().rstrip('/')}/projects/{project.name}/runs/{run.number}",
             registry=next(iter(lent.addresses), ""),
-            image=plan.image or "",
-            environment=environment_after(plan.jobs, job.key),
+            image=run.plan["image"] or "",
+            environment=environment_after(plan, job.key),
             matrix=planned.matrix,
         ),
         steps=tuple(map(StepOrder.of, planned.steps)),
@@ -60,10 +59,10 @@ def order(
         secrets=job_secrets.lent(conn, master, project, run, job, attempt),
         logins=lent.logins if trusted else (),
         images=project.images,
-        timeout=planned.timeout or plan.timeout or JOB_TIMEOUT,
-        given=_given(conn, run, planned, plan.jobs),
+        timeout=planned.timeout or run.plan["timeout"] or JOB_TIMEOUT,
+        given=_given(conn, run, planned, plan),
         where=planned.where,
-        shared=_shared(conn, run, planned, plan.jobs),
+        shared=_shared(conn, run, planned, plan),
         built=_built(conn, run, agent),
     )
 

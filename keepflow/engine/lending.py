@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
@@ -30,8 +30,8 @@ class Lent:
     secrets: tuple[str, ...] = field(repr=False)
 
 
-def of_project(conn: Connection, vault: Vault, project: Project) -> Lent:
-    """Read and unseal what a job of a project could be lent; whether it is lent is for the caller to say."""
+def of_job(conn: Connection, vault: Vault, project: Project) -> Lent:
+    """Read and unseal what a job of a project could be lent, not what else must not be shown of the project."""
     known = registries(conn, vault).values()
     logins = tuple(
         Login(
@@ -44,11 +44,17 @@ def of_project(conn: Connection, vault: Vault, project: Project) -> Lent:
         for registry in known
         if registry.push is not None
     )
+    return Lent(tuple(registry.address for registry in known), logins, ())
+
+
+def of_project(conn: Connection, vault: Vault, project: Project) -> Lent:
+    """Read and unseal what a job of a project could be lent; whether it is lent is for the caller to say."""
+    lent = of_job(conn, vault, project)
     token = project.git_token
     git = (vault.unseal(token, git_token_place(project.name)).decode(),) if token else ()
-    passwords = (login.password for login in logins)
+    passwords = (login.password for login in lent.logins)
     confided = (*job_secrets.values(conn, vault, project), *confiding.values(conn, vault, project))
-    return Lent(tuple(registry.address for registry in known), logins, (*git, *passwords, *confided))
+    return replace(lent, secrets=(*git, *passwords, *confided))
 
 
 def sought(secrets: tuple[str, ...]) -> Sought:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -137,16 +139,28 @@ class Database:
         raise errors.Refused(f"another master already runs on {self.url!r}", code="second-master")
 
 
+#: A run's plan is written once and read for every report about one of its jobs: read texts of its size once only.
+#: What is returned is shared, so nobody may change what a JSON column held.
+_LARGE_JSON = 4096
+_decoded_once = functools.lru_cache(maxsize=128)(json.loads)
+
+
+def _decoded(text: str) -> Any:
+    return _decoded_once(text) if len(text) > _LARGE_JSON else json.loads(text)
+
+
 def _engine(database: Database, readers: bool) -> Engine:
     pool: dict[str, Any] = (
         {"poolclass": QueuePool, "pool_size": _READERS, "max_overflow": 0} if readers else {"poolclass": NullPool}
     )
     if not database.is_sqlite:
         read_only = {"options": "-c default_transaction_read_only=on"} if readers else {}
-        return create_engine(database.url, connect_args=read_only, pool_pre_ping=readers, **pool)
+        return create_engine(
+            database.url, connect_args=read_only, pool_pre_ping=readers, json_deserializer=_decoded, **pool
+        )
     # isolation_level None: the driver begins nothing by itself, so that the "begin" event below decides
     arguments = {"isolation_level": None, "timeout": _BUSY_MS / 1000, "check_same_thread": False}
-    engine = create_engine(database.url, connect_args=arguments, **pool)
+    engine = create_engine(database.url, connect_args=arguments, json_deserializer=_decoded, **pool)
     begin = "BEGIN" if readers else "BEGIN IMMEDIATE"
 
     @event.listens_for(engine, "connect")

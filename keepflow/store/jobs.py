@@ -89,6 +89,9 @@ def _attempt(row: RowMapping) -> Attempt:
 #: Built once: these are asked many times for every report, and building costs as much as asking.
 _BY_ID = select(jobs).where(jobs.c.id == bindparam("id"))
 _OF_RUN = select(jobs).where(jobs.c.run_id == bindparam("run_id")).order_by(jobs.c.ordinal)
+_SOME_OF_RUN = select(jobs.c.id).where(jobs.c.run_id == bindparam("run_id"), jobs.c.finished_at.is_(None)).limit(1)
+_RUNNING = _SOME_OF_RUN.where(jobs.c.state == State.RUNNING.value)
+_WAITING = _SOME_OF_RUN.where(jobs.c.state == State.WAITING.value, jobs.c.reason_code == bindparam("code"))
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
@@ -129,6 +132,16 @@ def by_id(conn: Connection, job_id: int) -> Job:
 def of_run(conn: Connection, run_id: int) -> list[Job]:
     """List the jobs of a run in the order of its plan."""
     return [_job(row) for row in conn.execute(_OF_RUN, {"run_id": run_id}).mappings()]
+
+
+def any_runs(conn: Connection, run_id: int) -> bool:
+    """Say whether an agent works on some job of a run."""
+    return conn.execute(_RUNNING, {"run_id": run_id}).first() is not None
+
+
+def any_waits(conn: Connection, run_id: int, reason_code: str) -> bool:
+    """Say whether some job of a run waits for this reason."""
+    return conn.execute(_WAITING, {"run_id": run_id, "code": reason_code}).first() is not None
 
 
 def of_runs(conn: Connection, run_ids: Iterable[int]) -> list[Job]:
@@ -389,6 +402,13 @@ def end_open_steps(conn: Connection, attempt_id: int, state: State, log_to: int 
     """End the steps an attempt left open when it ended."""
     query = update(steps).where(steps.c.attempt_id == attempt_id, steps.c.state == State.RUNNING.value)
     conn.execute(query.values(state=state.value, log_to=log_to, finished_at=now))
+
+
+def steps_of_run(conn: Connection, run_id: int) -> list[Step]:
+    """List the steps of all attempts of a run, those of one attempt in their order."""
+    query = select(steps).join(attempts, attempts.c.id == steps.c.attempt_id).join(jobs, jobs.c.id == attempts.c.job_id)
+    query = query.where(jobs.c.run_id == run_id).order_by(steps.c.attempt_id, steps.c.ordinal)
+    return [Step(**{**row, "state": State(row["state"])}) for row in conn.execute(query).mappings()]
 
 
 def steps_of(conn: Connection, attempt_id: int) -> list[Step]:

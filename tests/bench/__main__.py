@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import cancels, hooks, logs, masking, promotes, pushes, resources, rollbacks, steps
+from tests.bench import cancels, hooks, logs, masking, promotes, pushes, queued, resources, rollbacks, steps
 from tests.bench.figures import HEADER, Figure, show
 from tests.real.demo.world import World
 
@@ -17,6 +17,7 @@ BENCHES: dict[str, Callable[[World, Path], Iterator[Figure]]] = {
     "step_overhead": steps.figures,
     "masking": masking.figures,
     "logs": logs.figures,
+    "queued_jobs": queued.figures,
     "push_to_step": pushes.to_step,
     "push_to_live": pushes.to_live,
     "promote_rehearsed": promotes.figures,

@@ -55,11 +55,12 @@ class Up:
     def ended(self, number: int, seconds: float = 60) -> dict[str, Any]:
         """Wait for the end of a run and return it with its jobs, by key."""
 
-        def found() -> dict[str, Any] | None:
-            run: dict[str, Any] = self.master.api("GET", f"/projects/{PROJECT}/runs/{number}").json
-            return run if run["finished_at"] else None
+        def has_ended() -> bool:
+            newest = self.master.api("GET", f"/projects/{PROJECT}/runs?limit=10").json["items"]
+            return any(run["number"] == number and run["finished_at"] for run in newest)
 
-        run = wait_until(found, seconds, f"the end of run {number}")
+        wait_until(has_ended, seconds, f"the end of run {number}")
+        run: dict[str, Any] = self.master.api("GET", f"/projects/{PROJECT}/runs/{number}").json
         return {**run, "jobs": {job["key"]: job for job in run["jobs"]}}
 
     def log(self, number: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection
 
 from keepflow.core import exits, graphs
+from keepflow.core.flows import JobKind
 from keepflow.store import agents, deliveries, jobs, projects, releases, runs
 from keepflow.store.projects import Project
 from keepflow.web.answers.deployments import deployment_of_job
@@ -79,11 +81,11 @@ def detail(conn: Connection, project: Project, number: int) -> api.RunDetail | N
 
 def _jobs(conn: Connection, project: Project, run: runs.Run) -> list[api.Job]:
     found = jobs.of_run(conn, run.id)
-    levels = graphs.levels(found)
-    return [_job(conn, project, job, levels[job.key]) for job in found]
+    levels, tries = graphs.levels(found), _attempts(conn, run)
+    return [_job(conn, project, job, levels[job.key], tries[job.id]) for job in found]
 
 
-def _job(conn: Connection, project: Project, job: jobs.Job, level: int) -> api.Job:
+def _job(conn: Connection, project: Project, job: jobs.Job, level: int, tries: list[api.Attempt]) -> api.Job:
     return api.Job(
         key=job.key,
         kind=job.kind,
@@ -97,24 +99,37 @@ def _job(conn: Connection, project: Project, job: jobs.Job, level: int) -> api.J
         allow_failure=job.spec["allow_failure"],
         started_at=job.started_at,
         finished_at=job.finished_at,
-        attempts=[_attempt(conn, found) for found in jobs.attempts_of(conn, job.id)],
-        deployment=deployment_of_job(conn, project, job.id),
+        attempts=tries,
+        deployment=deployment_of_job(conn, project, job.id) if job.kind == JobKind.DEPLOY else None,
     )
 
 
-def _attempt(conn: Connection, attempt: jobs.Attempt) -> api.Attempt:
+def _attempts(conn: Connection, run: runs.Run) -> Mapping[int, list[api.Attempt]]:
+    """Return the attempts of all jobs of a run, by the job's row id; as many questions for one job as for hundreds."""
+    steps, found = defaultdict[int, list[api.Step]](list), defaultdict[int, list[api.Attempt]](list)
+    for step in jobs.steps_of_run(conn, run.id):
+        steps[step.attempt_id].append(_step(step))
+    tries = jobs.attempts_of_run(conn, run.id)
+    names = {one: agents.by_id(conn, one).name for one in {each.agent_id for each in tries} if one is not None}
+    for attempt in tries:
+        agent = names[attempt.agent_id] if attempt.agent_id is not None else None
+        found[attempt.job_id].append(_attempt(attempt, agent, steps[attempt.id]))
+    return found
+
+
+def _attempt(attempt: jobs.Attempt, agent: str | None, steps: list[api.Step]) -> api.Attempt:
     return api.Attempt(
         n=attempt.n,
         fence=attempt.fence,
         state=attempt.state,
         reason_code=attempt.reason_code,
         reason=attempt.reason,
-        agent=agents.by_id(conn, attempt.agent_id).name if attempt.agent_id else None,
+        agent=agent,
         exit_code=attempt.exit_code,
         log_bytes=attempt.log_bytes,
         started_at=attempt.started_at,
         finished_at=attempt.finished_at,
-        steps=[_step(found) for found in jobs.steps_of(conn, attempt.id)],
+        steps=steps,
     )
 
 
