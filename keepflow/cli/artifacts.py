@@ -20,7 +20,7 @@ from keepflow.core.text import did_you_mean, quoted
 @click.argument("run")
 @click.argument("path", required=False)
 @in_project
-@click.option("-o", "--output", "to", type=click.Path(path_type=Path), help="Where the file goes; - is stdout.")
+@click.option("--save", "to", type=click.Path(path_type=Path), help="Where the file goes; - is stdout.")
 @as_json
 def artifacts(run: str, path: str | None, project: str | None, to: Path | None, form: str) -> None:
     """List what the jobs of a run kept, or with PATH download one file (the newest of that path)."""

@@ -32,6 +32,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "notices": Verb("notices:notices", "List what channels were told, and try one out."),
         "keys": Verb("keys:keys", "List and replace the key that signs orders."),
         "registry": Verb("registry:registry", "Start an image registry with TLS."),
+        "storage": Verb("storage:storage", "Show what logs and artifacts take, and what is let go of."),
         "backup": Verb("backups:backup", "Write everything of the master to one file."),
         "restore": Verb("backups:restore", "Put a backup into an empty home."),
         "apply": Verb("server:apply", "Make the master equal to keepflow.yml."),

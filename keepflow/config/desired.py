@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keepflow.config.channels import Channel
-from keepflow.config.server_file import Environment, Project, Registry, RegistryUser, ServerFile, Status
+from keepflow.config.server_file import Environment, Project, Registry, RegistryUser, Retention, ServerFile, Status
 from keepflow.core import rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.errors import UsageError
@@ -16,6 +16,7 @@ from keepflow.wire.desired import (
     DesiredLogin,
     DesiredProject,
     DesiredRegistry,
+    DesiredRetention,
     DesiredStatus,
 )
 
@@ -25,12 +26,17 @@ def desired(server: ServerFile) -> Desired:
     _only_what_is_kept(server)
     return Desired(
         url=server.url,
+        retention=_retention(server.retention),
         registries={name: _registry(f"registries.{name}", found) for name, found in server.registries.items()},
         groups=dict(server.groups),
         projects={name: _project(f"projects.{name}", found) for name, found in server.projects.items()},
         environments={name: _environment(found) for name, found in server.environments.items()},
         notify={name: _channel(f"notify.{name}.{found.kind}", found) for name, found in server.notify.items()},
     )
+
+
+def _retention(found: Retention | None) -> DesiredRetention:
+    return DesiredRetention(runs=found.runs or 0, days=found.days or 0) if found else DesiredRetention()
 
 
 def _only_what_is_kept(server: ServerFile) -> None:

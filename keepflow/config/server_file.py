@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from keepflow.config import channels
 from keepflow.config.fields import (
@@ -155,10 +155,24 @@ class Environment(Model):
         return Overrides(dict(self.env), self.args, self.stop_timeout, self.strategy)
 
 
+class Retention(Model):
+    """Which logs and artifacts of ended runs are kept; what is beyond any of the two is let go of."""
+
+    runs: Annotated[int, Strict(), Field(ge=1)] | None = None  #: newest runs of each flow
+    days: Annotated[int, Strict(), Field(ge=1, le=36500)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Retention:
+        if self.runs is None and self.days is None:
+            raise bad("empty", "says nothing; write runs or days, or both")
+        return self
+
+
 class ServerFile(Model):
     """A whole server file. Environments are named `project/name`."""
 
     url: Url | None = None
+    retention: Retention | None = None  #: without it everything is kept
     registries: dict[Name, Registry] = Field(default_factory=dict)
     groups: dict[Name, Annotated[tuple[Person, ...], OneOrMany()]] = Field(default_factory=dict)
     projects: dict[Name, Project] = Field(default_factory=dict)

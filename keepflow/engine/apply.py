@@ -7,6 +7,7 @@ taken away; everything else belongs to the pages and is not touched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,8 +16,9 @@ from sqlalchemy import Connection
 
 from keepflow.core import freeze, rules
 from keepflow.core.deploys import overrides_to_json
+from keepflow.core.retention import Rule
 from keepflow.crypto.vault import Vault
-from keepflow.engine import channels, statuses
+from keepflow.engine import channels, retention, statuses
 from keepflow.engine.context import Master
 from keepflow.errors import UsageError
 from keepflow.store import environments, events, people, placements, projects, settings
@@ -24,7 +26,14 @@ from keepflow.store.environments import Environment
 from keepflow.store.projects import Project, git_token_place, hook_secret_place
 from keepflow.store.writer import Tx
 from keepflow.tools.git import check_remote_url
-from keepflow.wire.desired import Desired, DesiredEnvironment, DesiredProject, DesiredRegistry, PlanLine
+from keepflow.wire.desired import (
+    Desired,
+    DesiredEnvironment,
+    DesiredProject,
+    DesiredRegistry,
+    DesiredRetention,
+    PlanLine,
+)
 
 #: Settings whose values are never shown, only that they are new.
 _HIDDEN = frozenset({"hook_secret", "git_token", "status", "push", "pull", "ca_pem", "secrets"})
@@ -52,6 +61,8 @@ def plan(conn: Connection, master: Master, desired: Desired) -> list[PlanLine]:
     current = stored(conn, master)
     keep_url = {"url": current.url} if desired.url is None else {"url": desired.url}
     lines = list(_compare("server", {"": {"url": current.url}}, {"": keep_url}))
+    kept = {"": current.retention.model_dump()}, {"": desired.retention.model_dump()}
+    lines += _compare("retention", *kept)
     for kind in ("registries", "groups", "projects", "environments", "notify"):
         lines += _compare(kind, _section(current, kind), _section(desired, kind))
     return lines
@@ -62,6 +73,7 @@ def apply(tx: Tx, master: Master, desired: Desired, by: str, now: int) -> list[P
     done = plan(tx.conn, master, desired)
     if desired.url is not None:
         settings.put(tx.conn, URL, desired.url)
+    retention.put_rule(tx.conn, Rule(**desired.retention.model_dump()))
     sealed = {name: _sealed(master, name, registry) for name, registry in desired.registries.items()}
     settings.put(tx.conn, REGISTRIES, sealed)
     channels.put(tx.conn, master, desired.notify)
@@ -80,6 +92,7 @@ def stored(conn: Connection, master: Master) -> Desired:
     managed = {project.name: project for project in projects.every(conn) if project.managed}
     return Desired(
         url=settings.get(conn, URL),
+        retention=DesiredRetention(**asdict(retention.rule(conn))),
         registries=registries(conn, master.vault),
         groups={group.name: tuple(sorted(group.members)) for group in people.all_groups(conn) if group.managed},
         projects={name: _stored_project(master, project) for name, project in managed.items()},

@@ -95,10 +95,16 @@ class Logs:
         """Write a whole log that keepflow itself has to say, such as the problems of a flow file."""
         self._tasks.put(lambda: self._put(path, text.encode(errors="replace")))
 
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove logs that no attempt has any more."""
+        self._tasks.put(lambda: self._remove(tuple(paths)))
+
     # --- reading, from any thread ---
 
     def read(self, path: str, start: int, limit: int) -> bytes:
-        """Return up to `limit` bytes of a log from a file offset; nothing when there is no such log yet."""
+        """Return up to `limit` bytes of a log from a file offset; nothing when there is no such log (any more)."""
+        if not path:
+            return b""
         try:
             with self._place(path).open("rb") as file:
                 file.seek(start)
@@ -108,6 +114,8 @@ class Logs:
 
     def size(self, path: str) -> int:
         """Return how many bytes of a log can be read."""
+        if not path:
+            return 0
         try:
             return self._place(path).stat().st_size
         except FileNotFoundError:
@@ -115,10 +123,14 @@ class Logs:
 
     def length(self, path: str) -> int:
         """Return how much of a log can be read, as its agent counts; masking makes files longer or shorter."""
+        if not path:
+            return 0
         return logfile.agent_offset(logfile.read_index(self._place(path)), self.size(path))
 
     def place_of(self, path: str, agent_offset: int) -> int:
         """Return the file offset of an agent offset, such as the beginning of a step."""
+        if not path:
+            return 0
         return logfile.file_offset(logfile.read_index(self._place(path)), agent_offset)
 
     def _place(self, path: str) -> Path:
@@ -207,6 +219,12 @@ class Logs:
             future.set_exception(_told(error))
             return
         future.set_result(held)
+
+    def _remove(self, paths: tuple[str, ...]) -> None:
+        for path in paths:
+            place = self._place(path)
+            for file in (place, logfile.index_path(place)):
+                file.unlink(missing_ok=True)
 
     def _put(self, path: str, data: bytes) -> None:
         try:

@@ -21,6 +21,7 @@ from keepflow.engine import (
     notifying,
     people,
     reconcile,
+    retention,
     retrying,
 )
 from keepflow.engine.context import Master
@@ -62,6 +63,7 @@ class Schedule:
         self._every(30, "renew what waits", self._renew)
         self._every(3600, "forget sessions", self._forget)
         self._every(600, "let go of artifacts", lambda: artifacts.sweep(self._master, clock.now()))
+        self._every(3600, "let go of logs", self._let_go)
         self._every(24 * 3600, "tidy mirrors", self._tidy)
         self._scheduler.start()
         wakes = self._master.wakes
@@ -117,6 +119,9 @@ class Schedule:
             dispatch.assign(tx, self._master, now)
 
         self._write(renew)
+
+    def _let_go(self) -> None:
+        retention.sweep(self._master, clock.now())
 
     def _forget(self) -> None:
         def forget(tx: Tx) -> None:

@@ -131,7 +131,8 @@ class RunLog:
                 continue
             start = self._position.offset if attempt.fence == self._position.fence else 0
             # Asked before reading: a log that is whole now has all its bytes in the file.
-            whole = attempt.state in FINAL and self._master.logs.length(attempt.log_path) >= attempt.log_bytes
+            there = self._master.logs.length(attempt.log_path) >= attempt.log_bytes or not attempt.log_path
+            whole = attempt.state in FINAL and there
             data = self._master.logs.read(attempt.log_path, start, PIECE)
             if len(data) == PIECE or not whole:
                 data = data[: whole_characters(data)]

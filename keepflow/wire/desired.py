@@ -78,10 +78,18 @@ class DesiredChannel(_Model):
     projects: tuple[str, ...] = ()
 
 
+class DesiredRetention(_Model):
+    """Which logs and artifacts of ended runs are kept (`core.retention.Rule`); 0 says nothing."""
+
+    runs: int = Field(default=0, ge=0)
+    days: int = Field(default=0, ge=0)
+
+
 class Desired(_Model):
     """A whole server file. Environments are named `project/name`, in the order of the board."""
 
     url: str | None = None
+    retention: DesiredRetention = DesiredRetention()
     registries: dict[str, DesiredRegistry] = Field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     projects: dict[str, DesiredProject] = Field(default_factory=dict)

@@ -346,3 +346,13 @@ def test_a_secret_of_a_project_says_which_jobs_get_it(keepflow: Keepflow, monkey
     assert "branches dev" in keepflow("secret", "ls", "keepwork").out
     assert keepflow("secret", "rm", "keepwork", "config.page").code == 0
     assert keepflow("secret", "rm", "keepwork", "config.page").code != 0
+
+
+def test_r69_artifacts_are_listed_and_downloaded(keepflow: Keepflow, tmp_path: Path) -> None:
+    listed = keepflow("artifacts", "keepwork#5")
+    assert (listed.code, "PATH" in listed.out) == (0, True)
+    refused = keepflow("artifacts", "keepwork#5", "dist/app", "--save", str(tmp_path / "app"))
+    assert (refused.code, "keeps no 'dist/app'" in refused.err) == (1, True)
+    assert not (tmp_path / "app").exists()
+    told = keepflow("storage")
+    assert (told.code, "artifacts" in told.out, "kept: everything" in told.out) == (0, True, True)

@@ -88,6 +88,7 @@ VERB_OF = {
     "api.run_log": "see",
     "api.search_logs": "see",
     "api.list_artifacts": "see",
+    "api.show_storage": "administer",
     "api.get_artifact": "see",
     "api.run_receipt": "see",
     "api.cancel_run": "cancel",

@@ -9,17 +9,21 @@ from keepflow.engine.logs import Logs
 from keepflow.store.jobs import Attempt
 
 _CHUNK = 256 * 1024
+#: What stands for logs that the rule of retention has let go of.
+GONE = "── this log was let go of, by the rule of retention ──\n".encode()
 _EXCERPT = 64 * 1024
 
 
 def length(logs: Logs, attempts: list[Attempt]) -> int:
     """Return how many bytes these attempts' logs are now, one behind the other."""
-    return sum(logs.size(attempt.log_path) for attempt in attempts)
+    return sum(logs.size(attempt.log_path) for attempt in attempts if attempt.log_path)
 
 
 def stream(logs: Logs, attempts: list[Attempt], start: int = 0, stop: int | None = None) -> Iterator[bytes]:
     """Yield these attempts' logs, one behind the other, as they are on the disk now; or bytes start to stop of that."""
     before = 0
+    if not any(attempt.log_path for attempt in attempts) and attempts:
+        yield GONE  # of all of them; where there are some, those speak for themselves
     for attempt in attempts:
         size = logs.size(attempt.log_path)
         at, end = max(0, start - before), size if stop is None else min(size, stop - before)

@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from keepflow.core.names import is_name
 from keepflow.engine import apply as applying
-from keepflow.engine import backing_up, enrol
+from keepflow.engine import backing_up, enrol, retention
 from keepflow.errors import NotFound, UsageError
 from keepflow.store import agents, events
 from keepflow.web.answers import server as answers
@@ -71,3 +71,10 @@ def backup() -> AnyResponse:
     master.writer.call(lambda tx: events.add(tx, now, "backup-read", actor=by))
     headers = {"Content-Disposition": "attachment; filename=keepflow.tar"}
     return Response(pieces, mimetype="application/x-tar", headers=headers)
+
+
+@endpoints.add("GET", "/storage", "administer", api.Storage)
+def show_storage() -> api.Storage:
+    """Show what logs and artifacts take of the master's disk, and the rule by which they are let go of."""
+    rule = retention.rule(reading())
+    return api.Storage(**retention.storage(web().master), runs=rule.runs, days=rule.days)

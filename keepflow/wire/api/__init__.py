@@ -99,7 +99,7 @@ from keepflow.wire.api.secrets import (
     Secrets,
     SecretValue,
 )
-from keepflow.wire.api.server import Agent, Agents, Applied, Apply, JoinToken, NewAgent, Project, Projects
+from keepflow.wire.api.server import Agent, Agents, Applied, Apply, JoinToken, NewAgent, Project, Projects, Storage
 
 __all__ = [
     "Again",
@@ -213,6 +213,7 @@ __all__ = [
     "Steered",
     "Steering",
     "Step",
+    "Storage",
     "Token",
     "Tokens",
     "Tried",

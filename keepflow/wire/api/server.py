@@ -8,6 +8,17 @@ from keepflow.wire.api.base import Answer, Items, Moment, Request
 from keepflow.wire.desired import Desired, PlanLine
 
 
+class Storage(Answer):
+    """Where the disk of the master goes, in bytes; `runs` and `days` are the rule of retention, 0 = no limit."""
+
+    logs: int
+    artifacts: int
+    free: int
+    total: int
+    runs: int
+    days: int
+
+
 class Project(Answer):
     """One repository the master knows; its secrets are never told."""
 
