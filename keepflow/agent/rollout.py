@@ -163,7 +163,7 @@ def prepare(scene: Scene) -> None:
         subnet=scene.network.subnet,
         image_id=plan.image_id,
         container=deployment.container,
-        env={**deployment.container.env, **host_env},
+        env={**deployment.container.env, **_secret_variables(scene), **host_env},
         labels=labels,
         secrets=_secret_files(scene, host_env),
     )
@@ -177,9 +177,19 @@ def prepare(scene: Scene) -> None:
     scene.keep_plan(replace(plan, container=container))
 
 
+def _secret_variables(scene: Scene) -> dict[str, str]:
+    """Return the secrets that the release asked to get as variables, and say in the receipt what that means."""
+    wanted = [name for name in scene.deployment.container.secrets_in_env if name in scene.secrets]
+    if wanted:
+        told = ", ".join(f"{name} version {scene.secrets[name].version}" for name in wanted)
+        scene.receipt.notes.append(f"secrets as variables, which root on this host sees in inspect: {told}")
+    return {name: scene.secrets[name].value for name in wanted}
+
+
 def _secret_files(scene: Scene, host_env: Mapping[str, str]) -> str:
     """Lay out the files that the new container reads; a name in the host's env_file is the host's affair."""
-    values = {name: held.value for name, held in scene.secrets.items() if name not in host_env}
+    apart = {*host_env, *scene.deployment.container.secrets_in_env}
+    values = {name: held.value for name, held in scene.secrets.items() if name not in apart}
     place = scene.held.render(scene.deployment, values)
     if place is None:
         return ""

@@ -66,13 +66,30 @@ class Volume(Model):
     shared: Flag = False  #: two containers may write it at once
 
 
+class ContainerSecret(Model):
+    """A secret of the environment that a container reads."""
+
+    name: EnvName  #: the secret
+    #: `file`: the file `/run/secrets/NAME`. `env`: the variable NAME, which whoever is root on the host sees in
+    #: `docker inspect`
+    way: Literal["file", "env"] = Field(default="file", alias="as")
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Container(Model):
     """The default description of one container."""
 
     port: Port = 8080  #: where the application listens inside the container
     health: Health = Health()  #: when a new container counts as healthy
     env: Env = Field(default_factory=dict)  #: variables; values are text, so write `"true"` and `"null"` in quotes
-    secrets: tuple[EnvName, ...] = ()  #: names of secrets; their values belong to the environment
+    #: secrets of the environment: a name alone is a file `/run/secrets/NAME`; `{name: NAME, as: env}` is a variable,
+    #: which root sees in `docker inspect`
+    secrets: tuple[
+        Annotated[ContainerSecret, BeforeValidator(_named, json_schema_input_type=str | ContainerSecret)], ...
+    ] = ()
     volumes: tuple[Volume, ...] = ()  #: named volumes
     args: Texts = ()  #: arguments for the image's entry point; without any the image's own
     #: `overlap`: new beside old, switch, then stop old (so it is without a word, too). `stop-first`: maintenance
@@ -88,7 +105,8 @@ class Container(Model):
             port=self.port,
             health=flows.Health(**self.health.model_dump()),
             env=dict(self.env),
-            secrets=self.secrets,
+            secrets=tuple(secret.name for secret in self.secrets),
+            secrets_in_env=tuple(secret.name for secret in self.secrets if secret.way == "env"),
             volumes=tuple(flows.Volume(volume.name, volume.at, volume.shared) for volume in self.volumes),
             args=self.args,
             strategy=self.strategy or flows.Strategy.OVERLAP,

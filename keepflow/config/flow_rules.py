@@ -46,9 +46,9 @@ def _container_problems(model: models.File, document: Document) -> Iterator[Prob
             )
             yield document.problem(path, "release-command-volume", sentence)
     for index, secret in enumerate(container.secrets):
-        if secret in container.env or secret in container.secrets[:index]:
-            where = "env" if secret in container.env else "secrets"
-            sentence = f"container.secrets[{index}]: {quoted(secret)} is already named under {where}"
+        if secret.name in container.env or secret.name in [one.name for one in container.secrets[:index]]:
+            where = "env" if secret.name in container.env else "secrets"
+            sentence = f"container.secrets[{index}]: {quoted(secret.name)} is already named under {where}"
             yield document.problem(("container", "secrets", index), "conflict", sentence)
 
 

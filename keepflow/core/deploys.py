@@ -75,8 +75,11 @@ def cannot_run_twice(container: Container) -> str | None:
 
 
 def to_json(container: Container) -> dict[str, Any]:
-    """Return a description as plain data."""
-    return asdict(container)
+    """Return a description as plain data; what most descriptions do not say is left out, so that older ones fit."""
+    data = asdict(container)
+    if not container.secrets_in_env:
+        del data["secrets_in_env"]
+    return data
 
 
 def from_json(data: dict[str, Any]) -> Container:
@@ -86,6 +89,7 @@ def from_json(data: dict[str, Any]) -> Container:
         health=Health(**data["health"]),
         env=dict(data["env"]),
         secrets=tuple(data["secrets"]),
+        secrets_in_env=tuple(data.get("secrets_in_env", ())),
         volumes=tuple(Volume(**volume) for volume in data["volumes"]),
         args=tuple(data["args"]),
         strategy=Strategy(data["strategy"]),
@@ -124,6 +128,10 @@ def _flat(container: Container) -> dict[str, str]:
         f"volumes.{item['name']}": f"{item['at']}{' (shared)' if item['shared'] else ''}"
         for item in data.pop("volumes")
     }
-    flat |= {f"secrets.{name}": "by name" for name in data.pop("secrets")}
+    shown = frozenset(data.pop("secrets_in_env", ()))
+    flat |= {
+        f"secrets.{name}": "a variable, which root sees in inspect" if name in shown else "by name"
+        for name in data.pop("secrets")
+    }
     flat |= {name: " ".join(data.pop(name)) for name in ("args", "release_command")}
     return flat | {key: str(value) for key, value in data.items()}

@@ -72,6 +72,7 @@ class Container:
     health: Health = field(default_factory=Health)
     env: dict[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    secrets_in_env: tuple[str, ...] = ()  #: those of them that are variables, not files: root sees them in inspect
     volumes: tuple[Volume, ...] = ()
     args: tuple[str, ...] = ()
     strategy: Strategy = Strategy.OVERLAP

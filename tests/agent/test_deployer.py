@@ -479,6 +479,21 @@ def test_secrets_reach_the_container_as_files_and_the_hosts_env_file_wins(host: 
     assert "very-secret" not in repr(outcome) + repr(spec)
 
 
+def test_a_secret_as_a_variable_is_asked_for_and_the_receipt_says_who_sees_it(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "shop.env").write_text("TOKEN=of the host\n")
+    deployer = host.deployer(env_file=tmp_path / "shop.env")
+    asked = order(V1, secrets=("PASSWORD", "KEY", "TOKEN"), secrets_in_env=("KEY", "TOKEN"))
+    wanted, sealed = confided(asked, {"PASSWORD": "of-a-file", "KEY": "of-a-variable", "TOKEN": "unused"}, version=2)
+    deployer.held.keep(wanted, sealed)
+    outcome = deployer.deploy(wanted)
+    spec = host.target.containers["kf-shop-main-blue"].spec
+    assert spec.env == {"KEY": "of-a-variable", "TOKEN": "of the host"}
+    assert {path.name: path.read_text() for path in Path(spec.secrets).iterdir()} == {"PASSWORD": "of-a-file"}
+    [note] = [one for one in outcome.receipt["notes"] if "inspect" in one]
+    assert "KEY version 2" in note
+    assert "of-a-variable" not in repr(outcome)
+
+
 def test_files_go_with_the_last_container_that_reads_them(host: Host) -> None:
     deployer = host.deployer()
     places = []

@@ -274,6 +274,8 @@ def test_a_container_is_read(text: str, expected: Container) -> None:
         ("{env: {'A=B': x}}", 19, "bad-name"),
         ('{env: {A: "\\0"}}', 22, "bad-text"),
         ("{secrets: [A, A]}", 26, "conflict"),
+        ("{secrets: [A, {name: A, as: env}]}", 26, "conflict"),
+        ("{secrets: [{name: A, as: variable}]}", 37, "bad-value"),
         ("{env: {A: x}, secrets: [A]}", 36, "conflict"),
         ("{volumes: [{name: d, at: /d}]}", 23, "needs-choice"),
         ("{volumes: [{name: d, at: /d}], strategy: stop-first, release_command: [m]}", 23, "release-command-volume"),
@@ -476,3 +478,10 @@ def test_r59_a_rule_for_further_tries_that_cannot_be_meant_is_an_error(retry: st
 def test_r59_a_deploy_is_never_tried_twice_by_itself() -> None:
     text = "flows:\n  dev:\n    on: push\n    jobs: {a: {steps: [run: make]}, b: {needs: a, deploy: dev, retry: 2}}\n"
     assert refused(text) == [(4, 64, "conflict")]
+
+
+def test_a_secret_of_a_container_is_a_file_unless_it_is_asked_for_as_a_variable() -> None:
+    head = "version: 1\nimage: shop\ncontainer: {secrets: [A, {name: B, as: env}, {name: C}]}\n"
+    found = load(f"{head}flows: {{dev: {{on: {{push: dev}}, steps: [{{run: make}}]}}}}\n").container
+    assert found is not None
+    assert (found.secrets, found.secrets_in_env) == (("A", "B", "C"), ("B",))

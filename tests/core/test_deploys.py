@@ -100,3 +100,15 @@ def test_against_nothing_every_setting_is_new() -> None:
 def test_what_is_no_description_is_refused(data: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         from_json(data)
+
+
+def test_a_secret_as_a_variable_is_a_change_everybody_reads_and_changes_no_other_description() -> None:
+    plain = Container(secrets=("KEY",))
+    shown = Container(secrets=("KEY",), secrets_in_env=("KEY",))
+    assert "secrets_in_env" not in to_json(plain)
+    assert from_json(to_json(shown)) == shown
+    assert description_hash(plain) != description_hash(shown)
+    [change] = changes(plain, shown)
+    assert (change.setting, change.before) == ("secrets.KEY", "by name")
+    assert change.after is not None
+    assert "root sees" in change.after
