@@ -166,9 +166,9 @@ def _settle(tx: Tx, master: Master, run_id: int, now: int) -> None:
     if run.state not in FINAL:
         result = progress([_view(job) for job in jobs.of_run(tx.conn, run_id)])
         state, reason = result.state, result.reason
-        held_back = _held_back(tx.conn, run)
-        if held_back is not None and (result.ready or state == State.QUEUED or reason.code in _NOT_BEGUN):
-            state, reason = State.WAITING, held_back
+        if result.ready or state == State.QUEUED or reason.code in _NOT_BEGUN:
+            held_back = _held_back(tx.conn, run)
+            state, reason = (State.WAITING, held_back) if held_back else (state, reason)
         _move(tx, master, run, state, reason, now)
 
 
@@ -253,8 +253,10 @@ def _blocker(conn: Connection, run: Run) -> Run | None:
 
 def _held_after(conn: Connection, run: Run) -> list[int]:
     """Return the runs that may have waited for this one: the next of its group, its flow, and its flow and ref."""
-    places = [Line(run.project_id, run.flow), Line(run.project_id, run.flow, run.ref)]
+    of_flow = lines.after(conn, run, Line(run.project_id, run.flow))
+    found = [of_flow]
+    if of_flow is not None and of_flow.ref != run.ref:
+        found.append(lines.after(conn, run, Line(run.project_id, run.flow, run.ref)))
     if run.group:
-        places.append(Line(run.project_id, run.flow, group=run.group))
-    found = [one for line in places for one in (lines.after(conn, run, line), lines.front(conn, line))]
-    return sorted({one.id for one in found if one is not None and one.id != run.id})
+        found.append(lines.after(conn, run, Line(run.project_id, run.flow, group=run.group)))
+    return sorted({one.id for one in found if one is not None} | set(lines.overtaken(conn, run)))

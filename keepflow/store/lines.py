@@ -55,9 +55,18 @@ def after(conn: Connection, run: Run, line: Line) -> Run | None:
     return _first(conn, line.live().where(runs.c.id > run.id, runs.c.turn_at.is_(None)).order_by(runs.c.id))
 
 
-def front(conn: Connection, line: Line) -> Run | None:
-    """Return the oldest run that has not ended and not had its turn."""
-    return _first(conn, line.live().where(runs.c.turn_at.is_(None)).order_by(runs.c.id))
+def overtaken(conn: Connection, run: Run) -> list[int]:
+    """List older runs of the same flow or group that came into the line late, by an approval, and wait in it."""
+    of_group = [runs.c.group == run.group] if run.group else []
+    query = select(runs.c.id).where(
+        runs.c.project_id == run.project_id,
+        or_(runs.c.flow == run.flow, *of_group),
+        runs.c.finished_at.is_(None),
+        runs.c.approved_by.is_not(None),
+        runs.c.turn_at.is_(None),
+        runs.c.id < run.id,
+    )
+    return list(conn.execute(query.order_by(runs.c.id)).scalars())
 
 
 def in_turn(conn: Connection, run: Run, line: Line) -> Run | None:

@@ -180,3 +180,24 @@ def test_r56_a_deploy_is_never_cut_half_way(world: World, mode: str) -> None:
     agent.report(body)
     assert world.run(1).state in FINAL
     assert [found.run for found in agent.orders()] == [2]
+
+
+def test_r56_a_run_that_was_approved_late_waits_for_the_newer_one_that_began_meanwhile(world: World) -> None:
+    project, repository = world.project()
+    agent = world.agent(slots=5)
+    step = Step("run", "make", {"script": "make"})
+    plan = Plan("dev", (PlannedJob("steps", JobKind.SCRIPT, steps=(step,)),), group="slot")
+    event = Event(EventKind.PULL_REQUEST, "refs/pull/7/head", "a" * 40, number=7)
+
+    def add(tx: Any) -> None:
+        run_id = runs.add(tx, world.master, project, event, plan, trust="fork", why="", now=world.tick())
+        dispatch.advance(tx, world.master, run_id, world.tick())
+
+    world.call(add)
+    push(world, project, repository, grouped("queue", "other"))
+    [newer] = agent.orders()
+    world.call(lambda tx: commands.approve_run(tx, world.master, world.run(1).id, "bo", world.tick()))
+    assert agent.orders() == [], "two runs of one group were at work at once"
+    assert world.run(1).reason == "waits for keepwork#2 of group slot to end"
+    agent.finish(newer)
+    assert [order.run for order in agent.orders()] == [1]

@@ -262,9 +262,12 @@ def test_runs_are_paged_newest_first_and_filtered(writer: Writer) -> None:
         line = Line(one, "dev")
         assert [run.id for run in lines.members(tx.conn, line)] == [mine[0], mine[2]]
         assert lines.before(tx.conn, runs.by_id(tx.conn, mine[2]), line) == runs.by_id(tx.conn, mine[0])
-        assert lines.front(tx.conn, line) == runs.by_id(tx.conn, mine[0])
+        assert lines.overtaken(tx.conn, runs.by_id(tx.conn, mine[2])) == []
+        runs.approve(tx.conn, mine[0], "bo")
+        assert lines.overtaken(tx.conn, runs.by_id(tx.conn, mine[2])) == [mine[0]]
+        assert lines.after(tx.conn, runs.by_id(tx.conn, mine[0]), line) == runs.by_id(tx.conn, mine[2])
         runs.give_turn(tx.conn, mine[0], 8)
-        assert lines.front(tx.conn, line) == runs.by_id(tx.conn, mine[2])
+        assert lines.overtaken(tx.conn, runs.by_id(tx.conn, mine[2])) == []
         assert lines.in_turn(tx.conn, runs.by_id(tx.conn, mine[2]), line) == runs.by_id(tx.conn, mine[0])
         runs.move(tx.conn, mine[0], State.CANCELLED, WHY, 9)
         assert [run.id for run in lines.members(tx.conn, line)] == [mine[2]]
