@@ -257,6 +257,9 @@ class Target(Protocol):
     def mine(self, labels: Mapping[str, str]) -> list[ContainerFacts]:
         """List containers, running or not, that carry all these labels exactly."""
 
+    def forget(self, service: str, instance: str) -> None:
+        """Remove the network and the volumes of an instance that has no containers; gone already is fine."""
+
 
 # --- proxies: who sends traffic to the slot -------------------------------------------------------------------------
 
@@ -275,6 +278,7 @@ class Site:
     bypass_token: str = field(repr=False)
     certificate: str = ""  #: path, when this proxy ends TLS
     certificate_key: str = ""
+    only_by_name: bool = False  #: nothing is answered to whoever asks by another name
 
     @property
     def bypass_path(self) -> str:

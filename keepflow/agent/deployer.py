@@ -14,7 +14,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from keepflow.agent import adopting, inventory, maintenance, rehearsing, release_command, rolling_back, rollout
+from keepflow.agent import (
+    adopting,
+    inventory,
+    maintenance,
+    rehearsing,
+    release_command,
+    removing,
+    rolling_back,
+    rollout,
+)
 from keepflow.agent.canary import Wishes
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
@@ -46,9 +55,10 @@ _STEPS: dict[str, Steps] = {
     "adopt": adopting.adopt,
     "stage": rehearsing.stage,
     "rehearse": rehearsing.rehearse,
+    "remove": removing.remove,
 }
-#: What is taken again from its beginning after a crash, for it touches nothing.
-_AGAIN = frozenset({"adopt", "stage"})
+#: What is taken again from its beginning after a crash: it touches nothing, or may be done twice.
+_AGAIN = frozenset({"adopt", "stage", "remove"})
 
 log = Log(__name__)
 
@@ -95,7 +105,8 @@ class Deployer:
         Raises Refused (`instance-busy`, `unsettled`, `known-deployment`, `replayed-nonce`), StaleFence, UsageError, and
         DeployFailed when this host has no network for it.
         """
-        return self._take_on(deployment.service, deployment.instance, lambda _: deployment)
+        most = None if deployment.action == "remove" else self._policy(deployment.service).most
+        return self._take_on(deployment.service, deployment.instance, lambda _: deployment, most)
 
     def accept_rollback(self, service: str, instance: str, to: str, by: str) -> Accepted:
         """Take on a rollback that a person on this host asks for, whoever else is awake.
@@ -183,8 +194,16 @@ class Deployer:
 
     def serving(self, service: str, instance: str = "main") -> Serving:
         """Say what an instance serves right now: by flags, container and front door, not by memory."""
-        here = self._instance(service, instance)
-        return look(self._policy(service), here.history(), self._site(here), self.target, self.proxy)
+        here, policy = self._instance(service, instance), self._policy(service)
+        site = self._site(here) if instance in policy.instances else self._standing_site(here)
+        if site is None:
+            return Serving(service, instance, policy.environment, None, None)
+        return look(policy, here.history(), site, self.target, self.proxy)
+
+    def instances(self, service: str) -> list[str]:
+        """List the instances of a service: those that its file names, and those that branches have here."""
+        begun = [found.instance for found in self._known() if found.service == service]
+        return list(dict.fromkeys([*self._policy(service).instances, *begun]))
 
     def history(self, service: str, instance: str = "main") -> History:
         """Return what served here, newest first, for a rollback."""
@@ -211,10 +230,12 @@ class Deployer:
         finally:
             here.release()
 
-    def _take_on(self, service: str, name: str, wanted: Callable[[Instance], Deployment]) -> Accepted:
+    def _take_on(
+        self, service: str, name: str, wanted: Callable[[Instance], Deployment], most: int | None = None
+    ) -> Accepted:
         """Hold the instance, ask only then what is wanted (a deployment that just ended counts), and journal it."""
         self._policy(service)
-        self.networks.of(service, name)
+        self.networks.of(service, name, most)
         instance = self._instance(service, name).claim(self.patience)
         try:
             if self.journals.is_open(service, name):
@@ -232,6 +253,8 @@ class Deployer:
     def _to_the_end(self, scene: Scene, steps: Steps) -> Outcome:
         try:
             outcome = _carried_out(scene, steps)
+            if outcome.code == removing.REMOVED:
+                self.networks.release(scene.deployment.service, scene.deployment.instance)
             if outcome.outcome == Phase.UNKNOWN:
                 self._leave_open(scene, outcome)
             else:
@@ -320,6 +343,8 @@ class Deployer:
             self._revive(instance)
             return []
         try:
+            if not instance.known:
+                return []  # removed since somebody listed it
             site = self._site(instance)
             self.proxy.ensure(site)
             history = instance.history()
@@ -364,6 +389,12 @@ class Deployer:
     def _site(self, instance: Instance) -> Site:
         network = self.networks.of(instance.service, instance.instance)
         return instance.front().site(self._policy(instance.service), network)
+
+    def _standing_site(self, instance: Instance) -> Site | None:
+        """Return the site of an instance that is here, None for one that is not any more; makes neither."""
+        network = self.networks.known(instance.service, instance.instance)
+        known = network is not None and instance.known
+        return instance.front().site(self._policy(instance.service), network) if known and network else None
 
     def _instance(self, service: str, instance: str) -> Instance:
         return Instance(self.root / "instances", service, instance)

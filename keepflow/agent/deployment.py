@@ -24,7 +24,7 @@ class Deployment:
     environment: str
     service: str
     instance: str
-    action: str  #: "deploy", "rollback", "adopt", "stage" or "rehearse"
+    action: str  #: "deploy", "rollback", "adopt", "stage", "rehearse" or "remove"
     origin: str  #: "registry" or "local"
     repository: str
     image_id: str
@@ -86,11 +86,12 @@ class ServicePolicy:
 
     service: str
     environment: str
-    server_name: str = "localhost"
+    server_name: str = "localhost"  #: with `*.` in front every instance has its own
     listen: str = "80"
     certificate: str = ""
     certificate_key: str = ""
     instances: tuple[str, ...] = ("main",)  #: those whose front stands before the first deploy
+    most: int | None = None  #: instances that branches may have here; None: only those above
     volumes: tuple[str, ...] = ()
     env_file: Path | None = None
     login: RegistryLogin | None = None
@@ -103,6 +104,16 @@ class ServicePolicy:
     strikes: int = 3  #: bad probes in a row that end the watch
     hot: float = 0.0  #: how long the old slot is kept running for a rollback in no time
     net: bool = True  #: whether the old slot may answer for the new one while it is watched
+
+    def host_name(self, instance: str) -> str:
+        """Return the host name that visitors ask an instance by."""
+        return self.server_name.replace("*", instance, 1)
+
+    def address(self, instance: str) -> str:
+        """Return where visitors find an instance."""
+        scheme, usual = ("https", "443") if self.certificate else ("http", "80")
+        port = self.listen.rpartition(":")[2]
+        return f"{scheme}://{self.host_name(instance)}{'' if port == usual else f':{port}'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,19 +173,21 @@ class Deploys:
 
     def _observe(self) -> None:
         self._fences = tuple(deployment.fence for deployment in self._deployer.journals.open_deployments())
-        self._services = tuple(self._state(name, service) for name, service in self._host_file.now().services.items())
+        self._services = tuple(
+            self._state(name, service, instance)
+            for name, service in self._host_file.now().services.items()
+            for instance in self._deployer.instances(name)
+        )
 
-    def _state(self, name: str, service: Service) -> ServiceState:
-        busy = self._deployer.journals.has_untold(name, service.instance)
+    def _state(self, name: str, service: Service, instance: str) -> ServiceState:
+        busy = self._deployer.journals.has_untold(name, instance)
         try:
-            seen = self._deployer.serving(name, service.instance)
+            seen = self._deployer.serving(name, instance)
         except errors.KeepflowError as error:
-            return ServiceState(
-                service=name, instance=service.instance, environment=service.environment, note=error.message
-            )
+            return ServiceState(service=name, instance=instance, environment=service.environment, note=error.message)
         return ServiceState(
             service=name,
-            instance=service.instance,
+            instance=instance,
             environment=service.environment,
             slot=seen.slot,
             identity=seen.identity,
@@ -200,8 +202,9 @@ class Deploys:
             differences=() if busy else tuple(Difference(**asdict(one)) for one in seen.differences),
             kept=tuple(
                 KeptRelease(identity=one.identity, how=one.how, bytes=one.size, hot_until=one.hot_until)
-                for one in self._deployer.inventory(name, service.instance)
+                for one in self._deployer.inventory(name, instance)
             ),
+            address=self._deployer.policies[name].address(instance) if service.front else "",
             given=_given(service),
         )
 

@@ -120,6 +120,10 @@ class HeldSecrets:
             if place.name not in keep:
                 shutil.rmtree(place)
 
+    def forget(self, deployment: Deployment) -> None:
+        """Remove all that is kept for an instance."""
+        shutil.rmtree(self._place(deployment), ignore_errors=True)
+
     def _entries(self, deployment: Deployment, sealed: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         return {
             one.name: {

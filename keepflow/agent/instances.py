@@ -52,7 +52,7 @@ class Front:
         return Site(
             service=self.service,
             instance=self.instance,
-            server_name=policy.server_name,
+            server_name=policy.host_name(self.instance),
             listen=policy.listen,
             blue=f"{network.blue}:{self.blue_port}",
             green=f"{network.green}:{self.green_port}",
@@ -60,6 +60,7 @@ class Front:
             bypass_token=self.bypass_token,
             certificate=policy.certificate,
             certificate_key=policy.certificate_key,
+            only_by_name=policy.most is not None,
         )
 
 
@@ -155,6 +156,18 @@ class Instance:
             front = Front(self.service, self.instance, secrets.token_hex(16), secrets.token_hex(16))
             self.save_front(front)
             return front
+
+    @property
+    def known(self) -> bool:
+        """Whether it was ever begun here, and not removed since."""
+        return (self.root / names.prefix(self.service, self.instance) / "front.json").exists()
+
+    def forget(self) -> None:
+        """Remember nothing of it any more; only the lock stays, which somebody may be waiting for."""
+        (self.place / "front.json").unlink(missing_ok=True)
+        for path in self.place.iterdir():
+            if path.name != "lock":
+                path.unlink()
 
     def save_front(self, front: Front) -> None:
         """Remember tokens and ports."""

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from keepflow.core import names
-from keepflow.errors import DeployFailed
+from keepflow.errors import DeployFailed, Refused
 from keepflow.tools.files import write_atomic
 
 _ROUTES = Path("/proc/net/route")
@@ -47,21 +47,27 @@ class Networks:
         self._pool = IPv4Network(pool)
         self._routes = routes or host_routes
 
-    def of(self, service: str, instance: str) -> SlotNetwork:
-        """Return the network of an instance, allotting one on first use.
+    def of(self, service: str, instance: str, most: int | None = None) -> SlotNetwork:
+        """Return the network of an instance, allotting one on first use; `most` instances of a service get one.
 
         What was allotted stays, also when the pool in agent.yml changes. Raises DeployFailed `network-overlap` when
         every free part of the pool is routed elsewhere, `network-pool-full`, and `name-collision` when another
-        instance already has the same names on this host.
+        instance already has the same names on this host; Refused `instances-full`.
         """
         key = f"{service}/{instance}"
         with self._locked():
             allotted = self._read()
             if key not in allotted:
                 self._refuse_collision(service, instance, allotted)
+                self._refuse_one_more(service, most, allotted)
                 allotted[key] = str(self._free(allotted))
                 write_atomic(self._path, json.dumps(allotted, indent=1, sort_keys=True).encode(), 0o600)
         return _slots(names.network(service, instance), allotted[key])
+
+    def known(self, service: str, instance: str) -> SlotNetwork | None:
+        """Return the network that an instance has, None when it has none."""
+        subnet = self._read().get(f"{service}/{instance}")
+        return _slots(names.network(service, instance), subnet) if subnet else None
 
     def release(self, service: str, instance: str) -> None:
         """Give the part of an instance that is gone back to the pool."""
@@ -97,6 +103,16 @@ class Networks:
                     f"{service}/{instance} and {key} would have the same names on this host; rename one of them",
                     code="name-collision",
                 )
+
+    def _refuse_one_more(self, service: str, most: int | None, allotted: dict[str, str]) -> None:
+        there = sorted(key.partition("/")[2] for key in allotted if key.startswith(f"{service}/"))
+        if most is not None and len(there) >= most:
+            named = ", ".join(there[:5]) + ", …" * (len(there) > 5)
+            raise Refused(
+                f"{service} has {len(there)} instances on this host ({named}), and its agent.yml allows {most} "
+                f"(instances: {most}); delete a branch, or raise that number",
+                code="instances-full",
+            )
 
     def _read(self) -> dict[str, str]:
         try:

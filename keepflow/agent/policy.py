@@ -18,6 +18,7 @@ from keepflow.agent import evidence
 from keepflow.agent.deployment import Deployment
 from keepflow.config.agent_file import AgentFile, Service
 from keepflow.core import canary, deploys
+from keepflow.core.names import is_name
 from keepflow.core.plain import loads
 from keepflow.core.releases import is_digest
 from keepflow.core.text import quoted
@@ -80,14 +81,16 @@ def check(envelope: Mapping[str, Any], facts: Facts) -> Accepted | Repeated | Re
         order = _understood(_payload(envelope, facts))
         _for_this_agent(order, facts)
         service = _service(order, facts)
-        _image(order, service, facts)
-        _description(order, service)
-        _canary(order, facts)
+        if order.action != "remove":  # it makes nothing, so what it would be made of is no matter
+            _image(order, service, facts)
+            _description(order, service)
+            _canary(order, facts)
         if facts.known(order.deployment):
             return Repeated(order)
         if order.action == "stage" and not service.prestage:
             raise _Refused("no-prestage", f"this host's agent.yml takes no image of {order.service} ahead of a promote")
-        evidence.check(order, service, facts.receipt_keys)
+        if order.action != "remove":
+            evidence.check(order, service, facts.receipt_keys)
         _fresh(order, facts)
         return Accepted(order, Deployment.of(order))
     except _Refused as refused:
@@ -140,8 +143,15 @@ def _service(order: DeployOrder, facts: Facts) -> Service:
             "environment",
             f"service {order.service} obeys only {service.environment} on this host, not {quoted(order.environment)}",
         )
-    if order.instance != service.instance:
-        raise _Refused("instance", f"service {order.service} has no instance {quoted(order.instance)} on this host")
+    if service.instances is None:
+        if order.instance != service.instance:
+            raise _Refused("instance", f"service {order.service} has no instance {quoted(order.instance)} on this host")
+        if order.action == "remove":
+            raise _Refused(
+                "not-removable", f"only instances of branches are removed, and {order.service} has none here"
+            )
+    elif not is_name(order.instance):
+        raise _Refused("instance", f"{quoted(order.instance)} is no name of an instance")
     return service
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ from keepflow.config.fields import (
     Duration,
     FilePath,
     Flag,
-    HostName,
+    HostPattern,
     Listen,
     Model,
     Name,
@@ -128,7 +129,7 @@ class Tls(Model):
 class Front(Model):
     """The front door of a service."""
 
-    server_name: HostName
+    server_name: HostPattern
     listen: Listen = "80"
     tls: Tls | None = None
 
@@ -151,6 +152,7 @@ class Service(Model):
 
     environment: ProjectPath
     instance: Name = "main"
+    instances: Count | None = None  #: how many branches may have an instance of their own here
     images: Annotated[tuple[Repository, ...], Field(min_length=1), OneOrMany()]
     front: Front | None = None
     volumes: Names = ()
@@ -227,6 +229,7 @@ def _service_problems(agent: AgentFile, document: Document) -> list[Problem]:
         problems.append(document.problem(("services",), "needs-deploy", sentence, key=True))
     for name, service in agent.services.items():
         path = ("services", name)
+        problems += _instance_problems(name, service, document)
         if service.front is None:
             if agent.nginx.mode != "none":
                 sentence = f"services.{name}: 'front' is missing; without a front write nginx: {{mode: none}}"
@@ -238,3 +241,19 @@ def _service_problems(agent: AgentFile, document: Document) -> list[Problem]:
             problems.append(document.problem((*path, "front"), "duplicate-front", sentence))
         fronts.setdefault(door, name)
     return problems
+
+
+def _instance_problems(name: str, service: Service, document: Document) -> Iterator[Problem]:
+    """Find a front for every instance of a service that has one instance, and the other way round."""
+    if service.front is None:
+        return
+    path = ("services", name, "front", "server_name")
+    pattern = service.front.server_name.startswith("*.")
+    if pattern and service.instances is None:
+        sentence = f"services.{name}: '*' stands for the name of an instance; say how many there may be: instances: 20"
+        yield document.problem(path, "needs-instances", sentence)
+    elif service.instances is not None and not pattern:
+        sentence = (
+            f"services.{name}: every instance needs a name of its own: server_name: '*.{service.front.server_name}'"
+        )
+        yield document.problem(path, "needs-pattern", sentence)

@@ -123,6 +123,7 @@ def _environment(environment: Environment) -> DesiredEnvironment:
         on_failure=environment.on_failure,
         service=environment.service,
         branches=environment.branches or (),
+        idle=int(environment.idle),
         overrides=overrides_to_json(environment.overrides),
         promote_from=environment.promote_from,
         verified_by=environment.verified_by,

@@ -311,6 +311,16 @@ RegistryAddress = Annotated[
     ),
 ]
 HostName = Annotated[str, _rule("bad-host", _is_host, "must be a host name in small letters, like 'shop.example.org'")]
+#: A host name, or `*.` before one: every instance has its own name there.
+HostPattern = Annotated[
+    str,
+    _rule(
+        "bad-host",
+        lambda text: _is_host(text.removeprefix("*.")),
+        "must be a host name in small letters, like 'shop.example.org', or one for every instance, like "
+        "'*.dev.example.org'",
+    ),
+]
 Listen = Annotated[str, AfterValidator(_listen), WithJsonSchema({"type": ["string", "integer"]})]
 Url = Annotated[str, AfterValidator(_address_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]

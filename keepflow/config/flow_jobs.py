@@ -26,6 +26,7 @@ class JobRead:
     kind: JobKind
     steps: tuple[Step, ...] = ()
     target: str = ""
+    per_branch: bool = False
 
 
 def read_jobs(jobs: Any, kinds: Kinds, document: Document, path: Path) -> tuple[dict[str, JobRead], list[Problem]]:
@@ -75,6 +76,7 @@ def _graph_job(name: str, job: models.Job, read: JobRead, flow: models.Flow) -> 
         needs=job.needs,
         steps=read.steps,
         target=read.target,
+        per_branch=read.per_branch,
         allow_failure=job.allow_failure,
         stage=job.stage or "",
         timeout=job.timeout or 0.0,
@@ -100,7 +102,7 @@ def _read_job(
             return None, [document.problem((*path, key), "conflict", sentence, key=True)]
         kind = JobKind(found[0])
         part, problems = read_target(kind, job[found[0]], document, (*path, found[0]))
-        return JobRead(kind, target=part.target) if part else None, problems
+        return JobRead(kind, target=part.target, per_branch=part.per_branch) if part else None, problems
     parts, problems = read_parts(job[_STEPS], kinds, document, (*path, _STEPS))
     problems += _no_steps(job[_STEPS], document, (*path, _STEPS))
     return JobRead(JobKind.SCRIPT, tuple(part.step for part in parts if part.step)), problems

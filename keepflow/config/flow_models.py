@@ -234,6 +234,13 @@ class Axes(Model):
         return matrix.Matrix(self.axes, self.include, self.exclude)
 
 
+class Deploy(Model):
+    """A deploy in full: where what was built is to serve."""
+
+    environment: Name  #: the environment that gets what was built
+    per_branch: Flag = False  #: every branch has an instance of its own there, removed when the branch goes
+
+
 class Job(Model):
     """One job of a graph; what it does is read by `flow_jobs`, which knows the step kinds."""
 

@@ -93,10 +93,14 @@ def read_target(kind: JobKind, target: Any, document: Document, place: Path) -> 
     if kind in _LATER:
         sentence = f"{shown(place)}: {_LATER[kind]} are not supported by this version"
         return None, [document.problem(place, "not-supported", sentence, key=True)]
+    line = document.mark(place[:-1])[0]
+    if isinstance(target, dict):
+        model, problems = check(models.Deploy, target, document, place)
+        return JobPart(kind, None, model.environment, line, model.per_branch) if model else None, problems
     if not isinstance(target, str) or not is_name(target):
         sentence = f"{shown(place)} must be the name of an environment, like 'dev'"
         return None, [document.problem(place, "bad-name", sentence)]
-    return JobPart(kind, target=target, line=document.mark(place[:-1])[0]), []
+    return JobPart(kind, target=target, line=line), []
 
 
 def _step_part(

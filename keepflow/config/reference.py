@@ -18,7 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from keepflow.config.flow_models import File
+from keepflow.config.flow_models import Deploy, File
 from keepflow.errors import UsageError
 
 Models = Mapping[str, type[BaseModel]]  #: models by the name a page calls them by
@@ -38,7 +38,7 @@ def models_of(model: type[BaseModel], name: str) -> dict[str, type[BaseModel]]:
 
 def flow_models(kinds: Mapping[str, Any]) -> dict[str, type[BaseModel]]:
     """Return every model of the flow file with the step kinds that are installed; those are called `step KIND`."""
-    found = models_of(File, "File")
+    found = models_of(File, "File") | {"Deploy": Deploy}
     for kind, module in sorted(kinds.items()):
         found |= {key: one for key, one in models_of(module.Spec, f"step {kind}").items() if key not in found}
     return found

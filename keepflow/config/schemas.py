@@ -34,7 +34,10 @@ def flow_schema(kinds: Kinds) -> dict[str, Any]:
     """Return the schema of the flow file with the step kinds that are installed."""
     schema = models.File.model_json_schema(ref_template="#/$defs/{model}")
     entries = [_entry_schema(kind, module, schema["$defs"]) for kind, module in sorted(kinds.items())]
-    deploy = {"type": "string", "description": "The environment that gets what was built.", "pattern": "^[a-z0-9-]+$"}
+    full = models.Deploy.model_json_schema()
+    _describe({"$defs": {}, **full}, models.Deploy)
+    name = {"type": "string", "description": "The environment that gets what was built.", "pattern": "^[a-z0-9-]+$"}
+    deploy = {"anyOf": [name, full]}
     for holder, allowed in (("Flow", [*entries, _one_key("deploy", deploy, {})]), ("Job", entries)):
         schema["$defs"][holder]["properties"]["steps"]["items"] = {"anyOf": allowed}
     schema["$defs"]["Job"]["properties"]["deploy"] = deploy

@@ -126,6 +126,7 @@ class Environment(Model):
     service: Name
     instance: Name = "main"
     branches: Patterns = ()
+    idle: Duration = 14 * 86400.0  #: how long a branch's instance stays that nothing is deployed to; 0 = for ever
     env: Env = Field(default_factory=dict)
     args: Texts | None = None
     stop_timeout: Duration | None = None

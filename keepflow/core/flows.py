@@ -116,6 +116,7 @@ class JobPart:
     step: Step | None = None  #: for SCRIPT
     target: str = ""  #: DEPLOY: environment name; NOTIFY: address; APPROVE: text
     line: int = 0
+    per_branch: bool = False  #: DEPLOY: every branch has an instance of its own there
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class PlannedJob:
     allow_failure: bool = False  #: its failure stops nothing and does not make the run a failed one
     stage: str = ""  #: the stage that the flow file puts it in; "" = it has none
     matrix: dict[str, str] = field(default_factory=dict)  #: SCRIPT: its combination of a matrix, for its scripts
+    per_branch: bool = False  #: DEPLOY: every branch has an instance of its own there
     timeout: float = 0.0  #: SCRIPT: seconds one attempt may take; 0 = what the flow says, else two hours
     retry: Retry | None = None  #: SCRIPT: when it is tried again; None = what the flow says, else never
     where: dict[str, Any] = field(default_factory=dict)  #: SCRIPT: image and services of its steps (`config.where`)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 #: One DNS-like label: safe as container name, directory, upstream name and label value alike.
@@ -11,6 +12,8 @@ SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 REF_LIMIT = 1024  #: bytes; longer names do not fit into a file of git's
 SLOTS = ("blue", "green")
+BRANCH_LIMIT = 17  #: characters of a branch's name in that of its instance
+BASE_LIMIT = 40 - BRANCH_LIMIT - 8  #: characters of an environment that has an instance for each branch
 RELEASE = "release"  #: stands in a container's name where the others have their slot
 
 
@@ -63,6 +66,12 @@ def volume(service: str, instance: str, name: str) -> str:
 def keep_tag(service: str, instance: str, identity: str) -> str:
     """Return the local tag that keeps an image from being pruned; `identity` is `sha256:<hex>`."""
     return f"{prefix(service, instance)}-keep:{identity.removeprefix('sha256:')[:20]}"
+
+
+def branch_instance(ref: str) -> str:
+    """Return the instance that a branch gets of a service with one for each: readable, and another for every ref."""
+    digest = hashlib.sha256(ref.encode(errors="surrogatepass")).hexdigest()[:6]
+    return f"{slug(ref.removeprefix('refs/heads/'), BRANCH_LIMIT)}-{digest}"
 
 
 def other_slot(slot: str) -> str:

@@ -83,7 +83,8 @@ def _in_line(flow: Flow) -> tuple[PlannedJob, ...]:
             continue
         close_steps()
         key = f"deploy-{part.target}" if part.kind == JobKind.DEPLOY else part.kind.value
-        jobs.append(PlannedJob(_fresh_key(key, {job.key for job in jobs}), part.kind, _needs(jobs), target=part.target))
+        planned = PlannedJob(_fresh_key(key, {job.key for job in jobs}), part.kind, _needs(jobs), target=part.target)
+        jobs.append(replace(planned, per_branch=part.per_branch))
     close_steps()
     return tuple(jobs)
 

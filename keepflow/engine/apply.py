@@ -249,6 +249,7 @@ def _stored_environment(environment: Environment) -> DesiredEnvironment:
         on_failure=environment.on_failure,
         service=environment.service,
         branches=environment.branches,
+        idle=environment.idle,
         overrides=overrides_to_json(environment.overrides),
         promote_from=environment.promote_from,
         verified_by=environment.verified_by,

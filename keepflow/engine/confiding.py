@@ -90,13 +90,14 @@ def missing(conn: Connection, environment: Environment, container: Container) ->
 
     What a host's env_file holds counts; of a host that does not tell, the host itself decides.
     """
-    lacking = [name for name in container.secrets if name not in secrets.of_environments.held(conn, environment.id)]
+    base = environments.base_of(conn, environment)
+    lacking = [name for name in container.secrets if name not in secrets.of_environments.held(conn, base.id)]
     told = [set((host.observed or {})["given"]) for host in environment.hosts if _tells(host.observed)]
     absent = [name for name in lacking if any(name not in given for given in told)]
     if not absent:
         return None
     project = projects.by_id(conn, environment.project_id).name
-    cure = "; ".join(f"keepflow secret set {project}/{environment.name} {name}" for name in absent)
+    cure = "; ".join(f"keepflow secret set {project}/{base.name} {name}" for name in absent)
     return f"{environment.name} has no value for {', '.join(absent)}: {cure}"
 
 

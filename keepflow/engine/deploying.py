@@ -20,6 +20,7 @@ from keepflow.core.states import OUTCOMES, Phase, Reason, State, job_state_of, p
 from keepflow.core.text import one_line
 from keepflow.crypto import dsse
 from keepflow.engine import (
+    branches,
     breakglass,
     carried,
     confiding,
@@ -57,11 +58,12 @@ from keepflow.wire import messages, orders
 #: An order not accepted within this time is void; a fresh one is made when the agent is back.
 ORDER_LIFE = 10 * 60 * 1_000_000
 #: What an agent is asked to do, by the kind of deployment; all others are plain deploys.
-_ACTIONS: dict[str, Literal["deploy", "rollback", "adopt", "stage", "rehearse"]] = {
+_ACTIONS: dict[str, Literal["deploy", "rollback", "adopt", "stage", "rehearse", "remove"]] = {
     "rollback": "rollback",
     "adopt": "adopt",
     "stage": "stage",
     "rehearsal": "rehearse",
+    "removal": "remove",
 }
 #: What is kept of an agent's words: characters of a sentence and of a log's end, entries of the list of phases.
 _SENTENCE, _LOG_TAIL, _MOST_PHASES = 2000, 64 * 1024, 500
@@ -83,7 +85,7 @@ def start(tx: Tx, master: Master, job: Job, now: int) -> None:
     run = runs.by_id(tx.conn, job.run_id)
     if deployments.of_job(tx.conn, job.id) is None:
         group = group_of(tx.conn, job)
-        found = _admit(tx.conn, run, job, group)
+        found = _admit(tx.conn, run, job, group, now)
         if isinstance(found, Reason):
             jobs.finish(tx.conn, job.id, State.FAILED, found, now)
             tx.after_commit(lambda: master.wakes.fire(f"run:{run.id}"))
@@ -221,7 +223,9 @@ def withdraw(conn: Connection, job: Job, reason: Reason, now: int) -> bool:
     return deployments.move(conn, deployment, Phase.FAILED, values)
 
 
-def _admit(conn: Connection, run: Run, job: Job, group: list[Job]) -> tuple[Environment, StoredRelease] | Reason:
+def _admit(
+    conn: Connection, run: Run, job: Job, group: list[Job], now: int
+) -> tuple[Environment, StoredRelease] | Reason:
     project = projects.by_id(conn, run.project_id)
     target = job.spec["target"]
     environment = environments.by_name(conn, run.project_id, target)
@@ -246,6 +250,11 @@ def _admit(conn: Connection, run: Run, job: Job, group: list[Job]) -> tuple[Envi
             f"no step of this run named an image that agent {', '.join(hosts)} can deploy: "
             "a script must write image=NAME or pushed=NAME to the file $KEEPFLOW_OUTPUT",
         )
+    if job.spec["per_branch"]:
+        own = branches.of_branch(conn, environment, run.ref, now)
+        if isinstance(own, Reason):
+            return own
+        environment = own
     lacking = confiding.missing(conn, environment, deploys.resolve(release.container, environment.overrides))
     if lacking is not None:
         return Reason("secret-missing", lacking)
@@ -326,8 +335,13 @@ def confide(
     fence: int,
 ) -> confiding.Travelling:
     """Seal what an order's new container reads to the agent; an order that makes no container brings no secret."""
-    names = () if _ACTIONS.get(deployment.kind) in ("adopt", "stage") else deployment.description.get("secrets", ())
-    return confiding.travelling(conn, master, environment, agent, deployment.id, fence, names)
+    names = (
+        ()
+        if _ACTIONS.get(deployment.kind) in ("adopt", "stage", "remove")
+        else deployment.description.get("secrets", ())
+    )
+    base = environments.base_of(conn, environment)
+    return confiding.travelling(conn, master, base, agent, deployment.id, fence, names)
 
 
 def order(
@@ -353,8 +367,9 @@ def order(
         deployment=deployment.id,
         agent=agent.name,
         agent_key=agent.key_id,
-        environment=f"{project.name}/{environment.name}",
+        environment=f"{project.name}/{environments.base_of(conn, environment).name}",
         service=environment.service,
+        instance=environment.instance,
         image=orders.OrderImage(
             origin="registry" if release.promotable else "local",
             repository=release.repository,
@@ -477,7 +492,7 @@ def _observe(
 ) -> None:
     seen = messages.ServiceState(
         service=environment.service,
-        instance="main",
+        instance=environment.instance,
         environment=environment.name,
         slot=body.receipt.get("slot"),
         identity=body.serving,

@@ -95,6 +95,8 @@ def record_all(tx: Tx, master: Master, calls: Sequence[Call]) -> list[Recorded]:
     ]
     if any(one.first and not one.handled for one in found):
         tx.after_commit(partial(master.wakes.fire, "deliveries"))
+    if any(one.first and one.parsed.word == "deleted" for one in found):
+        tx.after_commit(partial(master.wakes.fire, "projects"))  # what the branch had goes with it
     return found
 
 

@@ -19,9 +19,9 @@ def differences(conn: Connection, placement: Placement) -> tuple[drift.Differenc
 
 def observe(tx: Tx, agent: Agent, state: messages.ServiceState, now: int) -> bool:
     """Store what a service serves, on the environment it is bound to here; False when that is known already."""
-    placement = placements.of_service(tx.conn, agent.name, state.service)
+    placement = placements.of_service(tx.conn, agent.name, state.service, state.instance)
     seen = state.model_dump(mode="json")
-    if placement is None or state.instance != "main" or placement.observed == seen:
+    if placement is None or placement.observed == seen:
         return False
     placements.observe(tx.conn, placement.environment_id, placement.host, seen)
     if not seen.get("busy"):

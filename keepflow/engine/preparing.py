@@ -19,10 +19,20 @@ from keepflow.engine.context import Master
 from keepflow.engine.guarding import Presser
 from keepflow.engine.promoting import find_release
 from keepflow.errors import Refused
-from keepflow.store import agents, counters, deployments, environments, events, preparations, projects, releases
+from keepflow.store import (
+    agents,
+    counters,
+    deployments,
+    environments,
+    events,
+    placements,
+    preparations,
+    projects,
+    releases,
+)
 from keepflow.store.agents import Agent
 from keepflow.store.environments import Environment
-from keepflow.store.preparations import REHEARSAL, STAGE, Preparation
+from keepflow.store.preparations import REHEARSAL, REMOVAL, STAGE, Preparation
 from keepflow.store.releases import StoredRelease
 from keepflow.store.writer import Tx
 from keepflow.wire import messages, orders
@@ -40,7 +50,7 @@ def stage_onwards(
     for place in environments.of_project(tx.conn, source.project_id):
         if place.promote_from == source.name and (by_person or not place.verified_by):
             missing = [host for host in place.agents if not _is_there(tx.conn, place, host, stored.release.identity)]
-            _add(tx, master, place, stored, missing, STAGE, "keepflow", None, now)
+            add(tx, master, place, stored, missing, STAGE, "keepflow", None, now)
 
 
 def after(tx: Tx, master: Master, deployment_id: str, now: int) -> None:
@@ -68,7 +78,7 @@ def rehearse(
     missing = unmet(guards(tx.conn, environment, stored, presser))
     if missing:
         raise Refused("; ".join(guard.sentence for guard in missing), code=missing[0].code)
-    return _add(tx, master, environment, stored, list(environment.agents), REHEARSAL, presser.name, key, now)
+    return add(tx, master, environment, stored, list(environment.agents), REHEARSAL, presser.name, key, now)
 
 
 def guards(conn: Connection, environment: Environment, stored: StoredRelease, presser: Presser) -> tuple[Guard, ...]:
@@ -141,7 +151,7 @@ def loses_hot(environment: Environment) -> bool:
     return any(one["how"] == "hot" for host in environment.hosts for one in ((host.observed or {}).get("kept") or ()))
 
 
-def _add(
+def add(
     tx: Tx,
     master: Master,
     environment: Environment,
@@ -152,6 +162,7 @@ def _add(
     key: str | None,
     now: int,
 ) -> str:
+    """Have something prepared on hosts and return the id of the first; sent at once to agents that are connected."""
     description = deploys.resolve(stored.container, environment.overrides)
     ids = [key or secrets.token_hex(16), *(secrets.token_hex(16) for _ in hosts[1:])]
     for preparation, host in zip(ids, hosts, strict=False):
@@ -209,5 +220,15 @@ def _end(
     preparations.move(tx.conn, found, outcome, values)
     environment = environments.by_id(tx.conn, found.environment_id)
     data = {"preparation": found.id, "outcome": outcome.value, "identity": found.identity, "host": found.host}
+    if found.kind == REMOVAL and outcome == Phase.DONE:
+        _removed(tx, environment, now)
     kind = f"{found.kind}-{outcome.value}"
     events.add_about(tx, now, kind, environment, actor=found.requested_by, data=data)
+
+
+def _removed(tx: Tx, environment: Environment, now: int) -> None:
+    """Take an instance off the board that is gone from its last host, unless somebody deploys to it again."""
+    waits = preparations.live(tx.conn, environment.id, REMOVAL) or deployments.holding(tx.conn, environment.id)
+    if not waits:
+        environments.remove(tx.conn, environment.id, now)
+        placements.forget(tx.conn, environment.id)

@@ -6,7 +6,7 @@ import structlog
 
 from keepflow import errors
 from keepflow.core.events import Event, EventKind, Parsed
-from keepflow.engine import clock, intake
+from keepflow.engine import clock, intake, leaving
 from keepflow.engine.context import Master
 from keepflow.engine.deciding import SWEEP
 from keepflow.store import deliveries, events, heads, projects
@@ -49,6 +49,7 @@ def _compare(tx: Tx, master: Master, project: Project, now_there: dict[str, str]
         return []
     if deliveries.next_unhandled(tx.conn, project.id) is not None:
         return []  # what is on its way says more than this picture of the remote
+    leaving.gone(tx, master, project, now_there, now)
     for ref in {ref for ref in known if ref.startswith(SWEPT)} - now_there.keys():
         heads.drop(tx.conn, project.id, ref)
     missed = [ref for ref, sha in now_there.items() if known.get(ref) != sha]

@@ -144,7 +144,7 @@ def rollback(
 def told_by_host(tx: Tx, master: Master, agent_id: int, body: messages.HostRollback, now: int) -> None:
     """Write down a rollback that a person did on the host; one that succeeded becomes what is expected to serve."""
     agent = agents.by_id(tx.conn, agent_id)
-    placement = placements.of_service(tx.conn, agent.name, body.service)
+    placement = placements.of_service(tx.conn, agent.name, body.service, body.instance)
     environment = environments.by_id(tx.conn, placement.environment_id) if placement else None
     known = deployments.by_id(tx.conn, body.deployment)
     if known is not None and (known.agent_id != agent_id or known.phase != Phase.UNKNOWN):

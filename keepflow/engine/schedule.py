@@ -18,6 +18,7 @@ from keepflow.engine import (
     enrol,
     expiring,
     gates,
+    leaving,
     notifying,
     people,
     reconcile,
@@ -127,6 +128,7 @@ class Schedule:
         def forget(tx: Tx) -> None:
             people.sweep(tx, clock.now())
             notices.sweep(tx.conn, clock.now() - notifying.KEPT)
+            leaving.idle(tx, self._master, clock.now())
 
         self._write(forget)
 

@@ -57,6 +57,7 @@ def render(site: Site, flags: Path, pages: Path, visits: Path, other_logs: Seque
         "visits": _path("visits", str(visits)),
         "other_logs": list(other_logs),
         "canary": CANARY_PERCENT,
+        "only_by_name": site.only_by_name,
     }
     if site.blue == site.green:
         raise _refused("green", site.green)

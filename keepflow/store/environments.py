@@ -29,6 +29,10 @@ class Environment:
     name: str
     position: int
     service: str
+    instance: str
+    base_id: int | None
+    ref: str
+    idle: int
     branches: tuple[str, ...]
     overrides: Overrides
     promote_from: str | None
@@ -42,7 +46,13 @@ class Environment:
     locked_why: str | None
     locked_at: int | None
     managed: bool
+    removed_at: int | None
     hosts: tuple[Placement, ...]
+
+    @property
+    def removed(self) -> bool:
+        """Whether it was taken off the board."""
+        return self.removed_at is not None
 
     @property
     def agents(self) -> tuple[str, ...]:
@@ -71,6 +81,17 @@ def by_id(conn: Connection, environment_id: int) -> Environment:
     if not found:
         raise NoResultFound(f"no environment has the row id {environment_id}")
     return found[0]
+
+
+def base_of(conn: Connection, environment: Environment) -> Environment:
+    """Return the environment that a branch's instance belongs to; any other is its own."""
+    return environment if environment.base_id is None else by_id(conn, environment.base_id)
+
+
+def with_instances(conn: Connection) -> list[Environment]:
+    """List the instances of branches, of all projects."""
+    query = select(environments).where(environments.c.base_id.is_not(None), environments.c.removed_at.is_(None))
+    return _read(conn, query.order_by(environments.c.id))
 
 
 def put(conn: Connection, project_id: int, name: str, now: int, values: dict[str, Any]) -> int:

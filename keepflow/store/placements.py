@@ -37,8 +37,8 @@ def of_environments(conn: Connection, environment_ids: Iterable[int]) -> dict[in
     return {environment_id: tuple(hosts) for environment_id, hosts in found.items()}
 
 
-def of_service(conn: Connection, host: str, service: str) -> Placement | None:
-    """Return the placement that one agent's service belongs to, or None."""
+def of_service(conn: Connection, host: str, service: str, instance: str) -> Placement | None:
+    """Return the placement that one instance of an agent's service belongs to, or None."""
     query = (
         select(placements.c.environment_id, placements.c.host, placements.c.current_id, placements.c.observed)
         .join(environments, environments.c.id == placements.c.environment_id)
@@ -46,6 +46,7 @@ def of_service(conn: Connection, host: str, service: str) -> Placement | None:
             placements.c.host == host,
             placements.c.removed_at.is_(None),
             environments.c.service == service,
+            environments.c.instance == instance,
             environments.c.removed_at.is_(None),
         )
     )
@@ -70,6 +71,12 @@ def put(conn: Connection, environment_id: int, hosts: Sequence[str], now: int) -
 def set_current(conn: Connection, environment_id: int, host: str, deployment_id: str) -> None:
     """Record the deployment that made a host serve what it serves now."""
     _change(conn, environment_id, host, current_id=deployment_id)
+
+
+def forget(conn: Connection, environment_id: int) -> None:
+    """Record that nothing of an environment is on its hosts any more."""
+    of_it = placements.c.environment_id == environment_id
+    conn.execute(update(placements).where(of_it).values(current_id=None, observed=None))
 
 
 def observe(conn: Connection, environment_id: int, host: str, seen: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Queries of preparations: images laid on hosts ahead of a promote, and rehearsals. They never change what serves."""
+"""Queries of preparations: images laid on hosts ahead of a promote, rehearsals, and removals of branches' instances."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from keepflow.core.states import OUTCOMES, Phase
 from keepflow.store.tables import preparations
 
-STAGE, REHEARSAL = "stage", "rehearsal"
+STAGE, REHEARSAL, REMOVAL = "stage", "rehearsal", "removal"
 _LIVE = tuple(phase.value for phase in Phase if phase not in OUTCOMES)
 
 

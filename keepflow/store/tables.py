@@ -333,6 +333,10 @@ environments = Table(
     Column("name", String(40), nullable=False),
     Column("position", Integer, nullable=False),  # order on the board
     Column("service", String(40), nullable=False),
+    Column("instance", String(40), nullable=False, default="main"),
+    Column("base_id", Id, ForeignKey("environments.id")),  # of a branch's instance: the environment it belongs to
+    Column("ref", Text, nullable=False, default=""),  # …and its branch
+    Column("idle", Integer, nullable=False, default=0),  # seconds that instances of branches stay unused; 0 = for ever
     Column("branches", JSON, nullable=False, default=list),
     Column("overrides", JSON, nullable=False, default=dict),  # env, args, stop_timeout, strategy
     Column("promote_from", String(40)),

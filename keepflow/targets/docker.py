@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keepflow.core import names
@@ -274,6 +275,16 @@ class Docker:
         with self._engine() as engine:
             ids = [found["Id"] for found in engine.containers(all=True, filters={"label": wanted})]
         return [found for found in map(self.inspect, ids) if found is not None]
+
+    def forget(self, service: str, instance: str) -> None:
+        """Remove the slot network and the volumes of an instance that has no containers; gone already is fine."""
+        labels = [f"{names.LABEL_SERVICE}={service}", f"{names.LABEL_INSTANCE}={instance}"]
+        network = names.network(service, instance)
+        with self._engine() as engine:
+            if self._network(network) is not None:
+                _unless_missing(lambda: engine.remove_network(network))
+            for volume in engine.volumes(filters={"label": labels})["Volumes"] or ():
+                _unless_missing(partial(engine.remove_volume, volume["Name"]))
 
     def _volumes(self, spec: SlotSpec) -> None:
         with self._engine() as engine:

@@ -61,6 +61,7 @@ class DesiredEnvironment(_Model):
     on_failure: str = Field(default="revert", pattern="^(revert|stop)$")
     service: str
     branches: tuple[str, ...] = ()
+    idle: int = 0  #: seconds that instances of branches stay unused
     overrides: dict[str, Any] = Field(default_factory=dict)
     promote_from: str | None = None
     verified_by: tuple[str, ...] = ()

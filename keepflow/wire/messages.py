@@ -492,6 +492,7 @@ class ServiceState(Message):
     ours: bool | None = None  #: whether a deployment made it
     differences: tuple[Difference, ...] = ()
     kept: tuple[KeptRelease, ...] | None = None  #: None = this agent does not tell
+    address: str = ""  #: where visitors find it; "" = this agent does not tell
     given: tuple[str, ...] | None = None  #: names that the host's env_file holds; None = this agent does not tell
 
 

@@ -93,7 +93,7 @@ class DeployOrder(BaseModel):
 
     version: Literal[1] = 1
     critical: tuple[str, ...] = CRITICAL
-    action: Literal["deploy", "rollback", "adopt", "stage", "rehearse"]
+    action: Literal["deploy", "rollback", "adopt", "stage", "rehearse", "remove"]
     deployment: str  #: id made by the asker; asking again returns the status, never runs twice
     agent: str
     agent_key: str  #: key id of the agent this order is for

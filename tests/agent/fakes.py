@@ -196,6 +196,10 @@ class FakeTarget:
         """List containers by labels."""
         return [one.facts for one in self.containers.values() if labels.items() <= one.facts.labels.items()]
 
+    def forget(self, service: str, instance: str) -> None:
+        """Forget a network."""
+        self.networks.pop(names.network(service, instance), None)
+
     def crash(self, name: str, code: int = 139) -> None:
         """Let a container die by itself, or by a signal whose exit code is given."""
         self._end(self.containers[name], code)

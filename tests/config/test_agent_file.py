@@ -150,7 +150,22 @@ def test_a_mistake_is_told_at_its_place(old: str, new: str, problem: tuple[int, 
 ENDINGS = ("", ";", "; }", "} server { listen 80", "\n", " #", "'", '"', "/x", ":80", " org", "\0", "\\", "..org", "-")
 INJECTIONS = [
     *(f"a.org{ending}" for ending in ENDINGS if ending),
-    *("$host", "${IFS}", "{a}", "*.a.org", "~^a", "_", "", ".a.org", "-a.org", "A.org", "a_b.org", "ä.org"),
+    *(
+        "$host",
+        "${IFS}",
+        "{a}",
+        "*.*.a.org",
+        "a.*.org",
+        "*",
+        "~^a",
+        "_",
+        "",
+        ".a.org",
+        "-a.org",
+        "A.org",
+        "a_b.org",
+        "ä.org",
+    ),
     *("a" * 64 + ".org", "a." * 127 + "org", "include /etc/passwd"),
 ]
 

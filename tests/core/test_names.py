@@ -112,3 +112,30 @@ def test_what_is_no_full_ref_name_is_refused(text: str) -> None:
 
 def _git_takes(ref: str) -> bool:
     return subprocess.run(["git", "check-ref-format", ref], timeout=10).returncode == 0
+
+
+REFS = st.text(min_size=1, max_size=60).map(lambda text: f"refs/heads/{text}")
+
+
+@given(REFS)
+def test_r46_the_instance_of_any_branch_has_a_legal_name_that_fits_beside_its_environments(ref: str) -> None:
+    instance = names.branch_instance(ref)
+    assert names.is_name(instance)
+    assert names.is_name(f"{'e' * names.BASE_LIMIT}-{instance}")
+
+
+@given(REFS, REFS)
+def test_r46_two_branches_have_two_instances(one: str, other: str) -> None:
+    assert (names.branch_instance(one) == names.branch_instance(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Feature/A", "feature/a"), ("a/b", "a-b"), ("a" * 80 + "1", "a" * 80 + "2"), ("ä", "ö"), ("x", "X")],
+)
+def test_r46_branches_that_read_alike_do_not_collide(one: str, other: str) -> None:
+    assert names.branch_instance(f"refs/heads/{one}") != names.branch_instance(f"refs/heads/{other}")
+
+
+def test_the_instance_of_a_branch_can_be_read() -> None:
+    assert names.branch_instance("refs/heads/feature/shopping-cart").startswith("feature-shopping-")

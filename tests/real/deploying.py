@@ -93,10 +93,9 @@ class Host:
         policy = ServicePolicy(
             service=self.service,
             environment="shop/test",
-            server_name="shop.example.org",
             listen=f"127.0.0.1:{self.port}",
             volumes=("data",),
-            **{"watch": 0.3, "drain": 8.0, **changes},
+            **{"server_name": "shop.example.org", "watch": 0.3, "drain": 8.0, **changes},
         )
         target = Docker(self.engine.host)
         self._targets.append(target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection
 
 from keepflow.core.names import is_name
@@ -117,6 +119,11 @@ def board(conn: Connection, project: Project) -> list[api.Environment]:
     return [_environment(conn, project, card, found.candidates.get(card.environment.name, [])) for card in found.cards]
 
 
+def _address(observed: dict[str, Any] | None) -> str:
+    """Return where visitors find what a host serves, as its agent says."""
+    return str((observed or {}).get("address") or "")
+
+
 def _environment(conn: Connection, project: Project, card: Card, candidates: list[Candidate]) -> api.Environment:
     place = card.environment
     return api.Environment(
@@ -132,7 +139,7 @@ def _environment(conn: Connection, project: Project, card: Card, candidates: lis
         promotes_to=[target.name for target in environments.promoted_from(conn, place)],
         verified_by=list(place.verified_by),
         approved_by=list(place.approved_by),
-        url=place.url,
+        url=place.url or next((seen for host in place.hosts if (seen := _address(host.observed))), ""),
         serving=_serving(card.newest) if card.newest else None,
         drift=card.drift,
         underway=deployment(conn, project, card.underway) if card.underway else None,
