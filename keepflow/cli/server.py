@@ -32,6 +32,8 @@ def apply(path: str, dry_run: bool, yes: bool, form: str) -> None:
     wanted = desired(load_server(text, path)).model_dump(mode="json")
     client = connect()
     planned = client.post("/apply", {"desired": wanted, "dry_run": True})
+    for problem in client.post("/apply/check", {"desired": wanted})["problems"] if planned["lines"] else ():
+        say(f"warning: {problem}")
     if planned["lines"] and not dry_run:
         _print(planned["lines"], err=True)
         if not yes:

@@ -80,6 +80,7 @@ VERB_OF = {
     "api.join_token": "administer",
     "api.revoke_agent": "administer",
     "api.apply": "administer",
+    "api.check": "administer",
     "api.all_runs": "enter",
     "api.project_runs": "see",
     "api.start_run": "run",

@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from keepflow.core.names import is_name
 from keepflow.engine import apply as applying
-from keepflow.engine import backing_up, enrol, retention
+from keepflow.engine import backing_up, enrol, reachable, retention
 from keepflow.errors import NotFound, UsageError
 from keepflow.store import agents, events
 from keepflow.web.answers import server as answers
@@ -61,6 +61,12 @@ def apply(body: api.Apply) -> api.Applied:
         return api.Applied(lines=applying.plan(reading(), master, body.desired), applied=False)
     lines = master.writer.call(lambda tx: applying.apply(tx, master, body.desired, by, now))
     return api.Applied(lines=lines, applied=True)
+
+
+@endpoints.add("POST", "/apply/check", "administer", api.Checked, body=api.Apply)
+def check(body: api.Apply) -> api.Checked:
+    """Ask the repositories of a server file that are new or read otherwise than before, and apply nothing."""
+    return api.Checked(problems=reachable.problems(reading(), web().master, body.desired))
 
 
 @endpoints.add("GET", "/backup", "administer")

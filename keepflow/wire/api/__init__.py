@@ -99,7 +99,18 @@ from keepflow.wire.api.secrets import (
     Secrets,
     SecretValue,
 )
-from keepflow.wire.api.server import Agent, Agents, Applied, Apply, JoinToken, NewAgent, Project, Projects, Storage
+from keepflow.wire.api.server import (
+    Agent,
+    Agents,
+    Applied,
+    Apply,
+    Checked,
+    JoinToken,
+    NewAgent,
+    Project,
+    Projects,
+    Storage,
+)
 
 __all__ = [
     "Again",
@@ -120,6 +131,7 @@ __all__ = [
     "Change",
     "Channel",
     "Channels",
+    "Checked",
     "Commit",
     "Countersigned",
     "Delivery",

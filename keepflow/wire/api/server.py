@@ -70,6 +70,12 @@ class Apply(Request):
     dry_run: bool = False
 
 
+class Checked(Answer):
+    """What would keep the projects of a server file from being built; nothing of it keeps it from being applied."""
+
+    problems: list[str]
+
+
 class Applied(Answer):
     """What an apply did or would do."""
 
