@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from keepflow.core.events import Event, EventKind, Parsed
 from keepflow.core.flows import Container, JobKind, Plan, PlannedJob, Step
@@ -332,7 +332,9 @@ class Work:
 
 
 def plan(flow: str) -> Plan:
-    """Return the plan of the flows `dev` and `test`: build, then deploy there."""
+    """Return the plan of the flows `dev` and `test`: build, then deploy there; of `graph`, several jobs."""
+    if flow == "graph":
+        return _graph()
     steps = (
         Step("run", f"scripts/build-image.sh {flow}", {"run": f"scripts/build-image.sh {flow}"}),
         Step("run", f"scripts/push-image.sh {flow}", {"run": f"scripts/push-image.sh {flow}"}),
@@ -346,6 +348,21 @@ def plan(flow: str) -> Plan:
         image="keepwork",
         container=Container(env={"TZ": "Asia/Shanghai", "RELEASE": flow}),
     )
+
+
+def _graph() -> Plan:
+    def job(key: str, *needs: str, **more: Any) -> PlannedJob:
+        return PlannedJob(key, JobKind.SCRIPT, needs, (Step("run", f"make {key}", {"script": f"make {key}"}),), **more)
+
+    jobs = (
+        job("unit-3-11", stage="test"),
+        job("unit-3-12", stage="test"),
+        job("style", stage="test", allow_failure=True),
+        job("package", "unit-3-11", "unit-3-12", "style", stage="build"),
+        job("ship", "package", stage="ship"),
+        job("mail", "unit-3-11", "unit-3-12", "package", "ship", when="failure", stage="tell"),
+    )
+    return Plan("graph", jobs)
 
 
 def pushed(letter: str) -> messages.BuiltImage:
