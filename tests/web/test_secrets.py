@@ -113,6 +113,31 @@ def test_the_page_names_secrets_sets_one_from_a_form_and_never_shows_a_value(sto
     assert f'href="{page}"' not in ann.get(BOARD).text
 
 
+def test_r31_the_page_of_a_project_binds_its_secrets_and_never_shows_a_value(story: Story) -> None:
+    client = browser(web_app(story), story, "bo")
+    page = "/projects/keepwork/secrets"
+    token = {"csrf_token": _hidden(client.get(page).text, "csrf_token")}
+    assert f'href="{page}"' in client.get("/projects/keepwork").text
+    told = {**token, "name": "config.page", "value": "c4nary-1\r\nc4nary-2\r\n", "branches": "dev, release/*"}
+    assert client.post(page, headers=OURS, data=told).status_code == 303
+    shown = client.get(page).text
+    assert "config.page" in shown
+    assert "branches dev release/*" in shown
+    assert "c4nary" not in shown
+    refused = client.post(page, headers=OURS, data={**told, "name": "<b>", "value": "c4nary-3"})
+    assert refused.status_code == 400
+    assert "c4nary" not in refused.text
+    assert "<b>" not in refused.text
+    again = {**token, "name": "config.page", "value": "c4nary-4"}
+    assert client.post(page, headers=OURS, data=again).status_code == 303
+    assert "branches dev release/*" in client.get(page).text
+    assert client.post(f"{page}/remove", headers=OURS, data={**token, "name": "config.page"}).status_code == 303
+    assert "version 2" not in client.get(page).text
+    ann = browser(web_app(story), story, "ann")
+    assert ann.get(page).status_code == 403
+    assert f'href="{page}"' not in ann.get("/projects/keepwork").text
+
+
 def _host_tells(story: Story, given: tuple[str, ...]) -> None:
     """Let production's host say which secrets its own env_file holds."""
     with story.master.database.read() as conn:

@@ -52,6 +52,7 @@ def project_facts() -> dict[str, object]:
         "schedules": schedules.of_project(conn, place),
         "single": True,
         "may_run": rules.may(conn, caller().user, place.id, "run"),
+        "may_secrets": rules.may(conn, caller().user, place.id, "secrets"),
         "may": {verb: rules.may(conn, caller().user, place.id, verb) for verb in ("pause", "roles")},
     }
 
