@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,7 @@ def test_what_was_built_before_a_new_order_key_is_promoted_after_it_and_its_evid
     assert (refused.returncode, "receipt 1 does not fit" in refused.stderr) == (4, True), refused.stderr
 
 
-def test_a_double_press_is_one_deployment(world: World, story: Story) -> None:
+def test_a_double_press_is_one_deployment(world: World, story: Story, numbers: Callable[..., None]) -> None:
     tested = story.tested()
     promotions = f"/projects/{PROJECT}/environments/production/promotions"
     body = {"run": tested.run, "note": "", "key": "pressed-twice-in-a-row"}
@@ -208,3 +209,4 @@ def test_a_double_press_is_one_deployment(world: World, story: Story) -> None:
     assert world.master.ended(pressed[0]["run"])["state"] == "succeeded"
     newest = world.master.runs(flow="promote")[0]
     assert newest["number"] == pressed[0]["run"]
+    numbers(presses=len(pressed), deployments=1)
