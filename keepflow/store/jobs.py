@@ -220,8 +220,8 @@ def try_later(conn: Connection, job_id: int, reason: Reason, not_before: int) ->
 
 
 def due_again(conn: Connection, now: int) -> list[Job]:
-    """List the jobs whose next try may begin, oldest first."""
-    query = select(jobs).where(jobs.c.finished_at.is_(None), jobs.c.not_before <= now).order_by(jobs.c.id)
+    """List the jobs whose next try may begin, the one that has waited longest first."""
+    query = select(jobs).where(jobs.c.finished_at.is_(None), jobs.c.not_before <= now).order_by(jobs.c.not_before)
     return [_job(row) for row in conn.execute(query).mappings()]
 
 

@@ -76,12 +76,14 @@ def in_turn(conn: Connection, run: Run, line: Line) -> Run | None:
 
 def stopping(conn: Connection, run: Run, line: Line) -> Run | None:
     """Return a run that has ended, but whose script an agent still has to stop."""
-    held = (
+    query = (
         select(jobs.c.run_id)
         .join(attempts, attempts.c.job_id == jobs.c.id)
-        .where(attempts.c.finished_at.is_(None), jobs.c.kind == JobKind.SCRIPT.value)
+        .where(attempts.c.finished_at.is_(None), attempts.c.agent_id.is_not(None))
+        .where(jobs.c.kind == JobKind.SCRIPT.value, jobs.c.run_id != run.id)
     )
-    return _first(conn, line.ended().where(runs.c.id.in_(held), runs.c.id != run.id).order_by(runs.c.id))
+    held = set(conn.execute(query).scalars())  # asked apart: the history of a flow is long, these are few
+    return _first(conn, line.ended().where(runs.c.id.in_(held)).order_by(runs.c.id)) if held else None
 
 
 def waiting_before(conn: Connection, run: Run, line: Line) -> list[Run]:

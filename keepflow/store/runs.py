@@ -203,9 +203,9 @@ def move(conn: Connection, run_id: int, state: State, reason: Reason, now: int, 
 
 
 def overdue(conn: Connection, now: int) -> list[Run]:
-    """List the runs whose time is up, oldest first."""
+    """List the runs whose time is up, the one that has waited longest first."""
     query = select(runs).where(runs.c.finished_at.is_(None), runs.c.ends_by <= now)
-    return [from_row(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+    return [from_row(row) for row in conn.execute(query.order_by(runs.c.ends_by)).mappings()]
 
 
 def forget_limit(conn: Connection, run_id: int) -> None:

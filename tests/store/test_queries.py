@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
+from sqlalchemy import event as sa_event
 from sqlalchemy import text
 
 from keepflow.core.events import Event, EventKind, Parsed
@@ -331,3 +333,18 @@ def test_a_jobless_event_column_survives_hostile_text(database: Database, writer
     run_id = writer.call(lambda tx: _run(tx, _project(tx), event=hostile))
     with database.read() as conn:
         assert runs.by_id(conn, run_id).event == hostile
+
+
+def test_what_is_asked_every_second_walks_no_history(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/plans.db")
+    database.migrate()
+    asked: list[str] = []
+    with database.read() as conn:
+        sa_event.listen(conn, "before_cursor_execute", lambda *given: asked.append(f"{given[2]}|{len(given[3])}"))
+        assert runs.overdue(conn, 5) == []
+        assert jobs.due_again(conn, 5) == []
+        for statement, count in [said.rsplit("|", 1) for said in list(asked)]:
+            marks = (1,) * int(count)
+            plan = conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", marks).all()
+            assert all(row[3].startswith("SEARCH") for row in plan), (statement, plan)
+    database.dispose()
