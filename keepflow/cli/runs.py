@@ -105,6 +105,8 @@ def show(run: str, project: str | None, form: str) -> None:
             ("message", output.subject(found["message"])),
             ("by", found["actor"]),
             ("why", found["why"]),
+            ("approved", found["approved_by"] or ""),
+            ("forge", _forge(found)),
             ("when", output.when(found["created_at"])),
             ("took", output.took(found["started_at"], found["finished_at"])),
         ]
@@ -120,6 +122,12 @@ def show(run: str, project: str | None, form: str) -> None:
     for release in found["releases"]:
         click.echo(f"  release {output.short(release['identity'])}  {release['reference']}")
     return None
+
+
+def _forge(found: dict[str, Any]) -> str:
+    told = f"told: {found['forge_told']}" if found["forge_told"] else ""
+    problem = f"not told: {found['forge_problem']}" if found["forge_problem"] else ""
+    return "; ".join(text for text in (told, problem) if text)
 
 
 def _show_job(job: dict[str, Any]) -> None:

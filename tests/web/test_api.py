@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from keepflow.store import credentials, people
+from keepflow.store import credentials, people, runs, statuses
 from keepflow.web.api import SUBJECTS
 from tests.web.conftest import browser, web_app
 from tests.web.story import Story, pushed
@@ -209,6 +209,23 @@ def test_a_refused_promotion_names_the_guard(admin: Caller) -> None:
     status, problem = admin.ask("POST", path, {"run": 4})
     assert (status, problem["code"]) == (409, "origin")
     assert "never pushed to a registry" in problem["detail"]
+
+
+def test_r66_a_run_says_what_its_forge_was_told_and_what_it_did_not_take(admin: Caller, story: Story) -> None:
+    assert admin.get("/projects/keepwork/runs/6")["forge_told"] is None
+    with story.master.database.read() as conn:
+        run = runs.by_number(conn, 1, 6)
+    assert run is not None
+    story.write(lambda tx: statuses.want(tx.conn, run.id, run.project_id, "pending", 1))
+    with story.master.database.read() as conn:
+        wanted = statuses.of_run(conn, run.id)
+    assert wanted is not None
+    story.write(lambda tx: statuses.failed(tx.conn, wanted, "git.example.org answered 403", 2))
+    found = admin.get("/projects/keepwork/runs/6")
+    assert (found["forge_told"], found["forge_problem"]) == ("", "git.example.org answered 403")
+    story.write(lambda tx: statuses.ended(tx.conn, wanted, "pending", ""))
+    found = admin.get("/projects/keepwork/runs/6")
+    assert (found["forge_told"], found["forge_problem"]) == ("pending", "")
 
 
 def test_r06_only_a_run_that_waits_for_approval_can_be_approved(admin: Caller) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keepflow.core import exits, graphs
 from keepflow.core.flows import JobKind
-from keepflow.store import agents, deliveries, jobs, projects, releases, runs
+from keepflow.store import agents, deliveries, jobs, projects, releases, runs, statuses
 from keepflow.store.projects import Project
 from keepflow.web.answers.deployments import deployment_of_job
 from keepflow.wire import api
@@ -66,10 +66,14 @@ def detail(conn: Connection, project: Project, number: int) -> api.RunDetail | N
     if stored is None:
         return None
     later = runs.by_id(conn, stored.superseded_by) if stored.superseded_by else None
+    told = statuses.of_run(conn, stored.id)
     delivery = deliveries.by_id(conn, stored.delivery_id) if stored.delivery_id else None
     return api.RunDetail(
         **run(stored, project.name).model_dump(),
         superseded_by=later.number if later else None,
+        approved_by=stored.approved_by,
+        forge_told=told.told if told else None,
+        forge_problem=told.said if told and told.told != told.wanted else "",
         rerun_of=runs.by_id(conn, stored.rerun_of).number if stored.rerun_of else None,
         reruns=[found.number for found in runs.again(conn, stored.id)],
         delivery=delivery.id if delivery else None,

@@ -105,6 +105,9 @@ class RunDetail(Run):
     """One run with its jobs and releases."""
 
     superseded_by: int | None
+    approved_by: str | None = None  #: who let the run of a fork begin
+    forge_told: str | None = None  #: the status its forge has taken; null when the forge is told nothing
+    forge_problem: str = ""  #: why the forge has not taken the newest one
     rerun_of: int | None
     reruns: list[int]
     delivery: int | None
