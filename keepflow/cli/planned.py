@@ -156,6 +156,8 @@ def _job_lines(plan: Plan) -> list[str]:
             lines += [f"    - {one_line(step.name)}" for step in job.steps]
             if job.kind == JobKind.DEPLOY:
                 lines.append(f"    - deploys what was built to {job.target}{_warning(plan, job)}")
+            if job.kind == JobKind.NOTIFY:
+                lines.append(f"    - tells {one_line(job.target)} how the run stands")
     return lines
 
 

@@ -14,13 +14,14 @@ from keepflow.config.validation import check, kind_of, shown
 from keepflow.config.yaml_loader import Document, Path
 from keepflow.core.flows import JOB_KEYS, JobKind, JobPart, Step
 from keepflow.core.names import is_name
+from keepflow.core.notices import is_address
 from keepflow.core.text import did_you_mean, quoted
 from keepflow.errors import Problem
 from keepflow.ports import StepKind, contained
 
 Kinds = Mapping[str, Any]  #: step kinds by their YAML key; each a module that fits `ports.StepKind`
 
-_LATER = {JobKind.APPROVE.value: "gates inside a flow", JobKind.NOTIFY.value: "notifications"}
+_LATER = {JobKind.APPROVE.value: "gates inside a flow"}
 #: What a step may say beside its kind, and what it is when it is wrong.
 _BESIDE: dict[str, tuple[TypeAdapter[Any], str, str]] = {
     "name": (TypeAdapter(models.StepName), "bad-name", "must be one line of text"),
@@ -55,7 +56,7 @@ def read_part(entry: Any, kinds: Kinds, document: Document, path: Path) -> tuple
         sentence = f"{shown(path)}: {' and '.join(found)} are two steps"
         return None, [*problems, document.problem((*path, found[1]), "conflict", sentence, key=True)]
     if not found:
-        choice = ", ".join(sorted({*kinds, JobKind.DEPLOY.value}))
+        choice = ", ".join(sorted({*kinds, JobKind.DEPLOY.value, JobKind.NOTIFY.value}))
         missing = document.problem(path, "missing", f"{shown(path)}: says nothing to do; write one of {choice}")
         return None, problems or [missing]
     part, more = _entry(found[0], entry, kinds, document, path)
@@ -94,6 +95,11 @@ def read_target(kind: JobKind, target: Any, document: Document, place: Path) -> 
         sentence = f"{shown(place)}: {_LATER[kind]} are not supported by this version"
         return None, [document.problem(place, "not-supported", sentence, key=True)]
     line = document.mark(place[:-1])[0]
+    if kind is JobKind.NOTIFY:
+        if isinstance(target, str) and (is_name(target) or is_address(target)):
+            return JobPart(kind, target=target, line=line), []
+        sentence = f"{shown(place)} must be a channel of the master's file, like 'team', or a mail address"
+        return None, [document.problem(place, "bad-address", sentence)]
     if isinstance(target, dict):
         model, problems = check(models.Deploy, target, document, place)
         return JobPart(kind, None, model.environment, line, model.per_branch) if model else None, problems

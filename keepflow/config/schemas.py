@@ -38,9 +38,14 @@ def flow_schema(kinds: Kinds) -> dict[str, Any]:
     _describe({"$defs": {}, **full}, models.Deploy)
     name = {"type": "string", "description": "The environment that gets what was built.", "pattern": "^[a-z0-9-]+$"}
     deploy = {"anyOf": [name, full]}
-    for holder, allowed in (("Flow", [*entries, _one_key("deploy", deploy, {})]), ("Job", entries)):
+    notify = {"type": "string", "description": "A channel of the master's file, or a mail address."}
+    for holder, allowed in (
+        ("Flow", [*entries, _one_key("deploy", deploy, {}), _one_key("notify", notify, {})]),
+        ("Job", entries),
+    ):
         schema["$defs"][holder]["properties"]["steps"]["items"] = {"anyOf": allowed}
     schema["$defs"]["Job"]["properties"]["deploy"] = deploy
+    schema["$defs"]["Job"]["properties"]["notify"] = notify
     _describe(schema, models.File)
     return _headed(schema, "flow-file", "keepflow flow file (.keepflow.yml)")
 

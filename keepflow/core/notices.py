@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,7 @@ _WAITS = (10, 30, 120, 600, 1800, 3600)  #: seconds until the next try; the last
 GIVEN_UP_AFTER = 24 * 3600 * _SECOND  #: microseconds after which a notice that nobody takes is given up
 _LINE = 600  #: characters of one line
 _SUBJECT = 200
+_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 class Word(StrEnum):
@@ -65,6 +67,11 @@ class Notice:
     def from_json(cls, data: Mapping[str, Any]) -> Notice:
         """Read what `to_json` made."""
         return cls(**{**data, "lines": tuple(data["lines"])})
+
+
+def is_address(text: str) -> bool:
+    """Say whether a text is a mail address that can stand in a header and names one mailbox."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def subject(notice: Notice) -> str:

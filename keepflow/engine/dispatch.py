@@ -18,7 +18,7 @@ from keepflow.core.progress import NEEDS, JobView, Progress, progress
 from keepflow.core.retrying import RETRY
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.core.text import one_line
-from keepflow.engine import assigning, deploying, job_secrets, joborder, sending
+from keepflow.engine import assigning, deploying, job_secrets, joborder, notifying, sending
 from keepflow.engine.context import Master
 from keepflow.store import events, jobs, lines, projects, runs
 from keepflow.store.jobs import Job
@@ -142,6 +142,8 @@ def _start(tx: Tx, master: Master, run: Run, job: Job, now: int) -> bool:
     if job.kind == JobKind.DEPLOY:
         jobs.wait(tx.conn, job.id, Reason("deploy", "the deployment is being prepared"))
         deploying.start(tx, master, job, now)
+    elif job.kind == JobKind.NOTIFY:
+        jobs.finish(tx.conn, job.id, State.SUCCEEDED, notifying.ask(tx, master, run, job, now), now)
     else:
         reason = Reason("unsupported", f"this version of keepflow does not carry out {job.kind.value} jobs")
         jobs.finish(tx.conn, job.id, State.FAILED, reason, now)

@@ -41,11 +41,12 @@ _LULL = 0.1  #: seconds for more events to come, before they are looked at
 _LONGEST_WAIT = 60.0  #: seconds
 
 
-def ask(tx: Tx, master: Master, run: Run, job: Job, address: str, now: int) -> Reason:
+def ask(tx: Tx, master: Master, run: Run, job: Job, now: int) -> Reason:
     """Tell whom a `notify:` job names, a channel or a mail address, how the run stands; return what became of it.
 
     The job has succeeded either way: whether anybody can be told changes no run. Code of strangers tells nobody.
     """
+    address = str(job.spec["target"])
     if run.trust == "fork":
         return Reason("nobody", "a fork's flow file tells nobody")
     listener, _ = _meant(channels.listeners(tx.conn, master), address)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import smtplib
 import ssl
 from collections.abc import Mapping
@@ -20,15 +19,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from keepflow.config.fields import FilePath, HostName, Line, Model, OneOrMany, Port, bad
-from keepflow.core.notices import Notice, as_html, as_text, subject
+from keepflow.core.notices import Notice, as_html, as_text, is_address, subject
 from keepflow.errors import RemoteError, Undeliverable, UsageError
 
-_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _TIMEOUT = 20  #: seconds for each answer of the server
 
 
 def _address(text: str) -> str:
-    if not _ADDRESS.fullmatch(text):
+    if not is_address(text):
         raise bad("bad-address", "must be a mail address like team@example.org")
     return text
 
@@ -74,7 +72,7 @@ class Channel:
         """Say whether it is an address that gets notices anyway, or one of a domain that flow files may write to."""
         allowed = self._settings.domains or (self._domain,)
         known = address in self.recipients or address.rpartition("@")[2].lower() in allowed
-        return known and _ADDRESS.fullmatch(address) is not None
+        return known and is_address(address)
 
     def send(self, notice: Notice, recipient: str) -> None:
         """Give one message to the server; it is sent when the server has taken it."""

@@ -219,7 +219,7 @@ def test_a_step_may_be_written_short_or_in_full(steps: str, kind: str, spec: dic
         ("[{run: a}, {deploy: dev, name: x}]", (4, 37, "unknown-key")),
         ("[{deploy: dev}]", (4, 13, "unreachable")),
         ("[{run: a}, {approve: bo}]", (4, 24, "not-supported")),
-        ("[{run: a}, {notify: a@example.org}]", (4, 24, "not-supported")),
+        ("[{run: a}, {notify: 'a@example.org, b'}]", (4, 32, "bad-address")),
     ],
 )
 def test_a_wrong_step_is_told_at_its_place(steps: str, problem: tuple[int, int, str]) -> None:
@@ -331,8 +331,8 @@ def test_a_default_that_is_no_choice_is_a_problem() -> None:
 @pytest.mark.parametrize(
     ("inputs", "problem"),
     [
-        ("{n: {type: number, default: many}}", (5, 42, "bad-value")),
-        ("{n: {type: boolean, default: 'yes'}}", (5, 43, "bad-value")),
+        ("{n: {type: number, default: many}}", (5, 41, "bad-value")),
+        ("{n: {type: boolean, default: 'yes'}}", (5, 42, "bad-value")),
         ("{n: {required: true, default: x}}", (5, 28, "conflict")),
         ("{n: {type: number, choices: [1, 2]}}", (5, 24, "conflict")),
         ("{n: {}, N: {}}", (5, 21, "conflict")),

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from keepflow.core.flows import JobKind
-from keepflow.core.states import State
+from keepflow.core.states import FINAL, State
 from keepflow.engine import advice, channels, clock, notifying
 from keepflow.engine.notifying import Outbox
 from keepflow.errors import NotFound
-from keepflow.store import events, notices, settings
+from keepflow.store import events, jobs, notices, settings
 from keepflow.store.notices import StoredNotice
 from keepflow.tools.failpoints import Injected
 from keepflow.wire.desired import DesiredChannel
@@ -241,32 +240,52 @@ def test_the_excerpt_is_the_end_of_the_failing_log_without_control_characters(wo
 
 # --- asked for by a flow ---
 
+ON_FAILURE = """
+version: 1
+image: keepwork
+flows:
+  dev:
+    on: {push: "**"}
+    jobs:
+      unit: {steps: [{run: make}]}
+      tell: {needs: unit, when: failure, notify: "%s"}
+"""
 
-def asked(building: Building, address: str, trust: str = "protected") -> tuple[str, str]:
-    """Let a run's flow ask that an address be told; returns the code and the sentence."""
-    number = building.run("failed")
-    run = replace(building.world.run(number), trust=trust)
-    job = replace(building.world.jobs(number)["steps"], id=0, key="tell", kind=JobKind.NOTIFY)
-    reason = building.world.call(
-        lambda tx: notifying.ask(tx, building.world.master, run, job, address, building.world.tick())
-    )
-    return reason.code, reason.sentence
+
+def asked(building: Building, address: str, state: str = "failed", **event: str) -> jobs.Job:
+    """Let a run whose flow tells an address when `unit` failed come to its end; returns that job."""
+    world = building.world
+    sha = world.push(building.project, building.repository, {".keepflow.yml": ON_FAILURE % address, "n": address})
+    world.send(building.project, replace(world.pushed(sha), **event))
+    [order] = building.agent.orders()
+    building.agent.finish(order, state, exit_code=2)
+    assert world.runs()[-1].state in FINAL
+    return world.jobs(world.runs()[-1].number)["tell"]
 
 
 def test_r64_a_flow_tells_a_channel_by_name_and_an_address_by_mail(world: World, mail: Mailbox, ear: Ear) -> None:
     building = Building(world, team=by_mail(mail, "approval"), ops=to_a_program(ear, "approval"))
-    assert asked(building, "ops")[0] == "told"
-    assert asked(building, "cy@example.org") == ("told", "'cy@example.org' is told on team")
+    assert (asked(building, "ops").state, asked(building, "ops").reason_code) == (State.SUCCEEDED, "told")
+    assert asked(building, "cy@example.org").reason == "'cy@example.org' is told on team"
+    assert asked(building, "ops", "succeeded").state is State.SKIPPED, "nothing failed"
     made = building.collect()
-    assert [(one.channel, one.recipient) for one in made] == [("ops", "127.0.0.1"), ("team", "cy@example.org")]
-    assert "failed" in made[0].notice.title
+    assert [(one.channel, one.recipient) for one in made] == [
+        ("ops", "127.0.0.1"),
+        ("ops", "127.0.0.1"),
+        ("team", "cy@example.org"),
+    ]
+    assert ("#1: unit failed" in made[0].notice.title, made[0].notice.facts["jobs"]) == (True, {"unit": "failed"})
+    assert [run.state for run in world.runs()] == [State.FAILED] * 3 + [State.SUCCEEDED]
 
 
 def test_a_flow_cannot_write_to_strangers_and_a_fork_to_nobody(world: World, mail: Mailbox) -> None:
     building = Building(world, team=by_mail(mail, "approval"))
-    assert asked(building, "all@elsewhere.example")[0] == "nobody"
-    assert asked(building, "ann@example.org\r\nBcc: x@elsewhere.example")[0] == "nobody"
-    assert asked(building, "ann@example.org", trust="fork") == ("nobody", "a fork's flow file tells nobody")
+    told = asked(building, "all@elsewhere.example")
+    assert (told.state, told.reason_code) == (State.SUCCEEDED, "nobody")
+    assert told.reason == "no channel in the server file reaches 'all@elsewhere.example'"
+    run = replace(world.run(), trust="fork")
+    reason = world.call(lambda tx: notifying.ask(tx, world.master, run, told, world.tick()))
+    assert (reason.code, reason.sentence) == ("nobody", "a fork's flow file tells nobody")
     assert building.collect() == []
 
 
