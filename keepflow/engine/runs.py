@@ -211,10 +211,11 @@ def _created(new: NewRun) -> dict[str, Any]:
 
 
 def _supersede_older(tx: Tx, master: Master, project: Project, run: Run, now: int) -> None:
-    concurrency = run.plan["concurrency"]
-    where = f"in group {run.group}" if run.group else f"on {run.ref}"
+    # The flow file of a fork may name any group, and nobody has read it yet: it reaches its own ref and no other.
+    concurrency, group = run.plan["concurrency"], "" if run.trust == joborder.FORK else run.group
+    where = f"in group {group}" if group else f"on {run.ref}"
     reason = Reason("superseded", f"superseded by {project.name}#{run.number}, a newer run of {run.flow} {where}")
-    line = Line(project.id, run.flow, run.ref, run.group)
+    line = Line(project.id, run.flow, run.ref, group)
     for older in lines.members(tx.conn, line):
         if older.id >= run.id or older.flow != run.flow or older.plan["concurrency"] == dispatch.PARALLEL:
             continue

@@ -227,6 +227,21 @@ def test_new_code_in_a_fork_takes_the_place_of_what_nobody_approved(world: World
         _approve(world, 1)
 
 
+def test_code_of_a_fork_reaches_no_run_of_anybody_else_whatever_its_flow_file_says(world: World) -> None:
+    flow = (FLOW % "{mode: cancel, group: slot}").replace("pull_request: true", "pull_request: true, push: main")
+    forge, agent = Forge(world), world.agent()
+    sha = commit(forge.repository, {".keepflow.yml": flow}, "ours", "main")
+    world.send(forge.project, world.pushed(sha, "main"))
+    [order] = agent.orders()
+    forge.tell(forge.propose({".keepflow.yml": flow, "evil": "x"}), fork=True)
+    assert [(run.state, run.reason_code) for run in world.runs()][1] == (State.WAITING, "needs-approval")
+    assert world.run(1).state is not State.SUPERSEDED
+    _approve(world, 2)
+    assert world.run(1).state is not State.SUPERSEDED
+    agent.finish(order)
+    assert world.run(1).state is State.SUCCEEDED
+
+
 def test_nobody_stands_in_line_behind_code_that_waits_for_approval(world: World) -> None:
     forge, agent = Forge(world, "queue"), world.agent()
     forge.tell(forge.propose({"new": "1"}, 1), 1, fork=True)
