@@ -71,6 +71,10 @@ MEANINGS: dict[str, Meaning] = {
     "no-environment": Meaning("the project has no environment of this name", "keepflow environments"),
     "promote-only": Meaning("the environment takes promoted releases only", "keepflow promote"),
     "branch-not-allowed": Meaning("the environment does not take this branch", "see `branches` of the environment"),
+    "name-too-long": Meaning(
+        "the name of an environment with an instance for each branch is too long", "give the environment a shorter name"
+    ),
+    "instance-taken": Meaning("another branch has the place that this one would get", "rename one of the branches"),
     "no-host": Meaning("the environment has other hosts now than when the run was made", _AGAIN),
     "no-release": Meaning("the run built no image that can be deployed there", _FLOW),
     "secret-missing": Meaning("a secret of the environment has no value yet", "keepflow secret set"),
