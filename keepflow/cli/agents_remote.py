@@ -1,9 +1,11 @@
-"""`keepflow agent ls, token, revoke`: what a person does to agents from afar, added to the agent's own verbs.
+"""`keepflow agent ls, token, drain, undrain, revoke`: what a person does to agents from afar, beside their own verbs.
 
 The HTTP client is imported by the verbs that use it: `keepflow agent run` passes through here, and stays small without.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -31,17 +33,26 @@ def list_agents(form: str) -> None:
     rows = [
         (
             one["name"],
-            "revoked" if one["revoked"] else "online" if one["connected"] else "offline",
+            _state(one),
             ", ".join(one["capabilities"]),
+            f"{len(one['running'])}/{one['slots']}" if "run" in one["capabilities"] else "",
+            ", ".join(one["running"]),
             ", ".join(one["labels"]),
             ", ".join(one["environments"]),
             output.when(one["last_seen_at"]),
-            one["offline_why"],
+            one["offline_why"] or (f"drained by {one['drained_by']}" if one["drained_by"] else ""),
         )
         for one in found["items"]
     ]
-    output.print_table(("AGENT", "STATE", "CAN", "LABELS", "SERVES", "SEEN", "WHY"), rows)
+    output.print_table(("AGENT", "STATE", "CAN", "BUSY", "RUNS", "LABELS", "SERVES", "SEEN", "WHY"), rows)
     return None
+
+
+def _state(agent: dict[str, Any]) -> str:
+    if agent["revoked"]:
+        return "revoked"
+    state = "online" if agent["connected"] else "offline"
+    return f"{state}, drained" if agent["drained_by"] else state
 
 
 @agent.command("token")
@@ -53,6 +64,27 @@ def make_join_token(name: str) -> None:
     made = connect().post("/agents", {"name": name})
     say(f"on the machine, within 15 minutes: {made['command']}   (the token on its stdin)")
     click.echo(made["token"])
+
+
+@agent.command("drain")
+@click.argument("name")
+def drain(name: str) -> None:
+    """Give an agent no new script jobs; what it holds it ends, and runs that began on it go on there."""
+    from keepflow.cli.client import at, connect
+
+    drained = connect().post(at("agents", name, "drain"))
+    held = f"; it still works on {', '.join(drained['running'])}" if drained["running"] else ""
+    say(f"agent {name} gets no new script jobs{held}")
+
+
+@agent.command("undrain")
+@click.argument("name")
+def undrain(name: str) -> None:
+    """Give an agent script jobs again."""
+    from keepflow.cli.client import at, connect
+
+    connect().post(at("agents", name, "undrain"))
+    say(f"agent {name} gets script jobs again")
 
 
 @agent.command("revoke")

@@ -16,7 +16,8 @@ from keepflow.core.matrix import Matrix, combinations, fits
 from keepflow.errors import Problem
 
 _STEPS = "steps"
-_SCRIPTS_ONLY = frozenset({"timeout", "retry", "matrix", *KEYS})  #: a deployment is never tried twice by itself
+#: A deployment is never tried twice by itself, and its environment says where it goes.
+_SCRIPTS_ONLY = frozenset({"timeout", "retry", "matrix", "labels", *KEYS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def _graph_job(name: str, job: models.Job, read: JobRead, flow: models.Flow) -> 
         stage=job.stage or "",
         timeout=job.timeout or 0.0,
         retry=job.retry.to_core() if job.retry else None,
+        labels=(job.labels or flow.labels) if read.kind == JobKind.SCRIPT else (),
         where=own.plain() if read.kind == JobKind.SCRIPT else {},
     )
     return GraphJob(planned, job.when, job.success, job.failure, job.matrix.to_core() if job.matrix else None)

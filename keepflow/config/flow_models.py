@@ -256,6 +256,7 @@ class Job(Model):
     matrix: Axes | None = None  #: of a job with `steps`: it runs once for every combination of these values
     success: Names = ()  #: jobs that run when this one went well
     failure: Names = ()  #: jobs that run when this one failed
+    labels: Names = ()  #: of a job with `steps`: labels that its agent must have, all of them; without any the flow's
     image: BoxField = None  #: of a job with `steps`: the image of the container they run in; without one the flow's
     services: Services = Field(default_factory=dict)  #: containers beside its steps; without any the flow's
     steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()  #: what it does, in this order (all but `deploy`)
@@ -298,6 +299,7 @@ class Flow(Model):
     retry: SomeRetry = None  #: when a script job of it is tried again, see [below](#further-tries)
     #: values for a start by hand; scripts see them as `KEEPFLOW_INPUT_<NAME>`
     inputs: dict[EnvName, Input] = Field(default_factory=dict)
+    labels: Names = ()  #: labels that the agent of its jobs must have, all of them; an agent's own file gives it labels
     image: BoxField = None  #: the image of the container that steps run in; without one the agent's own machine
     services: Services = Field(
         default_factory=dict
@@ -331,4 +333,4 @@ class File(Model):
 
 
 #: A name people give to a step, and how long it may take.
-StepName, StepTimeout = Line, Timeout
+StepName, StepTimeout, StepIdempotent = Line, Timeout, Flag

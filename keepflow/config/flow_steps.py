@@ -26,6 +26,7 @@ _LATER = {JobKind.APPROVE.value: "gates inside a flow"}
 _BESIDE: dict[str, tuple[TypeAdapter[Any], str, str]] = {
     "name": (TypeAdapter(models.StepName), "bad-name", "must be one line of text"),
     "timeout": (TypeAdapter(models.StepTimeout), "bad-duration", "must be a time above 0, like 90s or 10m"),
+    "idempotent": (TypeAdapter(models.StepIdempotent), "wrong-type", "must be true or false"),
 }
 
 
@@ -128,7 +129,7 @@ def _step_part(
     settings = spec.model_dump(mode="json", exclude_defaults=True)
     uses = tuple(use.to_core() for use in given.secrets)
     name, timeout = said.get("name") or module.title(spec), said.get("timeout", 0.0)
-    step = Step(kind, name, settings, line, timeout, uses, work.plain())
+    step = Step(kind, name, settings, line, timeout, uses, work.plain(), said.get("idempotent", False))
     return JobPart(JobKind.SCRIPT, step, line=line), []
 
 

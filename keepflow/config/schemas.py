@@ -95,7 +95,7 @@ def _entry_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[s
     _describe({"$defs": {}, **full}, module.Spec)
     definitions.update(full.pop("$defs", {}))
     short = TypeAdapter(typing.get_type_hints(module.shorthand)["value"]).json_schema()
-    beside = {"name": models.StepName, "timeout": models.StepTimeout}
+    beside = {"name": models.StepName, "timeout": models.StepTimeout, "idempotent": models.StepIdempotent}
     secrets = StepSecrets.model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(secrets["$defs"])
     others = {**{key: TypeAdapter(type_).json_schema() for key, type_ in beside.items()}, **secrets["properties"]}

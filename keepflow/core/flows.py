@@ -106,6 +106,7 @@ class Step:
     timeout: float = 0.0  #: seconds it may take; 0 = only its job's limit counts
     secrets: tuple[SecretUse, ...] = ()  #: what it is given while it runs
     where: dict[str, Any] = field(default_factory=dict)  #: its own image and services (`config.where`); {} = its job's
+    idempotent: bool = False  #: it does no harm to run it twice, also at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class PlannedJob:
     timeout: float = 0.0  #: SCRIPT: seconds one attempt may take; 0 = what the flow says, else two hours
     retry: Retry | None = None  #: SCRIPT: when it is tried again; None = what the flow says, else never
     where: dict[str, Any] = field(default_factory=dict)  #: SCRIPT: image and services of its steps (`config.where`)
+    labels: tuple[str, ...] = ()  #: SCRIPT: what its agent must have, all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class Flow:
     retry: Retry | None = None  #: of script jobs that do not say it themselves
     line: int = 0
     where: dict[str, Any] = field(default_factory=dict)  #: image and services of its jobs (`config.where`)
+    labels: tuple[str, ...] = ()  #: of a list of parts: what the agents of its script jobs must have
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ def _in_line(flow: Flow) -> tuple[PlannedJob, ...]:
                     _needs(jobs),
                     tuple(steps),
                     where=flow.where,
+                    labels=flow.labels,
                 )
             )
             steps.clear()
@@ -173,6 +174,7 @@ def job_from_json(data: dict[str, Any]) -> PlannedJob:
     plain = {
         "kind": JobKind(data["kind"]),
         "needs": tuple(data["needs"]),
+        "labels": tuple(data["labels"]),
         "retry": retrying.from_json(data["retry"]),
         "steps": tuple(_step_from_json(step) for step in data["steps"]),
     }

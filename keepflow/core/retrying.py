@@ -43,6 +43,10 @@ class Retry:
         return Reason(RETRY, f"try {tries + 1} of {self.max + 1} follows{when}, because {sentence}")
 
 
+#: How a lost job is tried again all of whose steps do no harm when they run twice, without a word of its flow.
+WHEN_IDEMPOTENT = Retry(2, on=(LOST,))
+
+
 def cause_of(state: State, code: str) -> str | None:
     """Return the cause of a bad end, of CAUSES; None when trying again would not help or is not wanted."""
     if state == State.LOST:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy import Connection
 
+from keepflow.core import queueing
 from keepflow.core.flows import JobKind
+from keepflow.core.queueing import Seat
 from keepflow.core.states import Reason, State
 from keepflow.crypto import tokens
 from keepflow.engine import joborder, sending
@@ -23,9 +26,10 @@ from keepflow.wire.messages import CONTAINERS
 NO_AGENT = "no-agent"
 #: Reason code of a job whose turn comes when somebody else's job ends.
 NO_SLOT = "no-slot"
-_LEAST = -(2**62)  #: below every rank
-#: Jobs read at once; when nobody is free, only the first page is looked at, the ones behind keep their sentence.
+#: Jobs looked at once; when nobody is free, only the first page is looked at, the ones behind keep their sentence.
 _PAGE = 32
+#: Agents whose absence a sentence explains.
+_NAMED = 3
 #: Jobs at the front of the line whose sentence names the runs that keep the agents busy; that changes with every end.
 _FRONT = 3
 
@@ -41,42 +45,71 @@ class _Worker:
     def free(self) -> int:
         return self.agent.slots - len(self.busy)
 
+    @property
+    def seat(self) -> Seat:
+        agent = self.agent
+        return Seat(agent.id, frozenset(agent.labels), agent.step_kinds, agent.slots, self.free)
+
 
 def assign(tx: Tx, master: Master, now: int) -> set[int]:
-    """Hand out queued script jobs by their rank, and return the runs whose jobs were given away or a new sentence."""
+    """Hand out queued script jobs, each project in its turn, and return the runs that got something or a new sentence.
+
+    A job that nobody can take now is passed over: those behind it have other agents, or none that is busy.
+    """
     touched, in_line = set[int](), 0
-    page = jobs.waiting_for_agents(tx.conn, NO_AGENT, (_LEAST, 0), _PAGE)
-    workers = _workers(tx.conn) if page else []
-    while page:
-        for job, holder in page:
+    waiting = jobs.waiting_for_agents(tx.conn, NO_AGENT)
+    if not waiting:
+        return touched
+    workers, holding = _workers(tx.conn)
+    order, bound = queueing.in_turn(waiting, holding), dict[int, int]()
+    for start in range(0, len(order), _PAGE):
+        for job, agent_of_run in jobs.with_agents(tx.conn, order[start : start + _PAGE]):
+            holder = _holder(tx.conn, job, bound.get(job.run_id, agent_of_run))
             able = _able(job, holder, workers)
-            free = [worker for worker in able if worker.free > 0]
-            if free:
-                changed = _hand_out(tx, master, job, max(free, key=lambda worker: worker.free), now)
+            chosen = queueing.choose([worker.seat for worker in able])
+            if chosen is not None:
+                bound.setdefault(job.run_id, chosen)
+                changed = _hand_out(tx, master, job, next(one for one in able if one.agent.id == chosen), now)
             else:
                 changed, in_line = _explain(tx.conn, job, holder, able, workers, in_line), in_line + 1
             if changed:
                 touched.add(job.run_id)
-        if len(page) < _PAGE or all(worker.free <= 0 for worker in workers):
+        if all(worker.free <= 0 for worker in workers):
             break
-        last = page[-1][0]
-        page = jobs.waiting_for_agents(tx.conn, NO_AGENT, (last.rank, last.id), _PAGE)
     return touched
 
 
-def _workers(conn: Connection) -> list[_Worker]:
+def _workers(conn: Connection) -> tuple[list[_Worker], Counter[int]]:
+    """Return the connected agents that run script jobs, and how many jobs of each project are with agents."""
     able = [agent for agent in agents.every(conn) if agent.connected and agent.revoked_at is None]
     workers = {agent.id: _Worker(agent) for agent in able if "run" in agent.capabilities}
+    holding = Counter[int]()
     for held in jobs.holdings(conn):
-        if held.kind == JobKind.SCRIPT and held.agent_id in workers:
-            workers[held.agent_id].busy.append(f"{held.project}#{held.number}")
-    return list(workers.values())
+        if held.kind == JobKind.SCRIPT:
+            holding[held.project_id] += 1
+            if held.agent_id in workers:
+                workers[held.agent_id].busy.append(f"{held.project}#{held.number}")
+    return list(workers.values()), holding
 
 
 def _able(job: Job, holder: int | None, workers: Sequence[_Worker]) -> list[_Worker]:
-    """Return who could run a job if it had a free slot; a run stays on the agent that holds its files."""
-    kinds = _kinds(job)
-    return [worker for worker in workers if holder in (None, worker.agent.id) and kinds <= worker.agent.step_kinds]
+    """Return who could run a job if it had a free slot.
+
+    A run stays on the agent that holds its files, also while that one is drained: it ends there what it began. A job
+    that goes on with nobody's files goes elsewhere when that agent cannot take it at all.
+    """
+    labels, kinds = frozenset(job.spec["labels"]), frozenset(_kinds(job))
+    fit = [worker for worker in workers if queueing.fits(worker.seat, labels, kinds)]
+    staying = [worker for worker in fit if worker.agent.id == holder]
+    if holder is not None and (staying or job.needs or not labels):
+        return staying
+    return [worker for worker in fit if not worker.agent.drained_by]
+
+
+def _holder(conn: Connection, job: Job, agent_of_run: int | None) -> int | None:
+    """Return the agent that a job goes on at: where the jobs it needs left their files, else where its run began."""
+    found = jobs.agents_of(conn, job.run_id, job.needs) if job.needs and job.spec["labels"] else set[int]()
+    return found.pop() if len(found) == 1 else agent_of_run
 
 
 def _kinds(job: Job) -> set[str]:
@@ -106,7 +139,9 @@ def _hand_out(tx: Tx, master: Master, job: Job, worker: _Worker, now: int) -> bo
     project = projects.by_id(tx.conn, run.project_id)
     token = tokens.new("job")
     attempt = jobs.add_attempt(tx.conn, job.id, agent.id, now, token_hash=tokens.digest(token))
-    runs.bind_agent(tx.conn, run.id, agent.id)
+    if run.agent_id is None:
+        runs.bind_agent(tx.conn, run.id, agent.id)
+    projects.serve(tx.conn, project.id, attempt.fence)
     sending.send(
         tx, master, agent.id, joborder.order(tx.conn, master, project, run, job, attempt, agent.name, token), now
     )
@@ -126,19 +161,41 @@ def _busy(able: Sequence[_Worker], *, named: bool) -> Reason:
 
 
 def _nobody(conn: Connection, job: Job, holder: int | None, workers: Sequence[_Worker]) -> Reason:
-    kinds = _kinds(job)
+    """Say why no connected agent can take a job: the first thing that is missing."""
     if holder is not None and all(worker.agent.id != holder for worker in workers):
-        name = agents.by_id(conn, holder).name
-        return Reason(NO_AGENT, f"agent {name}, which holds the files of this run, is not connected")
-    if not workers:
-        known = [agent.name for agent in agents.every(conn) if "run" in agent.capabilities and not agent.revoked_at]
-        which = f" ({', '.join(known)} {'is' if len(known) == 1 else 'are'} offline)" if known else ""
-        return Reason(NO_AGENT, f"no agent with capability run is connected{which}")
+        agent = agents.by_id(conn, holder)
+        return Reason(NO_AGENT, f"agent {agent.name}, which holds the files of this run, {_absence(agent)}")
+    known = [agent for agent in agents.every(conn) if "run" in agent.capabilities and not agent.revoked_at]
+    labels = frozenset(job.spec["labels"])
+    if labels:
+        having = [agent for agent in known if labels <= set(agent.labels)]
+        missing = f"the label{'s' * (len(labels) > 1)} {', '.join(sorted(labels))}"
+        if holder is not None and all(agent.id != holder for agent in having):
+            name = agents.by_id(conn, holder).name
+            return Reason(NO_AGENT, f"agent {name}, which holds the files of this run, has not {missing}")
+        if not having:
+            return Reason(NO_AGENT, f"no agent has {missing}; an agent's own file gives it labels")
+        known = having
+    if not any(agent.connected for agent in known):
+        which = f" ({'; '.join(f'{agent.name} {_absence(agent)}' for agent in known[:_NAMED])})" if known else ""
+        what = f"agent with {missing}" if labels else "agent with capability run"
+        return Reason(NO_AGENT, f"no {what} is connected{which}")
+    drained = [agent for agent in known if agent.connected and agent.drained_by]
+    if len(drained) == len([agent for agent in known if agent.connected]):
+        which = ", ".join(f"{agent.name} by {agent.drained_by}" for agent in drained[:_NAMED])
+        return Reason(NO_AGENT, f"every agent that could take it is drained ({which})")
+    return Reason(NO_AGENT, _unknown_steps(_kinds(job), workers))
+
+
+def _absence(agent: Agent) -> str:
+    return f"is offline: {agent.offline_why}" if agent.offline_why else "is offline"
+
+
+def _unknown_steps(kinds: set[str], workers: Sequence[_Worker]) -> str:
     if CONTAINERS in kinds and not any(CONTAINERS in worker.agent.step_kinds for worker in workers):
-        sentence = "no connected agent gives flows containers (image, services); see containers: in its agent.yml"
-        return Reason(NO_AGENT, sentence)
+        return "no connected agent gives flows containers (image, services); see containers: in its agent.yml"
     kinds.discard(CONTAINERS)
-    return Reason(NO_AGENT, f"no connected agent knows the step{'s' * (len(kinds) > 1)} {', '.join(sorted(kinds))}")
+    return f"no connected agent knows the step{'s' * (len(kinds) > 1)} {', '.join(sorted(kinds))}"
 
 
 def _names(workers: Sequence[_Worker]) -> str:

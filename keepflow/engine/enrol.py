@@ -72,6 +72,24 @@ def revoke(tx: Tx, master: Master, agent_id: int, by: str, now: int) -> None:
     events.add(tx, now, "agent-revoked", actor=by, agent_id=agent_id)
 
 
+def drain(tx: Tx, master: Master, agent_id: int, by: str, now: int) -> None:
+    """Give an agent no new work; what it holds it ends, and runs that began on it go on there."""
+    _set_drained(tx, master, agent_id, by, now)
+    events.add(tx, now, "agent-drained", actor=by, agent_id=agent_id)
+
+
+def undrain(tx: Tx, master: Master, agent_id: int, by: str, now: int) -> None:
+    """Give an agent work again."""
+    _set_drained(tx, master, agent_id, "", now)
+    events.add(tx, now, "agent-undrained", actor=by, agent_id=agent_id)
+
+
+def _set_drained(tx: Tx, master: Master, agent_id: int, by: str, now: int) -> None:
+    agents.change(tx.conn, agent_id, drained_by=by)
+    dispatch.assign(tx, master, now)
+    _wake(tx, master, agent_id)
+
+
 # --- the handshake ---------------------------------------------------------------------------------------------------
 
 

@@ -14,8 +14,11 @@ from keepflow.store.writer import Tx
 
 def again(tx: Tx, job: Job, attempt: Attempt, state: State, reason: Reason, exit_code: int | None, now: int) -> bool:
     """Let the next try at a job follow when its flow says so; False when this was the last one."""
-    rule = retrying.from_json(job.spec["retry"])
-    if job.state not in LIVE or rule is None or not rule.after(attempt.n, state, reason.code, exit_code):
+    rules = [retrying.from_json(job.spec["retry"])]
+    if all(step["idempotent"] for step in job.spec["steps"]):  # nobody knows how far a lost one came
+        rules.append(retrying.WHEN_IDEMPOTENT)
+    rule = next((one for one in rules if one and one.after(attempt.n, state, reason.code, exit_code)), None)
+    if job.state not in LIVE or rule is None:
         return False
     follows = rule.reason(attempt.n, reason.sentence)
     if rule.delay:

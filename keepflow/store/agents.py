@@ -16,7 +16,8 @@ from keepflow.store.upsert import insert
 class Agent:
     """One daemon, known by its key.
 
-    `hello` is what it last said about itself, `last_report` the number of the highest report taken.
+    `hello` is what it last said about itself, `last_report` the number of the highest report taken, `drained_by` who
+    wants it to take no new work ("" = nobody).
     """
 
     id: int
@@ -29,6 +30,7 @@ class Agent:
     hello: dict[str, Any] | None = field(repr=False)
     connected: bool
     offline_why: str
+    drained_by: str
     last_report: int
     revoked_at: int | None
     last_seen_at: int | None

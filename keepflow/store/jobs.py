@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, select, update
 
 from keepflow.core.flows import JobKind, PlannedJob
 from keepflow.core.progress import NEEDS, NO_REASON
+from keepflow.core.queueing import Waiting
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.store import counters
 from keepflow.store.runs import may_come_from
@@ -150,10 +151,8 @@ def of_runs(conn: Connection, run_ids: Iterable[int]) -> list[Job]:
     return [_job(row) for row in conn.execute(query).mappings()]
 
 
-def waiting_for_agents(
-    conn: Connection, no_agent: str, after: tuple[int, int], limit: int
-) -> list[tuple[Job, int | None]]:
-    """List script jobs that may start now by their rank, beyond the rank and row id `after`, each with its run's agent.
+def waiting_for_agents(conn: Connection, no_agent: str) -> list[Waiting]:
+    """List the script jobs that may start now.
 
     Those are the queued ones and the ones that wait with the reason code `no_agent`, but none of a paused project.
     """
@@ -162,14 +161,32 @@ def waiting_for_agents(
         and_(jobs.c.state == State.WAITING.value, jobs.c.reason_code == no_agent),
     )
     query = (
-        select(jobs, runs.c.agent_id)
+        select(jobs.c.id, runs.c.project_id, jobs.c.rank, projects.c.served)
         .join(runs, runs.c.id == jobs.c.run_id)
         .join(projects, projects.c.id == runs.c.project_id)
         .where(jobs.c.finished_at.is_(None), ready, jobs.c.kind == JobKind.SCRIPT.value)
-        .where(projects.c.paused_at.is_(None), tuple_(jobs.c.rank, jobs.c.id) > tuple_(*after))
+        .where(projects.c.paused_at.is_(None))
     )
-    rows = [dict(row) for row in conn.execute(query.order_by(jobs.c.rank, jobs.c.id).limit(limit)).mappings()]
-    return [(_job(row), agent_id) for row in rows for agent_id in [row.pop("agent_id")]]
+    return [Waiting(*row) for row in conn.execute(query)]
+
+
+def agents_of(conn: Connection, run_id: int, keys: Sequence[str]) -> set[int]:
+    """Return the agents that carried out the last attempts at some jobs of a run."""
+    query = (
+        select(jobs.c.key, attempts.c.agent_id)
+        .join(attempts, attempts.c.job_id == jobs.c.id)
+        .where(jobs.c.run_id == run_id, jobs.c.key.in_(keys), jobs.c.kind == JobKind.SCRIPT.value)
+    )
+    last = {row.key: row.agent_id for row in conn.execute(query.order_by(attempts.c.n))}
+    return {agent_id for agent_id in last.values() if agent_id is not None}
+
+
+def with_agents(conn: Connection, job_ids: Sequence[int]) -> list[tuple[Job, int | None]]:
+    """Return jobs in this order, each with the agent of its run."""
+    query = select(jobs, runs.c.agent_id).join(runs, runs.c.id == jobs.c.run_id).where(jobs.c.id.in_(job_ids))
+    rows = {row["id"]: dict(row) for row in conn.execute(query).mappings()}
+    found = [(rows[job_id].pop("agent_id"), rows[job_id]) for job_id in job_ids]
+    return [(_job(row), agent_id) for agent_id, row in found]
 
 
 def runs_with_waiting_deploys(conn: Connection) -> list[int]:
@@ -319,12 +336,13 @@ class Holding:
     kind: JobKind
     project: str
     number: int
+    project_id: int
 
 
 def holdings(conn: Connection) -> list[Holding]:
     """List every running attempt of every agent, oldest first."""
     query = (
-        select(attempts.c.agent_id, attempts.c.fence, jobs.c.kind, projects.c.name, runs.c.number)
+        select(attempts.c.agent_id, attempts.c.fence, jobs.c.kind, projects.c.name, runs.c.number, projects.c.id)
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .join(runs, runs.c.id == jobs.c.run_id)
         .join(projects, projects.c.id == runs.c.project_id)

@@ -12,7 +12,10 @@ from keepflow.store.tables import projects
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """One repository. `hook_secret` and `git_token` are sealed (places `project/<name>/hook-secret`, `…/git-token`)."""
+    """One repository. `hook_secret` and `git_token` are sealed (places `project/<name>/hook-secret`, `…/git-token`).
+
+    `served` is the fence of the job of it that was given away last.
+    """
 
     id: int
     name: str
@@ -26,6 +29,7 @@ class Project:
     git_ssh_key_file: str | None
     git_known_hosts_file: str | None
     next_number: int
+    served: int
     managed: bool
     paused_by: str | None
     paused_why: str | None
@@ -59,6 +63,11 @@ def status_token_place(name: str) -> str:
 def by_id(conn: Connection, project_id: int) -> Project:
     """Return a project by its row id, removed ones too; it must exist."""
     return _project(conn.execute(_BY_ID, {"id": project_id}).mappings().one())
+
+
+def serve(conn: Connection, project_id: int, fence: int) -> None:
+    """Remember that a job of this project was given away, under this fence."""
+    conn.execute(update(projects).where(projects.c.id == project_id).values(served=fence))
 
 
 def by_name(conn: Connection, name: str) -> Project | None:

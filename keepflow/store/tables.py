@@ -83,6 +83,7 @@ projects = Table(
     Column("git_ssh_key_file", Text),
     Column("git_known_hosts_file", Text),
     Column("next_number", Integer, nullable=False, default=1),  # of runs; rises only
+    Column("served", BigInteger, nullable=False, default=0),  # fence of the job that was given away last
     Column("managed", Boolean, nullable=False, default=False),  # named by the server file: read-only on pages
     Column("paused_by", Text),
     Column("paused_why", Text),
@@ -555,6 +556,9 @@ agents = Table(
     Column("hello", JSON),
     Column("connected", Boolean, nullable=False, default=False),
     Column("offline_why", Text, nullable=False, default=""),
+    Column(
+        "drained_by", String(80), nullable=False, default=""
+    ),  # who wants it to take nothing new; "" = it takes jobs
     Column("last_report", BigInteger, nullable=False, default=0),  # highest report number taken
     Column("revoked_at", BigInteger),
     _at("last_seen_at"),

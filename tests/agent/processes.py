@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from keepflow.executors.shell import end_marked
 from keepflow.wire import messages
@@ -19,11 +19,24 @@ from tests.fakes import FakeMaster
 from tests.real.waiting import wait_until
 
 
+class MasterSide(Protocol):
+    """What an agent's process needs of a master."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    def token(self, agent: str, /) -> str:
+        """Make a join token."""
+
+
 @dataclass
 class AgentProcess:
     """One agent: its directory, its file, and its process while it runs."""
 
-    master: FakeMaster
+    master: MasterSide
     root: Path
     name: str = "build-1"
     file: str = "capabilities: [run]\n"

@@ -104,7 +104,9 @@ def test_a_job_waits_with_a_sentence_for_an_agent_for_a_slot_and_for_a_step_kind
     assert [order.project for order in agent.orders()] == ["other"]
     agent.leave()
     push(world, project, repository, branch="one")
-    assert world.runs()[-1].reason == "no agent with capability run is connected (local is offline)"
+    assert (
+        world.runs()[-1].reason == "no agent with capability run is connected (local is offline: the connection broke)"
+    )
 
 
 def test_r51_numbers_rise_per_project(world: World) -> None:

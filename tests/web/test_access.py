@@ -82,6 +82,8 @@ VERB_OF = {
     "api.list_agents": "enter",
     "api.join_token": "administer",
     "api.revoke_agent": "administer",
+    "api.drain_agent": "administer",
+    "api.undrain_agent": "administer",
     "api.apply": "administer",
     "api.check": "administer",
     "api.all_runs": "enter",

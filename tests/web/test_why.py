@@ -67,7 +67,7 @@ def test_r71_a_job_says_since_when_the_agent_is_offline(world: World, told: Call
     world.agent().leave()
     push(world, project, repository, flow("queue"))
     found = told(1)
-    assert found.reason == "no agent with capability run is connected (local is offline)"
+    assert found.reason == "no agent with capability run is connected (local is offline: the connection broke)"
     [line] = found.agents
     assert line.startswith("agent local is offline since 1970-01-01 ")
     assert line.endswith("UTC (the connection broke)")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
+from keepflow.core.flows import JobKind
 from keepflow.engine import people as rules
-from keepflow.store import agents, credentials, deliveries, environments, people, projects
+from keepflow.store import agents, credentials, deliveries, environments, jobs, people, projects
 from keepflow.store.people import User
 from keepflow.store.projects import Project
 from keepflow.wire import api
@@ -57,19 +60,26 @@ def project(conn: Connection, stored: Project) -> api.Project:
 def visible_agents(conn: Connection, user: User) -> list[api.Agent]:
     """Return the agents this person may see: admins all, others those that serve a project of theirs."""
     serves: dict[str, list[str]] = {}
-    for found in visible_projects(conn, user):
+    visible = visible_projects(conn, user)
+    for found in visible:
         for place in environments.of_project(conn, found.id):
             for host in place.agents:
                 serves.setdefault(host, []).append(f"{found.name}/{place.name}")
+    names = {found.id for found in visible}
+    running: dict[int, list[str]] = {}
+    for held in jobs.holdings(conn):
+        if held.kind == JobKind.SCRIPT:
+            shown = f"{held.project}#{held.number}" if held.project_id in names else "a job of another project"
+            running.setdefault(held.agent_id, []).append(shown)
     return [
-        agent(stored, serves.get(stored.name, []))
+        agent(stored, serves.get(stored.name, []), running.get(stored.id, []))
         for stored in agents.every(conn)
         if user.admin or stored.name in serves
     ]
 
 
-def agent(stored: agents.Agent, serves: list[str]) -> api.Agent:
-    """Return one agent and the environments it serves."""
+def agent(stored: agents.Agent, serves: Sequence[str] = (), running: Sequence[str] = ()) -> api.Agent:
+    """Return one agent, the environments it serves and the runs whose script jobs it holds."""
     hello = stored.hello or {}
     return api.Agent(
         name=stored.name,
@@ -80,7 +90,9 @@ def agent(stored: agents.Agent, serves: list[str]) -> api.Agent:
         offline_why=stored.offline_why,
         version=str(hello.get("version", "")),
         warnings=[str(text) for text in hello.get("warnings", ())],
-        environments=serves,
+        environments=list(serves),
+        running=list(running),
+        drained_by=stored.drained_by,
         key_id=stored.key_id,
         revoked=stored.revoked_at is not None,
         last_seen_at=stored.last_seen_at,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Response
 from werkzeug.wrappers import Response as AnyResponse
 
 from keepflow.core.names import is_name
 from keepflow.engine import apply as applying
 from keepflow.engine import backing_up, enrol, reachable, retention
+from keepflow.engine.context import Master
 from keepflow.errors import NotFound, UsageError
 from keepflow.store import agents, events
+from keepflow.store.writer import Tx
 from keepflow.web.answers import server as answers
 from keepflow.web.api.endpoint import Endpoints
 from keepflow.web.state import caller, reading, web
@@ -44,13 +48,29 @@ def join_token(body: api.NewAgent) -> api.JoinToken:
 @endpoints.add("POST", "/agents/<name>/revoke", "administer", api.Agent)
 def revoke_agent(name: str) -> api.Agent:
     """Take an agent's identity away; it must join again."""
+    return _changed(name, enrol.revoke)
+
+
+@endpoints.add("POST", "/agents/<name>/drain", "administer", api.Agent)
+def drain_agent(name: str) -> api.Agent:
+    """Give an agent no new script jobs; what it holds it ends, and runs that began on it go on there."""
+    return _changed(name, enrol.drain)
+
+
+@endpoints.add("POST", "/agents/<name>/undrain", "administer", api.Agent)
+def undrain_agent(name: str) -> api.Agent:
+    """Give an agent script jobs again."""
+    return _changed(name, enrol.undrain)
+
+
+def _changed(name: str, change: Callable[[Tx, Master, int, str, int], None]) -> api.Agent:
     found = agents.by_name(reading(), name)
     if found is None:
         raise NotFound(f"there is no agent {name[:40]!r}", code="no-agent")
     master, now, by = web().master, web().now(), caller().user.name
-    master.writer.call(lambda tx: enrol.revoke(tx, master, found.id, by, now))
+    master.writer.call(lambda tx: change(tx, master, found.id, by, now))
     with master.database.read() as conn:
-        return answers.agent(agents.by_id(conn, found.id), [])
+        return answers.agent(agents.by_id(conn, found.id))
 
 
 @endpoints.add("POST", "/apply", "administer", api.Applied, body=api.Apply)

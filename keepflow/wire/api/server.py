@@ -38,6 +38,8 @@ class Agent(Answer):
     capabilities: list[str]
     labels: list[str]
     slots: int
+    running: list[str] = Field(default_factory=list)  #: runs whose script jobs it holds
+    drained_by: str = ""  #: who gives it no new work; "" = nobody
     connected: bool
     offline_why: str
     version: str
