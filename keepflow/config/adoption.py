@@ -64,7 +64,7 @@ def adopted(data: bytes, file: str, kinds: Kinds, image: str, source: str | None
         raise UsageError(
             f"{file}: none of the formats known here: {titles}; name one with --from", code="unknown-format"
         )
-    draft = Draft(image, frozenset(kinds))
+    draft = Draft(image)
     known[chosen].adopt(roots, draft)
     _foreign_names(data.decode(), draft)
     content = _checked(draft, kinds, file)
@@ -108,14 +108,22 @@ def _drop(draft: Draft, problem: Problem, marks: Mapping[Path, tuple[int, int]])
         return False
     name, lost = str(path[1]), draft.flows[str(path[1])]
     place: Path = (name,)
-    if len(path) > 3 and path[2] in ("jobs", "steps") and len(lost[path[2]]) > 1:
-        place = (name, *path[2:4])
-        part = lost[path[2]].pop(path[3])
+    holders = [at for at in (5, 3) if len(path) > at and path[at - 1] in ("jobs", "steps")]
+    at = next((at for at in holders if len(_below(lost, path[2:at])) > 1), 0)
+    if at:
+        place = (name, *path[2 : at + 1])
+        part = _below(lost, path[2:at]).pop(path[at])
         lost = part if isinstance(part, Part) else lost
     else:
         del draft.flows[name]
     draft.lose(lost, f"what became {shown(place)}", problem.message)
     return bool(draft.flows)
+
+
+def _below(part: Any, path: Path) -> Any:
+    for key in path:
+        part = part[key]
+    return part
 
 
 def _head(file: str, losses: tuple[Loss, ...]) -> str:

@@ -23,6 +23,7 @@ class JobKind(StrEnum):
 
 #: Jobs that one flow may have.
 JOBS_LIMIT = 256
+JOB_TIMEOUT = 7200.0  #: seconds for a script job when neither it nor its flow says
 #: Flow name of a run that only says why there is no flow.
 NO_FLOW = "none"
 #: Keys of the flow file that are jobs of their own, never step files.

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from keepflow.core import graphs
 from keepflow.core.events import Event
-from keepflow.core.flows import JobKind, PlannedJob
+from keepflow.core.flows import JobKind, PlannedJob, When
+from keepflow.core.states import State
 
 
 def names_of_run(
@@ -27,6 +28,21 @@ def names_of_run(
         **{f"KEEPFLOW_MATRIX_{name.upper()}": value for name, value in matrix.items()},
         **{f"KEEPFLOW_INPUT_{name.upper().replace('-', '_')}": value for name, value in event.inputs.items()},
     }
+
+
+def given_to(job: PlannedJob, jobs: Sequence[PlannedJob], told: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the variables that the jobs before this one `told`, by job; of one name the last in the plan counts."""
+    before = graphs.before(job, jobs)
+    outputs = (told.get(one.key, {}) for one in jobs if one.key in before)
+    return {name: value for output in outputs for name, value in output.items()}
+
+
+def failed_before(job: PlannedJob, jobs: Sequence[PlannedJob], states: Mapping[str, State]) -> str:
+    """Return the names of the jobs before this one that failed or were lost, for a handler of failures."""
+    if job.when == When.SUCCESS:
+        return ""
+    before, bad = graphs.before(job, jobs), (State.FAILED, State.LOST)
+    return " ".join(one.key for one in jobs if one.key in before and states.get(one.key) in bad)
 
 
 def environment_after(jobs: Sequence[PlannedJob], key: str) -> str:

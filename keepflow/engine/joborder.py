@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from keepflow.core import graphs, sharing
+from keepflow.core import sharing
 from keepflow.core.events import Trust
-from keepflow.core.flows import PlannedJob, When
+from keepflow.core.flows import JOB_TIMEOUT, PlannedJob, When
 from keepflow.core.planning import job_from_json, wiring_from_json
-from keepflow.core.script_names import environment_after, names_of_run
+from keepflow.core.script_names import environment_after, failed_before, given_to, names_of_run
 from keepflow.core.states import State
 from keepflow.engine import artifacts, job_secrets, lending
 from keepflow.engine.context import Master
@@ -21,7 +21,6 @@ from keepflow.wire.messages import RunJob, Shared, StepOrder
 PROTECTED: Trust = "protected"  #: trust of a run whose branch reaches some environment
 OTHER: Trust = "other"
 FORK: Trust = "fork"  #: trust of a run of somebody else's repository: begins only when a person has approved it
-JOB_TIMEOUT = 7200.0  #: seconds for a script job when neither it nor its flow says
 
 
 def order(
@@ -78,21 +77,15 @@ def _built(conn: Connection, run: Run, agent: str) -> str:
 
 
 def _failed_before(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> str:
-    """Return the names of the jobs before this one that failed or were lost, for handlers of failures."""
     if planned.when == When.SUCCESS:
         return ""
-    before = graphs.before(planned, plan)
-    bad = (State.FAILED, State.LOST)
-    return " ".join(job.key for job in jobs.of_run(conn, run.id) if job.key in before and job.state in bad)
+    return failed_before(planned, plan, {job.key: job.state for job in jobs.of_run(conn, run.id)})
 
 
 def _given(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> dict[str, str]:
-    """Return the variables that the jobs before this one told; of one name the last in the plan counts."""
     if not planned.needs:
         return {}
-    before = graphs.before(planned, plan)
-    told = [job.outputs for job in jobs.of_run(conn, run.id) if job.key in before]
-    return {name: value for outputs in told for name, value in outputs.items()}
+    return given_to(planned, plan, {job.key: job.outputs for job in jobs.of_run(conn, run.id)})
 
 
 def _shared(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> Shared | None:

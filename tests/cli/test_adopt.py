@@ -28,7 +28,7 @@ def test_what_is_written_lints_clean_and_can_be_planned(file: str, capsys: pytes
     assert run(["lint"]) == 0
     capsys.readouterr()
     assert run(["plan"]) == 0
-    assert "1. " in capsys.readouterr().out
+    assert "level 1: " in capsys.readouterr().out
 
 
 def test_losses_are_told_as_file_and_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from keepflow.agent.attempts import Attempt
 from keepflow.agent.progress import Stop
 from keepflow.agent.worker import Job
 from keepflow.cli.local_run.desk import Desk
 from keepflow.core.events import Event
-from keepflow.core.flows import JobKind, Plan, PlannedJob
+from keepflow.core.flows import JOB_TIMEOUT, JobKind, Plan, PlannedJob
 from keepflow.core.progress import NEEDS, JobView, Progress, progress
-from keepflow.core.script_names import environment_after, names_of_run
+from keepflow.core.script_names import environment_after, failed_before, given_to, names_of_run
 from keepflow.core.states import Reason, State
 from keepflow.core.text import one_line
 from keepflow.executors.shell import end_marked
@@ -43,6 +43,8 @@ class Course:
     woken: threading.Event
     show: Callable[[bytes], None]
     say: Callable[[str], None]
+    _told: dict[str, dict[str, str]] = field(default_factory=dict)  #: what jobs told those behind them, by job
+    _built: str = ""  #: the image that was built last
 
     def run(self) -> Progress:
         """Carry out what can be carried out here, in the order of the plan; return how the run ended.
@@ -61,15 +63,17 @@ class Course:
             if (why := _why_not(planned[key])) is not None:
                 views[key] = self._left_out(views[key], Reason("local", why))
             else:
-                state, reason = self._carried_out(planned[key])
-                views[key] = replace(views[key], state=state, reason=reason, pending=False)
+                states = {one: view.state for one, view in views.items()}
+                end = self._carried_out(planned[key], failed_before(planned[key], self.plan.jobs, states))
+                reason = Reason(end.code, end.sentence)
+                views[key] = replace(views[key], state=State(end.state), reason=reason, pending=False)
 
     def _left_out(self, view: JobView, reason: Reason) -> JobView:
         self.say(f"── {view.key} is left out: {reason.sentence.removeprefix('skipped, ')}")
         return replace(view, state=State.SKIPPED, reason=reason, pending=False)
 
-    def _carried_out(self, planned: PlannedJob) -> tuple[State, Reason]:
-        attempt = self.desk.attempts.add(self._order(planned))
+    def _carried_out(self, planned: PlannedJob, failed: str) -> messages.JobFinished:
+        attempt = self.desk.attempts.add(self._order(planned, failed))
         if attempt is None:
             raise AssertionError("a number of an attempt came twice")
         job, done, shown = Job(attempt, self.desk.host), threading.Event(), _Shown(attempt, self.show)
@@ -92,7 +96,11 @@ class Course:
                 end_marked(attempt.mark, 0)
                 self._watch(shown, done)
             raise
-        return self._ending(attempt.fence)
+        end = self._ending(attempt.fence)
+        self._told[planned.key] = end.outputs
+        for image in end.images:
+            self._built = f"{image.repository}@{image.digest}" if image.digest else image.image_id
+        return end
 
     def _watch(self, shown: _Shown, done: threading.Event) -> None:
         """Show the log until the job has ended."""
@@ -104,14 +112,13 @@ class Course:
             self.woken.wait()
             self.woken.clear()
 
-    def _ending(self, fence: int) -> tuple[State, Reason]:
+    def _ending(self, fence: int) -> messages.JobFinished:
         reports = self.desk.host.reports
         told = [messages.Report.model_validate_json(text) for _, text in reports.after(0, 1_000_000)]
         reports.confirm(told[-1].number)
-        end = next(one.body for one in told if isinstance(one.body, messages.JobFinished) and one.body.fence == fence)
-        return State(end.state), Reason(end.code, end.sentence)
+        return next(one.body for one in told if isinstance(one.body, messages.JobFinished) and one.body.fence == fence)
 
-    def _order(self, planned: PlannedJob) -> messages.RunJob:
+    def _order(self, planned: PlannedJob, failed: str) -> messages.RunJob:
         for step in planned.steps:
             if step.kind == _PUSH:
                 self.say(f"── step {one_line(step.name)} is left out: {_NO_PUSH}")
@@ -136,9 +143,13 @@ class Course:
             trust="other",
             code_path=f"/git/{self.project}",
             token="",
-            env={**names, "KEEPFLOW_LOCAL": "true"},
+            env={**names, "KEEPFLOW_FAILED_JOBS": failed, "KEEPFLOW_LOCAL": "true"},
             steps=tuple(messages.StepOrder.of(step) for step in planned.steps if step.kind != _PUSH),
             images=(self.plan.image,) if self.plan.image else (),
+            timeout=planned.timeout or self.plan.timeout or JOB_TIMEOUT,
+            given=given_to(planned, self.plan.jobs, self._told),
+            where=planned.where,
+            built=self._built,
         )
 
 

@@ -35,10 +35,9 @@ class Part(dict[str, Any]):
 
 @dataclass(slots=True)
 class Draft:
-    """What a format fills. `kinds` are the step kinds that are installed, `image` is the name images get."""
+    """What a format fills; `image` is the name that images get."""
 
     image: str
-    kinds: Collection[str]
     flows: dict[str, Part] = field(default_factory=dict)
     builds: bool = False  #: whether images are built, so that the file must name them
     losses: list[Loss] = field(default_factory=list)
@@ -146,6 +145,16 @@ class Draft:
             return shlex.split(node.text)
         except ValueError:
             return ["sh", "-c", node.text]
+
+    def artifacts(self, node: Node | None, place: str) -> list[Part]:
+        """Return the step that keeps files, none when there are none; nothing but their paths is carried over."""
+        paths = node.get("paths") if node else None
+        if node is None or paths is None:
+            return []
+        self.rest(
+            node, place, {"paths"}, {"reports": "nothing reads reports", "expire_in": "write `expire` of the step"}
+        )
+        return [Part(paths, {"artifacts": [text.removeprefix("./").rstrip("/") for text in paths.texts]})]
 
     def build(self, node: Node, settings: Mapping[str, Any]) -> Part:
         """Return a step that builds the image."""

@@ -103,7 +103,7 @@ def _add_ref(on: dict[str, Any], ref: str, node: Node, draft: Draft, place: str)
 
 def _common(entries: list[tuple[str, Node]], draft: Draft) -> dict[str, Any]:
     """Return the events of all steps, when every step has a condition and all have the same one."""
-    quiet = Draft(draft.image, draft.kinds)
+    quiet = Draft(draft.image)
     found = [condition(node.get("when"), quiet, "").on for _, node in entries]
     return found[0] if found and all(one == found[0] for one in found) else {}
 
@@ -112,7 +112,7 @@ def _made(entries: list[tuple[str, Node]], whole: Condition, draft: Draft) -> di
     """Return each step that is carried over as a job of its own, by the name it had."""
     made: dict[str, dict[str, Any]] = {}
     for name, node in entries:
-        own = condition(node.get("when"), Draft(draft.image, draft.kinds), "")
+        own = condition(node.get("when"), Draft(draft.image), "")
         if own.on and own.on != whole.on and not _covers(own.on, whole.on):
             why = "it ran only on some events: give it a flow of its own, here it would always run"
             draft.lose(node, f"step {name}", why)
@@ -188,7 +188,7 @@ def _plugin(name: str, node: Node, image: str, settings: Node | None, draft: Dra
 
 def _in_order(made: dict[str, dict[str, Any]], entries: list[tuple[str, Node]]) -> dict[str, Any]:
     """Wire jobs: by `depends_on` when any step has it, else each after the one before."""
-    quiet = Draft("", ())
+    quiet = Draft("")
     names: dict[str, str] = {}
     for name in made:
         names[name] = quiet.free_name(Node(0), "job", name, names.values())

@@ -93,13 +93,7 @@ def _action(name: str, node: Node, draft: Draft) -> dict[str, Any]:
     if not file:
         draft.lose(node, f"job {name}", "it names no compose file under action, so it does nothing")
         return {"run": "true\n"}
-    if "compose" in draft.kinds:
-        return {"compose": file}
-    return {
-        "run": draft.script(
-            [f"docker compose -f {file} up --abort-on-container-exit", f"docker compose -f {file} down -v"]
-        )
-    }
+    return {"compose": file}
 
 
 def _texts(node: Node, key: str) -> list[str]:

@@ -211,12 +211,7 @@ def _steps(name: str, node: Node, defaults: Mapping[str, Node], draft: Draft) ->
     lines = [*(before.texts if before else []), *(script.texts if script else [])]
     steps: list[dict[str, Any]] = [{"run": draft.script(lines, variables, expands=True)}]
     artifacts = node.get("artifacts")
-    paths = artifacts.get("paths") if artifacts else None
-    if paths is not None and "artifacts" in draft.kinds:
-        steps.append({"artifacts": paths.texts})
-    if artifacts is not None:
-        carried = {"paths"} if "artifacts" in draft.kinds else set()
-        draft.rest(artifacts, f"{name}.artifacts", carried, {"reports": "nothing reads reports"})
+    steps += draft.artifacts(artifacts, f"{name}.artifacts")
     if after is not None:
         draft.lose(after, f"{name}.after_script", "write it as a job with `when: always`")
     return steps

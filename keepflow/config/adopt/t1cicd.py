@@ -74,10 +74,6 @@ def _job(name: str, node: Node, names: dict[str, str], stages: dict[str, str], d
         )
     job["steps"] = [{"run": draft.script(script.texts if script else ["true"])}]
     artifacts = node.get("artifacts")
-    paths = artifacts.get("paths") if artifacts else None
-    if paths is not None and "artifacts" in draft.kinds:
-        job["steps"].append({"artifacts": paths.texts})
-    elif artifacts is not None:
-        draft.lose(artifacts, f"jobs.{name}.artifacts", "they were never stored there, either")
+    job["steps"] += draft.artifacts(artifacts, f"jobs.{name}.artifacts")
     draft.rest(node, f"jobs.{name}", _OF_JOBS)
     return job

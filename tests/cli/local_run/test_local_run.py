@@ -28,6 +28,13 @@ flows:
   broken:
     on: {push: dev}
     steps: [{run: exit 4}, {run: echo never}]
+  graph:
+    on: {push: dev}
+    jobs:
+      mail: {needs: [check], when: failure, steps: [{run: 'echo "mail about $KEEPFLOW_FAILED_JOBS"'}]}
+      colour: {steps: [{run: 'echo COLOUR=blue >> "$KEEPFLOW_OUTPUT"'}]}
+      check: {needs: [colour], steps: [{run: 'echo "is $COLOUR"; exit 1'}]}
+      ship: {needs: [check], steps: [{run: echo shipped}]}
   long:
     on: {push: dev}
     steps:
@@ -127,6 +134,16 @@ def test_the_exit_code_mirrors_the_result(keepflow: Call) -> None:
     assert "never" not in out.replace("echo never", "")
     assert "shop/broken failed locally" in err
     assert "step 1/2 exit 4 failed with exit code 4" in err
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_graph_runs_by_the_rules_of_a_master(keepflow: Call) -> None:
+    code, out, err = keepflow("run", "graph", "--local")
+    assert code == 3
+    assert "\nis blue\n" in out
+    assert "\nmail about check\n" in out
+    assert "shipped" not in out
+    assert "ship is left out: because check failed" in err
 
 
 @pytest.mark.usefixtures("shop")
