@@ -31,6 +31,7 @@ from keepflow.tools.files import sync_directory
 LARGEST = 2 * 1024**3  #: bytes of one file
 MOST_BYTES = 10 * 1024**3  #: bytes of all files of one attempt
 RESERVE = 512 * 1024**2  #: bytes of the disk that no artifact takes
+_LEFT = 86_400_000_000  #: microseconds
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -125,7 +126,13 @@ def handed_on(conn: Connection, attempt: Attempt) -> list[Artifact]:
 
 
 def sweep(master: Master, now: int) -> None:
-    """Let go of files whose time is over; the bytes go when no other file has the same."""
+    """Let go of files whose time is over; the bytes go when no other file has the same.
+
+    What a killed master left half received goes after a day.
+    """
+    for left in (master.home / "artifacts").glob("incoming-*"):
+        if left.stat().st_mtime * 1_000_000 < now - _LEFT:
+            left.unlink(missing_ok=True)
 
     def forget(tx: Tx) -> list[Artifact]:
         found = artifacts.expired(tx.conn, now)

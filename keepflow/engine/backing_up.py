@@ -1,4 +1,4 @@
-"""Backups: the database, logs and sealed keys of a master as one stream, taken while everything goes on.
+"""Backups: the database, logs, artifacts and sealed keys of a master as one stream, taken while everything goes on.
 
 What the stream holds is listed at its end, with sizes and digests: a backup without its list is not whole. The key that
 opens the sealed parts is never in it.
@@ -6,6 +6,7 @@ opens the sealed parts is never in it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -26,6 +27,9 @@ from keepflow.errors import UsageError
 
 #: Names inside a backup. The list comes last.
 DATABASE, ORDER_KEY, LOGS, FILES, LIST = "keepflow.db", "order.key.sealed", "logs", "files", "backup.json"
+ARTIFACTS = "artifacts"
+#: What grows with runs: whole directories of files.
+KEPT = (LOGS, ARTIFACTS)
 FORMAT = 1
 #: What people wrote beside the database; copied as it is.
 WRITTEN = ("keepflow.yml", "local-agent.yml")
@@ -87,9 +91,10 @@ class _Backup:
         for name in WRITTEN:
             if (home / name).is_file():
                 self._file(f"{FILES}/{name}", home / name)
-        for path in sorted((home / LOGS).rglob("*")):
+        for path in sorted(path for name in KEPT for path in (home / name).glob("*/**/*")):
             if path.is_file() and not path.is_symlink():
-                self._file(f"{LOGS}/{path.relative_to(home / LOGS)}", path)
+                with contextlib.suppress(FileNotFoundError):  # let go of meanwhile, as its time was over
+                    self._file(str(path.relative_to(home)), path)
         said = {"format": FORMAT, "made_at": made_at, "url": self._master.url(), "files": self._listed}
         self._add(LIST, io.BytesIO(data := json.dumps(said).encode()), len(data))
 

@@ -14,14 +14,14 @@ from typing import Any
 
 from keepflow.core.text import one_line
 from keepflow.crypto.vault import Vault
-from keepflow.engine.backing_up import DATABASE, FILES, FORMAT, LIST, LOGS, ORDER_KEY, WRITTEN
+from keepflow.engine.backing_up import DATABASE, FILES, FORMAT, KEPT, LIST, ORDER_KEY, WRITTEN
 from keepflow.errors import BadSeal, Refused, UsageError
 from keepflow.store import restoring
 from keepflow.store.database import Database
 from keepflow.tools.files import read_private, sync_directory, write_atomic
 
 #: A home in which one of these lies is somebody's.
-_TAKEN = (DATABASE, "master.key", "order.key", LOGS)
+_TAKEN = (DATABASE, "master.key", "order.key", *KEPT)
 _PIECE = 64 * 1024
 _MOST_LIST = 256 * 1024 * 1024
 
@@ -86,8 +86,9 @@ def _put(directory: Path, home: Path) -> None:
         kept, place = directory / FILES / name, home / name
         if kept.exists() and not place.exists():
             kept.rename(place)
-    if (directory / LOGS).exists():
-        (directory / LOGS).rename(home / LOGS)
+    for name in KEPT:
+        if (directory / name).exists():
+            (directory / name).rename(home / name)
 
 
 def _read(backup: Path, into: Path | None) -> Backup:
@@ -119,7 +120,8 @@ def _is_ours(name: str) -> bool:
     path = PurePosixPath(name)
     if str(path) != name or path.is_absolute() or ".." in path.parts:
         return False
-    return name in (DATABASE, ORDER_KEY, LIST, *(f"{FILES}/{one}" for one in WRITTEN)) or name.startswith(f"{LOGS}/")
+    whole = (DATABASE, ORDER_KEY, LIST, *(f"{FILES}/{one}" for one in WRITTEN))
+    return name in whole or name.startswith(tuple(f"{kept}/" for kept in KEPT))
 
 
 def _keep(source: Any, place: Path) -> tuple[int, str]:

@@ -17,7 +17,9 @@ from tests.hostile import CANARY, NAMES
 from tests.real.waiting import wait_until
 
 
-def test_a_job_runs_its_steps_in_order_on_the_commit(builder: Builder) -> None:
+def test_r62_a_job_runs_its_steps_in_order_and_the_log_names_start_and_end_of_each(
+    builder: Builder,
+) -> None:
     ran = builder.run("cat hello.txt", "sh scripts/greet.sh world")
     assert (ran.end.state, ran.end.code, ran.end.exit_code) == ("succeeded", "", 0)
     assert re.sub(r"\(\d+\.\d s\)", "(0.0 s)", ran.log).split("\n")[1:9] == [

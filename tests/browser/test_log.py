@@ -47,6 +47,26 @@ def test_a_log_grows_while_one_looks_from_line_one(opened: Open, told: tuple[str
     expect(page.locator(".failure")).to_contain_text("exit code")
 
 
+def test_groups_fold_and_open_and_change_nothing_else(opened: Open, told: tuple[str, Story]) -> None:
+    _, story = told
+    number, work = begin(story, "Group")
+    work.say("before\n::gro")
+    page = opened("root").open(f"/projects/keepwork/runs/{number}")
+    expect(page.locator(".ln")).to_have_count(2)
+    work.say("up::Fetch \x1b[31mall\x1b[0m\none\ntwo\n::endgroup::\nafter\n")
+    name = page.locator(".ln.opens > [role=button]")
+    expect(name).to_have_text("Fetch all")
+    expect(page.locator(".ln:visible")).to_have_text(["1before", "2Fetch all", "3one", "4two", "6after"])
+    name.click()
+    expect(page.locator(".ln:visible")).to_have_text(["1before", "2Fetch all", "6after"])
+    expect(name).to_have_attribute("aria-expanded", "false")
+    page.goto(page.url.partition("#")[0] + "#L4")
+    expect(page.locator(".ln:visible")).to_have_count(5)
+    name.press("Enter")
+    expect(page.locator(".ln:visible")).to_have_count(3)
+    work.end(0)
+
+
 def test_a_cut_connection_leaves_no_gap_and_no_double(opened: Open, told: tuple[str, Story]) -> None:
     _, story = told
     number, work = begin(story, "Cut")

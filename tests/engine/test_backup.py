@@ -90,11 +90,16 @@ def test_everything_that_was_there_is_there_again(
     [order] = deployed.orders()
     deployed.report(_end(order))
     (world.master.home / "keepflow.yml").write_text("projects: {}\n")
+    (world.master.home / "artifacts/ab").mkdir(parents=True)
+    (world.master.home / "artifacts/ab/abcdef").write_text("kept by a job")
+    (world.master.home / "artifacts/incoming-1").write_text("half of somethi")
     found = again(take(world, tmp_path / "b"), key_of(world))
     assert [run.number for run in found.runs()] == [run.number for run in world.runs()]
     assert found.run().state is State.SUCCEEDED
     [log] = (found.master.home / "logs").rglob("*.log")
     assert b"made\n" in log.read_bytes()
+    kept = [path for path in (found.master.home / "artifacts").rglob("*") if path.is_file()]
+    assert [(path.name, path.read_text()) for path in kept] == [("abcdef", "kept by a job")]
     assert (found.master.home / "keepflow.yml").read_text() == "projects: {}\n"
     sealed = found.find_project("keepwork").hook_secret
     assert found.master.vault.unseal(sealed, "project/keepwork/hook-secret") == b"s" * 20

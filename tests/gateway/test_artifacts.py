@@ -178,6 +178,10 @@ def test_r69_what_has_had_its_time_is_let_go_of_and_shared_bytes_stay(kept: Kept
     kept.keep(tree, "copy")
     files = kept.world.master.home / "artifacts"
     assert len([path for path in files.rglob("*") if path.is_file()]) == 2
+    (files / "incoming-left").write_text("half")
+    engine.sweep(kept.world.master, clock.now() + 30_000_000)
+    assert (files / "incoming-left").exists(), "it may still be coming"
+    os.utime(files / "incoming-left", (1, 1))
     engine.sweep(kept.world.master, clock.now() + 30_000_000)
     assert len([path for path in files.rglob("*") if path.is_file()]) == 2
     engine.sweep(kept.world.master, clock.now() + 61_000_000)

@@ -18,6 +18,7 @@ const steps = new Map(); // "fence:index" → the newest step event
 const parts = new Map(); // "fence:index" → the step's heading
 let painter = new Painter();
 let open = null; // the last line, as long as its end has not come
+let group = null; // the line that opened the group that new lines belong to
 let arrived = [];
 
 // --- taking ---
@@ -48,8 +49,11 @@ function takePiece({ fence, from, text }) {
 
 function add(fence, offset, text) {
   const previous = lines.at(-1);
-  if (previous && previous.fence !== fence) painter = new Painter();
-  const line = { number: lines.length + 1, text: "", fence, offset, steps: [], element: null };
+  if (previous && previous.fence !== fence) {
+    painter = new Painter();
+    group = null;
+  }
+  const line = { number: lines.length + 1, text: "", fence, offset, steps: [], element: null, group };
   lines.push(line);
   let block = blocks.at(-1);
   if (!block || block.count === BLOCK) block = newBlock(line);
@@ -63,6 +67,7 @@ function add(fence, offset, text) {
 
 function extend(line, text, block = blocks.at(-1)) {
   line.text += text;
+  if (line.text.endsWith("\n")) bracket(line);
   block.element.style.containIntrinsicBlockSize = `auto ${block.count * LINE}px`;
   if (block.drawn) draw(line, block);
   else block.element.style.minHeight = `${block.count * LINE}px`;
@@ -70,10 +75,18 @@ function extend(line, text, block = blocks.at(-1)) {
   if (line.text.endsWith("\n") && !block.drawn && line.text.includes("\x1b")) painter.paint(shown(line), new DocumentFragment());
 }
 
+// `::group::NAME` and `::endgroup::` fold what stands between them; they change how a log looks, never what it is.
+function bracket(line) {
+  line.opens = line.text.startsWith("::group::");
+  line.ends = line.text.startsWith("::endgroup::");
+  if (line.opens) line.group = null;
+  if (line.opens || line.ends) group = line.opens ? line : null;
+}
+
 // A line that was written over (progress bars) shows what was written last.
 function shown(line) {
   const text = line.text.replace(/\r?\n$/, "").replace(/\r+$/, "");
-  return text.slice(text.lastIndexOf("\r") + 1);
+  return text.slice(text.lastIndexOf("\r") + 1).replace(line.opens ? /^::group::/ : /^(?!)/, "");
 }
 
 // --- drawing ---
@@ -131,7 +144,7 @@ function draw(line, block) {
   if (!line.text.endsWith("\n")) Object.assign(painter, before); // it is painted again when more of it comes
   if (line.element) {
     line.element.lastChild.replaceWith(text);
-    return;
+    return fold(line);
   }
   const number = document.createElement("a");
   number.href = `#L${line.number}`;
@@ -141,6 +154,37 @@ function draw(line, block) {
   line.element.append(number, text);
   block.element.append(...line.steps.map((key) => parts.get(key)), line.element);
   mark(line);
+  fold(line);
+}
+
+// --- groups ---
+
+function fold(line) {
+  line.element.classList.toggle("opens", Boolean(line.opens));
+  line.element.hidden = Boolean(line.ends || line.group?.closed);
+  if (!line.opens) return;
+  const name = line.element.lastChild;
+  name.setAttribute("role", "button");
+  name.setAttribute("aria-expanded", String(!line.closed));
+  name.tabIndex = 0;
+}
+
+function toggle(line) {
+  line.closed = !line.closed;
+  fold(line);
+  for (let at = line.number; lines[at] && (lines[at].group === line || lines[at].ends); at++) {
+    if (lines[at].element) fold(lines[at]);
+    if (lines[at].ends) break;
+  }
+}
+
+for (const kind of ["click", "keydown"]) {
+  body.addEventListener(kind, (event) => {
+    const name = event.target.closest(".ln.opens > [role=button]");
+    if (!name || (kind === "keydown" && event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    toggle(lines[Number(name.previousSibling.textContent) - 1]);
+  });
 }
 
 // --- steps ---
@@ -197,6 +241,7 @@ function toWanted() {
 
 function reveal(line, place) {
   follow.checked = false;
+  if (line.group?.closed) toggle(line.group);
   const block = blocks[Math.floor((line.number - 1) / BLOCK)];
   if (!block.drawn) drawBlock(block);
   const element = place === "start" && line.steps.length ? parts.get(line.steps[0]) : line.element;
