@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -11,31 +13,24 @@ from keepflow.agent.standing import Standing
 from keepflow.agent.state import DEFAULT, State
 from keepflow.errors import UsageError
 
-STATE = click.option(
-    "--state",
-    "root",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="KEEPFLOW_AGENT_STATE",
-    default=DEFAULT,
-    show_default=True,
-    help="The agent's own directory.",
-)
-CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="KEEPFLOW_AGENT_CONFIG",
-    default=Path("/etc/keepflow/agent.yml"),
-    show_default=True,
-    help="What this host allows.",
-)
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-CONFIG = click.option(
+
+def _place(
+    flag: str, name: str, variable: str, default: Path, about: str, *, directory: bool
+) -> Callable[[Command], Command]:
+    kind = click.Path(path_type=Path, file_okay=not directory, dir_okay=directory)
+    return click.option(flag, name, type=kind, envvar=variable, default=default, show_default=True, help=about)
+
+
+STATE = _place("--state", "root", "KEEPFLOW_AGENT_STATE", DEFAULT, "The agent's own directory.", directory=True)
+CONFIG = _place(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="KEEPFLOW_AGENT_CONFIG",
-    default=Path("/etc/keepflow/agent.yml"),
-    show_default=True,
-    help="What this host allows.",
+    "config",
+    "KEEPFLOW_AGENT_CONFIG",
+    Path("/etc/keepflow/agent.yml"),
+    "What this host allows.",
+    directory=False,
 )
 
 

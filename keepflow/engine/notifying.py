@@ -23,6 +23,7 @@ from keepflow.core.text import one_line, quoted
 from keepflow.engine import channels, clock, telling
 from keepflow.engine.channels import SEEN, Listener
 from keepflow.engine.context import Master
+from keepflow.engine.woken import LONGEST_WAIT, Woken
 from keepflow.store import events, jobs, notices, settings
 from keepflow.store.events import StoredEvent
 from keepflow.store.jobs import Job
@@ -37,8 +38,6 @@ KEPT = 30 * 24 * 3600 * 1_000_000  #: microseconds a notice is shown after it wa
 _EVENTS_AT_ONCE = 200
 _FAR = 1000  #: events without a notice after which the place is written down
 _CHANNELS_AT_ONCE = 4
-_LULL = 0.1  #: seconds for more events to come, before they are looked at
-_LONGEST_WAIT = 60.0  #: seconds
 
 
 def ask(tx: Tx, master: Master, run: Run, job: Job, now: int) -> Reason:
@@ -158,48 +157,25 @@ class Outbox:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._wake = threading.Event()
-        self._stop = threading.Event()
         self._stale = True  #: the channels must be read anew
         self._listeners: list[Listener] = []
         self._seen: int | None = None
         self._busy: set[str] = set()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(_CHANNELS_AT_ONCE, "notices")
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-        self._subscriptions: list[Callable[[], None]] = []
+        self._woken = Woken("notices", master.wakes, self._turn, {"events": None, "projects": self._changed})
 
     def start(self) -> None:
         """Begin where the last process stopped."""
-        wakes = self._master.wakes
-        self._subscriptions = [wakes.subscribe("events", self._wake.set), wakes.subscribe("projects", self._changed)]
-        self._thread.start()
+        self._woken.start()
 
     def stop(self, timeout: float) -> None:
         """Begin nothing more; what is being sent ends with the process, and is sent again by the next one."""
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(timeout)
+        self._woken.stop(timeout)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _changed(self) -> None:
         self._stale = True
-        self._wake.set()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            wait = _LONGEST_WAIT
-            try:
-                wait = self._turn()
-            except errors.Unavailable as error:
-                log.warning("nobody is told anything now", reason=error.message)
-            except Exception:
-                log.exception("the outbox failed")
-            self._wake.wait(wait)
-            self._wake.clear()
-            self._stop.wait(_LULL)
 
     def _turn(self) -> float:
         """Make what is new and send what is due; return how many seconds to wait for something to do."""
@@ -218,8 +194,7 @@ class Outbox:
             following = notices.next_due(conn, busy)
         for channel, rows in groupby(sorted(waiting, key=lambda one: (one.channel, one.id)), lambda one: one.channel):
             self._begin(channel, list(rows))
-        until = _LONGEST_WAIT if following is None else (following - clock.now()) / 1e6
-        return max(0.0, min(until, _LONGEST_WAIT)) if not waiting else _LONGEST_WAIT
+        return LONGEST_WAIT if waiting or following is None else (following - clock.now()) / 1e6
 
     def _begin(self, channel: str, rows: list[StoredNotice]) -> None:
         with self._lock:
@@ -230,7 +205,7 @@ class Outbox:
     def _send(self, channel: str, listener: Listener | None, rows: list[StoredNotice]) -> None:
         try:
             for row in rows:
-                if self._stop.is_set():
+                if self._woken.stopping:
                     return
                 send(self._master, listener, row, clock.now)
         except Exception:
@@ -238,4 +213,4 @@ class Outbox:
         finally:
             with self._lock:
                 self._busy.discard(channel)
-            self._wake.set()
+            self._woken.wake()

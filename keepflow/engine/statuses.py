@@ -7,8 +7,6 @@ what is told is how the run stands when it is told, so a forge that was away hea
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -23,6 +21,7 @@ from keepflow.core.text import one_line
 from keepflow.crypto.vault import Vault
 from keepflow.engine import clock
 from keepflow.engine.context import Master
+from keepflow.engine.woken import LONGEST_WAIT, Woken
 from keepflow.store import events, projects, runs, settings, statuses
 from keepflow.store.projects import Project, status_token_place
 from keepflow.store.runs import Run
@@ -38,8 +37,6 @@ _KINDS = ("run-created", "run-state")
 _EVENTS_AT_ONCE, _ROWS_AT_ONCE = 200, 50
 _TIMEOUT = 15  #: seconds
 _WAITS = (5, 15, 60, 300, 900, 1800, 3600, 3600)  #: seconds before each further try; then it is given up
-_LONGEST_WAIT = 60.0
-_LULL = 0.1  #: seconds for more to happen, before it is looked at
 
 
 def sealed(conn: Connection, vault: Vault, name: str, status: DesiredStatus | None) -> dict[str, Any] | None:
@@ -153,42 +150,20 @@ class StatusSender:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._subscriptions: list[Callable[[], None]] = []
-        self._thread = threading.Thread(target=self._run, name="statuses", daemon=True)
+        self._woken = Woken("statuses", master.wakes, self._turn, dict.fromkeys(("events", "projects")))
 
     def start(self) -> None:
         """Begin where the last process stopped."""
-        wakes = self._master.wakes
-        self._subscriptions = [wakes.subscribe(name, self._wake.set) for name in ("events", "projects")]
-        self._thread.start()
+        self._woken.start()
 
     def stop(self, timeout: float) -> None:
         """Begin nothing more; what is being told ends with the process, and is told again by the next one."""
-        for unsubscribe in self._subscriptions:
-            unsubscribe()
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(timeout)
+        self._woken.stop(timeout)
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            wait = _LONGEST_WAIT
-            try:
-                while collect(self._master, clock.now()):
-                    pass
-                tell_due(self._master, clock.now())
-                wait = self._patience()
-            except errors.KeepflowError as error:
-                log.warning("forges cannot be told now", reason=error.message)
-            except Exception:
-                log.exception("telling forges failed")
-            self._wake.wait(wait)
-            self._wake.clear()
-            self._stop.wait(_LULL)
-
-    def _patience(self) -> float:
+    def _turn(self) -> float:
+        while collect(self._master, clock.now()):
+            pass
+        tell_due(self._master, clock.now())
         with self._master.database.read() as conn:
             following = statuses.next_due(conn)
-        return _LONGEST_WAIT if following is None else max(0.0, min((following - clock.now()) / 1e6, _LONGEST_WAIT))
+        return LONGEST_WAIT if following is None else (following - clock.now()) / 1e6

@@ -5,6 +5,7 @@ from __future__ import annotations
 from keepflow.engine import drifting, observing
 from keepflow.web.answers import deployments as answers
 from keepflow.web.api.endpoint import Endpoints
+from keepflow.web.api.pressing import placed
 from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
@@ -45,8 +46,7 @@ def mend_drift(environment: str, body: api.MendDrift) -> api.Deployment:
 
 def press(environment: str, way: str, reason: str, key: str | None) -> str:
     """Press the button as the caller and return the deployment's id; page and API do the same here."""
-    master, now, project = web().master, web().now(), current_project()
-    place = answers.by_name(reading(), project, environment)
-    who = answers.presser(reading(), caller().user, project)
+    master, now = web().master, web().now()
+    place, who = placed(environment)
     act = drifting.adopt if way == "adopt" else drifting.restore
     return master.writer.call(lambda tx: act(tx, master, environment=place, presser=who, note=reason, key=key, now=now))

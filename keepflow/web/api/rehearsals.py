@@ -6,7 +6,8 @@ from keepflow.engine import preparing
 from keepflow.web.answers import deployments as answers
 from keepflow.web.answers import preparations
 from keepflow.web.api.endpoint import Endpoints
-from keepflow.web.state import caller, current_project, reading, web
+from keepflow.web.api.pressing import placed
+from keepflow.web.state import current_project, reading, web
 from keepflow.wire import api
 
 endpoints = Endpoints("Rehearsals")
@@ -42,16 +43,14 @@ def rehearse(environment: str, body: api.Rehearsal) -> api.Preparation:
 
 def look(environment: str, source: str) -> api.Readying:
     """Say how ready the hosts are; page and API show the same."""
-    place = answers.by_name(reading(), current_project(), environment)
-    who = answers.presser(reading(), caller().user, current_project())
+    place, who = placed(environment)
     return preparations.readying(reading(), current_project(), place, source, who)
 
 
 def press(environment: str, source: str, key: str | None) -> str:
     """Press the button as the caller and return the preparation's id; page and API do the same here."""
     master, now = web().master, web().now()
-    place = answers.by_name(reading(), current_project(), environment)
-    who = answers.presser(reading(), caller().user, current_project())
+    place, who = placed(environment)
     return master.writer.call(
         lambda tx: preparing.rehearse(tx, master, environment=place, source=source, presser=who, key=key, now=now)
     )

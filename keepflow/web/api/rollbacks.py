@@ -5,7 +5,8 @@ from __future__ import annotations
 from keepflow.engine import rolling_back
 from keepflow.web.answers import deployments as answers
 from keepflow.web.api.endpoint import Endpoints
-from keepflow.web.state import caller, current_project, reading, web
+from keepflow.web.api.pressing import placed
+from keepflow.web.state import caller, current_project, web
 from keepflow.wire import api
 
 endpoints = Endpoints("Rollbacks")
@@ -40,16 +41,14 @@ def rollback(environment: str, body: api.Rollback) -> api.Deployment:
 
 def look(environment: str, source: str) -> api.RollbackPreview:
     """Say what a rollback would do; page and API show the same."""
-    place = answers.by_name(reading(), current_project(), environment)
-    who = answers.presser(reading(), caller().user, current_project())
+    place, who = placed(environment)
     return answers.rollback_preview(rolling_back.preview(web().master, current_project(), place, source, who))
 
 
 def press(environment: str, source: str, reason: str, key: str | None) -> str:
     """Press the button as the caller and return the deployment's id; page and API do the same here."""
     master, now, project = web().master, web().now(), current_project()
-    place = answers.by_name(reading(), project, environment)
-    who = answers.presser(reading(), caller().user, project)
+    place, who = placed(environment)
     return master.writer.call(
         lambda tx: rolling_back.rollback(
             tx,
