@@ -46,6 +46,19 @@ MEANINGS: dict[str, Meaning] = {
         "how a deployment ended cannot be read; the environment is locked until it can", "look at the host's doctor"
     ),
     "approval": Meaning("it waits for a person who may approve it", "keepflow promote, or the button"),
+    # --- what an agent would not do ---
+    "no-capability": Meaning("the agent's own file does not let it run script jobs", "see `capabilities` in agent.yml"),
+    "bad-job": Meaning("the order of the job was not one that an agent carries out", "update master and agent"),
+    "unknown-step": Meaning("the agent does not know a kind of step", "update the agent"),
+    "no-containers": Meaning("the host gives this flow no containers", "see `containers` in its agent.yml"),
+    "over-limit": Meaning("the flow wants more than the host gives a container", "ask for less, or allow more there"),
+    "no-image": Meaning("an image that the job names is not there", _FLOW),
+    "bad-image": Meaning("what a step named as the image it built is no name of an image", _FLOW),
+    "digest-mismatch": Meaning("the engine or the registry has another image than the one that was named", _AGAIN),
+    "no-engine": Meaning("this flow may not use the container engine of the host", "see `docker_for` in its agent.yml"),
+    "bad-place": Meaning("a step put something in the way of the job's own files", _FLOW),
+    "no-files": Meaning("the files that earlier jobs of the run left are gone", _AGAIN),
+    "conflict": Meaning("jobs that ran side by side changed the same file", "let one of them need the other"),
     # --- how it ended ---
     "exit": Meaning("the script failed: its exit code was not 0", _FLOW),
     "timeout": Meaning("it took longer than its limit and was ended", "raise `timeout`, or make it quicker"),

@@ -58,6 +58,17 @@ def test_r71_every_code_that_is_given_out_has_a_sentence() -> None:
     assert not without, "give these a sentence in keepflow/core/reasons.py"
 
 
+def test_r71_what_an_agent_refuses_a_job_for_has_a_sentence() -> None:
+    codes = set[str]()
+    for name in ("jobs", "workspaces", "boxes", "images", "worker"):
+        for node in ast.walk(ast.parse((ROOT / "agent" / f"{name}.py").read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "Refused":
+                given = [word.value for word in node.keywords if word.arg == "code"]
+                codes |= {str(value.value) for value in given if isinstance(value, ast.Constant)}
+    assert "no-capability" in codes, "the search finds too little"
+    assert codes <= MEANINGS.keys()
+
+
 @pytest.mark.parametrize("code", MEANINGS)
 def test_r71_every_sentence_is_one_and_belongs_to_a_code_that_exists(code: str) -> None:
     found = MEANINGS[code]
