@@ -356,3 +356,12 @@ def test_r69_artifacts_are_listed_and_downloaded(keepflow: Keepflow, tmp_path: P
     assert not (tmp_path / "app").exists()
     told = keepflow("storage")
     assert (told.code, "artifacts" in told.out, "kept: everything" in told.out) == (0, True, True)
+
+
+def test_r42_an_agent_is_drained_and_undrained(keepflow: Keepflow) -> None:
+    assert "agent local gets no new script jobs" in keepflow("agent", "drain", "local").err
+    listed = next(line for line in keepflow("agent", "ls").out.splitlines() if line.startswith("local"))
+    assert "online, drained" in listed
+    assert "drained by" in listed
+    assert "gets script jobs again" in keepflow("agent", "undrain", "local").err
+    assert "drained" not in keepflow("agent", "ls").out

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keepflow.engine import commands, pausing
+from keepflow.engine import commands, enrol, pausing
 from keepflow.web.answers import why
 from keepflow.wire import api
 from tests.engine.test_concurrency import grouped
@@ -72,6 +72,16 @@ def test_r71_a_job_says_since_when_the_agent_is_offline(world: World, told: Call
     assert line.startswith("agent local is offline since 1970-01-01 ")
     assert line.endswith("UTC (the connection broke)")
     assert "keepflow agent ls" in found.help
+
+
+def test_r71_a_job_says_who_drained_the_agent(world: World, told: Callable[[int], api.Why]) -> None:
+    project, repository = world.project()
+    agent = world.agent()
+    world.call(lambda tx: enrol.drain(tx, world.master, agent.id, "ann", world.tick()))
+    push(world, project, repository, flow("queue"))
+    found = told(1)
+    assert found.reason == "every agent that could take it is drained (local by ann)"
+    assert found.agents == ["agent local is drained by ann: it takes nothing new"]
 
 
 def test_r71_a_run_says_who_paused_its_project(world: World, told: Callable[[int], api.Why]) -> None:

@@ -78,6 +78,8 @@ def _agents(conn: Connection, found: list[jobs.Job]) -> Iterator[str]:
         if not agent.connected:
             since = f" since {_moment(agent.last_seen_at)}" if agent.last_seen_at else ""
             yield f"agent {agent.name} is offline{since}{f' ({agent.offline_why})' if agent.offline_why else ''}"
+        elif agent.drained_by:
+            yield f"agent {agent.name} is drained by {agent.drained_by}: it takes nothing new"
         elif busy:
             yield f"agent {agent.name} is busy with {', '.join(busy[:_NAMED])} ({len(busy)} of {agent.slots} slots)"
         else:
