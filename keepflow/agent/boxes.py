@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepflow import errors
-from keepflow.agent.environment import Places, of_box
+from keepflow.agent.environment import Places, of_box, of_remote
 from keepflow.agent.logs import Log
 from keepflow.agent.workplace import docker_config
-from keepflow.config.agent_file import AgentFile, Containers
+from keepflow.config.agent_file import AgentFile, Containers, SshHost
 from keepflow.config.where import BUILT_IMAGE, Box, Limits, Where
 from keepflow.core import boxes, names
 from keepflow.core.interpolation import interpolate
@@ -21,12 +21,16 @@ from keepflow.core.releases import ImageRef
 from keepflow.core.text import quoted
 from keepflow.executors.docker import Docker
 from keepflow.executors.shell import Account
+from keepflow.executors.ssh import Remote, Ssh
 from keepflow.ports import Command, Executor
 from keepflow.tools.engine import Engine
 from keepflow.tools.files import read_private, write_atomic
+from keepflow.tools.processes import run
 from keepflow.wire.messages import Login, RunJob
 
 log = Log(__name__)
+
+_AWAY = 30.0  #: seconds to remove a checkout on another host
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Site:
     places: Places
     directory: Path  #: of the attempt; the agent's own
     env: Mapping[str, str]  #: of the job, as it began
+    ssh: Mapping[str, SshHost] = field(default_factory=dict)  #: hosts that it may use
 
     @property
     def handed(self) -> Path:
@@ -73,8 +78,11 @@ class Boxes:
 
         Raises Refused, UsageError and Unavailable.
         """
-        wanted = step.image or job.image
-        if wanted is None:
+        host, wanted = _place(step, job)
+        if host is not None:
+            with self._there(host) as there:
+                yield there
+        elif wanted is None:
             yield None
         elif step.image is None:
             key = wanted.model_dump_json()
@@ -90,7 +98,10 @@ class Boxes:
 
     def command(self, command: Command, step: Where, job: Where) -> Command:
         """Return a command as it is inside the box: with the variables that mean something there."""
-        box = step.image or job.image
+        host, box = _place(step, job)
+        if host is not None:
+            env = of_remote(command.env, self.site.env, self._directory(host))
+            return Command(command.argv, env, command.cwd, command.timeout)
         if box is None:
             return command
         places = self.site.places
@@ -107,6 +118,26 @@ class Boxes:
             self.hands.say(f"── the containers of this job could not be removed yet: {error.message}")
         finally:
             shutil.rmtree(self.site.handed, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _there(self, name: str) -> Iterator[Ssh]:
+        """Give what runs commands on another host, in a copy of the checkout that is there for this step alone."""
+        site, host = self.site, self.site.ssh[name]
+        site.handed.mkdir(mode=0o711, exist_ok=True)
+        key = Remote(host.address, host.port, host.user, str(host.key_file), host.host_key)
+        there = Ssh(key, self._directory(name), site.handed)
+        self.hands.say(f"── copies the checkout to {name}")
+        try:
+            if self.hands.run(there.laying(site.places.workspace, site.account)):
+                raise errors.Unavailable(f"the checkout could not be copied to {name}", code="ssh")
+            yield there
+        finally:
+            away = there.removing()
+            if run(away.argv, timeout=_AWAY, env=away.env, check=False).exit_code:
+                self.hands.say(f"── the copy of the checkout on {name} could not be removed")
+
+    def _directory(self, name: str) -> str:
+        return f"{self.site.ssh[name].directory}/{self.site.owner.named('checkout')}"
 
     def network(self) -> str:
         """Return the name of the job's own network, made when it is not there yet."""
@@ -201,6 +232,12 @@ class Boxes:
         return text
 
 
+def _place(step: Where, job: Where) -> tuple[str | None, Box | None]:
+    """Return the host or the box that a step runs in; what it says itself counts before what its job says."""
+    nearest = step if step.ssh or step.image else job
+    return nearest.ssh, nearest.image
+
+
 def save_logins(engine: Engine, file: AgentFile) -> None:
     """Lay down the logins this host pulls images with, for the `docker` command of the agent alone.
 
@@ -217,7 +254,7 @@ def save_logins(engine: Engine, file: AgentFile) -> None:
 
 
 def wants(order: RunJob) -> bool:
-    """Say whether a job has containers."""
+    """Say whether a job has containers, or runs on another host."""
     return any(where for where in (order.where, *(step.where for step in order.steps)))
 
 

@@ -215,7 +215,7 @@ class Daemon:
     def _refusal(self, order: messages.RunJob) -> errors.Refused | None:
         file = self._host_file.now()
         refusal = refusal_of(order, file.capabilities, frozenset(self._kinds))
-        return refusal or where_refusal(order, file.containers)
+        return refusal or where_refusal(order, file)
 
     def _remove_boxes(self, marks: list[str]) -> None:
         """Remove the containers that jobs of an agent that was killed left; without an engine there are none."""
@@ -234,7 +234,7 @@ class Daemon:
                 "capabilities": file.capabilities,
                 "labels": file.labels,
                 "slots": file.jobs,
-                "step_kinds": (*sorted(self._kinds), *([messages.CONTAINERS] if file.containers.flows else ())),
+                "step_kinds": (*sorted(self._kinds), *_places(file)),
                 "highest_fence": max(self._attempts.highest, self._deploys.highest_fence),
                 "running": self._held(),
                 "machine_id": machine_id(),
@@ -245,7 +245,7 @@ class Daemon:
     def _greeting(self) -> tuple[object, ...]:
         """Return what the master should know anew when it changes."""
         file = self._host_file.now()
-        return file.capabilities, file.labels, file.jobs, bool(file.containers.flows), self._warnings(file)
+        return file.capabilities, file.labels, file.jobs, _places(file), self._warnings(file)
 
     def _warnings(self, file: AgentFile) -> tuple[str, ...]:
         found = self._account.warnings(file.docker_for) if "run" in file.capabilities else []
@@ -296,6 +296,12 @@ class Daemon:
         linked.join(_LINK_STOP)
         self._reports.sync()
         return 1 if self._broken else 0
+
+
+def _places(file: AgentFile) -> tuple[str, ...]:
+    """Return where steps may run beside this machine itself, as the master is told among the kinds of steps."""
+    containers = (messages.CONTAINERS,) if file.containers.flows else ()
+    return (*containers, *(f"{messages.SSH}{name}" for name in sorted(file.ssh)))
 
 
 def _goes_on(attempt: Attempt) -> bool:

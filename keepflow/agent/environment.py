@@ -93,6 +93,14 @@ def of_box(env: Mapping[str, str], began: Mapping[str, str], temporary: str, at:
     return {**kept, "HOME": temporary, "JENKINS_HOME": temporary, "WORKSPACE": at, "KEEPFLOW_WORKSPACE": at}
 
 
+def of_remote(env: Mapping[str, str], began: Mapping[str, str], at: str) -> dict[str, str]:
+    """Return a command's variables as they are on another host: places of this one mean nothing there."""
+    kept = of_box(env, began, "", at)
+    for name in ("HOME", "JENKINS_HOME", "TMPDIR"):
+        kept.pop(name, None)
+    return {**kept, "KEEPFLOW_OUTPUT": os.devnull, "KEEPFLOW_ENV": os.devnull}
+
+
 def added(lines: Mapping[str, str]) -> dict[str, str]:
     """Return what a script may add for later steps: nothing that keepflow says, and nothing that loads code."""
     return {name: value for name, value in lines.items() if not is_owned(name)}

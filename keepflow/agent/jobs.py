@@ -11,14 +11,13 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from keepflow import errors
-from keepflow.agent import boxes
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.clock import Clock
 from keepflow.agent.logs import Log
 from keepflow.agent.progress import Ending, Stop
 from keepflow.agent.reports import Reports
 from keepflow.agent.worker import report_end
-from keepflow.config.agent_file import Containers
+from keepflow.config.agent_file import AgentFile
 from keepflow.config.where import Where
 from keepflow.core.names import is_name, is_sha
 from keepflow.core.text import quoted
@@ -154,14 +153,21 @@ class Jobs:
         report_end(attempt, self._reports, self._clock, Ending(stop.state, stop.code, stop.sentence))
 
 
-def where_refusal(order: RunJob, containers: Containers) -> errors.Refused | None:
+def where_refusal(order: RunJob, file: AgentFile) -> errors.Refused | None:
     """Return why this host will not run the steps of a job where the order says, or None."""
     try:
-        for where in (order.where, *(step.where for step in order.steps)):
-            Where.model_validate(where)
+        places = [Where.model_validate(where) for where in (order.where, *(step.where for step in order.steps))]
     except ValidationError as error:
         return errors.Refused(f"the job says in a way that makes no sense here where it runs: {error}", code="bad-job")
-    if boxes.wants(order) and not containers.allow(order.project, order.flow):
+    for name in sorted({place.ssh for place in places if place.ssh}):
+        host = file.ssh.get(name)
+        if host is None or order.trust == "fork" or not host.allow(order.project, order.flow):
+            return errors.Refused(
+                f"this host takes {order.project}/{order.flow} to no host {name!r}: "
+                f"write it under ssh: into its agent.yml, with for: [{order.project}/{order.flow}]",
+                code="no-ssh",
+            )
+    if any(place.image or place.services for place in places) and not file.containers.allow(order.project, order.flow):
         return errors.Refused(
             f"this host gives {order.project}/{order.flow} no containers: "
             f"write containers: {{for: [{order.project}/{order.flow}]}} into its agent.yml",

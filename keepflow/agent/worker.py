@@ -236,7 +236,14 @@ class Job:
         host, order, attempt = self._host, self._order, self._attempt
         owner = Owner(host.key_id, attempt.mark, order.fence, f"{order.project}#{order.run}", order.job)
         site = Site(
-            host.engine, host.file.containers, host.account.account, owner, places, attempt.directory, dict(env)
+            host.engine,
+            host.file.containers,
+            host.account.account,
+            owner,
+            places,
+            attempt.directory,
+            dict(env),
+            host.file.ssh,
         )
 
         def built() -> str | None:

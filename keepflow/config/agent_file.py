@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from keepflow.config.fields import (
+    ContainerPath,
     Count,
     Duration,
     FilePath,
     Flag,
+    HostName,
     HostPattern,
     Listen,
     Model,
@@ -22,6 +25,7 @@ from keepflow.config.fields import (
     OneOrMany,
     Percent,
     PlainPath,
+    Port,
     Program,
     ProjectPath,
     RegistryAddress,
@@ -38,6 +42,8 @@ from keepflow.core.loopback import in_the_clear
 from keepflow.core.names import is_name
 from keepflow.crypto.keys import PublicKey
 from keepflow.errors import Problem, UsageError
+
+_HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) [A-Za-z0-9+/]+={0,2}")
 
 
 def _network(value: Any) -> IPv4Network:
@@ -105,6 +111,10 @@ def _allowed_flow(text: str) -> str:
 FlowPattern = Annotated[str, AfterValidator(_allowed_flow)]
 
 
+def _among(patterns: tuple[str, ...], project: str, flow: str) -> bool:
+    return not {"*", project, f"{project}/{flow}"}.isdisjoint(patterns)
+
+
 class Containers(Model):
     """Which flows may run commands in containers (`image:`, `services:`), and the most that one container gets."""
 
@@ -116,7 +126,29 @@ class Containers(Model):
 
     def allow(self, project: str, flow: str) -> bool:
         """Say whether a flow may have containers here."""
-        return not {"*", project, f"{project}/{flow}"}.isdisjoint(self.flows)
+        return _among(self.flows, project, flow)
+
+
+def _host_key(text: str) -> str:
+    if not _HOST_KEY.fullmatch(text):
+        raise bad("bad-key", "must be the host's key like 'ssh-ed25519 AAAA…': ssh-keyscan HOST prints it")
+    return text
+
+
+class SshHost(Model):
+    """A host that steps of some flows may run on (`ssh:`), reached by SSH; its key is pinned here."""
+
+    address: HostName
+    port: Port = 22
+    user: SystemUser
+    key_file: FilePath
+    host_key: Annotated[str, AfterValidator(_host_key)]
+    directory: ContainerPath  #: where checkouts are copied to
+    flows: Annotated[tuple[FlowPattern, ...], OneOrMany()] = Field(default=(), alias="for")
+
+    def allow(self, project: str, flow: str) -> bool:
+        """Say whether steps of a flow may run there."""
+        return _among(self.flows, project, flow)
 
 
 class Tls(Model):
@@ -180,6 +212,7 @@ class AgentFile(Model):
     jobs_user: SystemUser | None = None  #: system user that script jobs run as
     docker: Docker = Docker()
     containers: Containers = Containers()
+    ssh: dict[Name, SshHost] = Field(default_factory=dict)  #: hosts that steps may run on
     docker_for: Annotated[tuple[ProjectPath, ...], OneOrMany()] = ()  #: flows that get the engine
     registries: dict[RegistryAddress, AgentRegistry] = Field(default_factory=dict)
     reserve: Size = 1_000_000_000  #: bytes that stay free on the engine's disk when an image is pulled

@@ -137,11 +137,12 @@ def _where(
     kind: str, entry: dict[str, Any], module: StepKind, document: Document, path: Path
 ) -> tuple[where.Where | None, list[Problem]]:
     """Read the image and the services of one step."""
-    if "image" in entry and not contained(module):
+    elsewhere = next((key for key in ("image", "ssh") if key in entry), None)
+    if elsewhere and not contained(module):
         sentence = (
-            f"{shown(path)}: {kind} works on the machine itself; only steps with commands of their own have an image"
+            f"{shown(path)}: {kind} works on the machine itself; {elsewhere} is for steps with their own commands"
         )
-        return None, [document.problem((*path, "image"), "conflict", sentence, key=True)]
+        return None, [document.problem((*path, elsewhere), "conflict", sentence, key=True)]
     return check(where.Where, {key: entry[key] for key in where.KEYS if key in entry}, document, path)
 
 

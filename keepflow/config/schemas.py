@@ -101,7 +101,7 @@ def _entry_schema(kind: str, module: Any, definitions: dict[str, Any]) -> dict[s
     others = {**{key: TypeAdapter(type_).json_schema() for key, type_ in beside.items()}, **secrets["properties"]}
     where = Where.model_json_schema(ref_template="#/$defs/{model}")["properties"]  # its definitions are the flow's
     if not contained(module):
-        del where["image"]
+        del where["image"], where["ssh"]
     return _one_key(kind, {"anyOf": [*short.get("anyOf", [short]), full]}, {**others, **where})
 
 

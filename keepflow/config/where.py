@@ -122,7 +122,14 @@ class Where(Model):
     """Where commands run; nothing said is the agent's own machine."""
 
     image: BoxField = None  #: the container that commands run in
+    ssh: Name | None = None  #: instead of an image: the host they run on, as the agent's file calls it
     services: Services = Field(default_factory=dict)  #: containers beside it
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Where:
+        if self.image and self.ssh:
+            raise bad("two-places", "has an image and ssh; commands run in one place")
+        return self
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data for plans and orders; `Where.model_validate` reads it back."""

@@ -20,7 +20,7 @@ from keepflow.store import agents, events, jobs, projects, runs
 from keepflow.store.agents import Agent
 from keepflow.store.jobs import Job
 from keepflow.store.writer import Tx
-from keepflow.wire.messages import CONTAINERS
+from keepflow.wire.messages import CONTAINERS, SSH
 
 #: Reason code of a job that no connected agent can take at all.
 NO_AGENT = "no-agent"
@@ -114,9 +114,10 @@ def _holder(conn: Connection, job: Job, agent_of_run: int | None) -> int | None:
 
 def _kinds(job: Job) -> set[str]:
     kinds = {step["kind"] for step in job.spec["steps"]}
-    if job.spec.get("where") or any(step.get("where") for step in job.spec["steps"]):
+    places = [job.spec.get("where") or {}, *(step.get("where") or {} for step in job.spec["steps"])]
+    if any({"image", "services"} & place.keys() for place in places):
         kinds.add(CONTAINERS)
-    return kinds
+    return kinds | {f"{SSH}{place['ssh']}" for place in places if place.get("ssh")}
 
 
 def _explain(
@@ -195,6 +196,8 @@ def _unknown_steps(kinds: set[str], workers: Sequence[_Worker]) -> str:
     if CONTAINERS in kinds and not any(CONTAINERS in worker.agent.step_kinds for worker in workers):
         return "no connected agent gives flows containers (image, services); see containers: in its agent.yml"
     kinds.discard(CONTAINERS)
+    if hosts := sorted(kind.removeprefix(SSH) for kind in kinds if kind.startswith(SSH)):
+        return f"no connected agent reaches {' and '.join(hosts)}; see ssh: in its agent.yml"
     return f"no connected agent knows the step{'s' * (len(kinds) > 1)} {', '.join(sorted(kinds))}"
 
 

@@ -30,6 +30,8 @@ HEARTBEAT_SECONDS = 10.0
 
 #: Among an agent's step kinds: it gives some flows containers (`image:`, `services:`).
 CONTAINERS = "containers"
+#: Before the name of a host, likewise: it takes steps of some flows there (`ssh:`).
+SSH = "ssh:"
 
 Whole = Annotated[int, Field(ge=0, lt=2**63)]  #: a number that a database can hold
 DeploymentId = Annotated[str, Field(max_length=100)]

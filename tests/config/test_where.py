@@ -103,6 +103,9 @@ def test_a_mistake_is_told_at_its_place(line: str, problem: tuple[int, int, str]
         ("[{run: make, imag: x}]", (4, 25, "unknown-key")),
         ("[{run: make, image: 'A B'}]", (4, 32, "bad-image")),
         ("[{build: ., image: x}]", (4, 24, "conflict")),
+        ("[{build: ., ssh: mac-1}]", (4, 24, "conflict")),
+        ("[{run: make, ssh: mac-1, image: x}]", (4, 13, "two-places")),
+        ("[{run: make, ssh: Mac.Local}]", (4, 30, "bad-name")),
         ("[{run: make}, {deploy: dev, image: x}]", (4, 40, "unknown-key")),
         ("[{run: make}, {deploy: dev, services: {db: x}}]", (4, 40, "unknown-key")),
     ],
@@ -139,6 +142,19 @@ def test_the_hosts_file_says_which_flows_have_containers(flows: str, allowed: st
     agent = load_agent(f"master: https://ci.example.org\ncapabilities: [run]\ncontainers: {{for: {flows}}}\n")
     asked = ("shop/dev", "shop/test", "other/dev")
     assert [one for one in asked if agent.containers.allow(*one.split("/"))] == allowed.split()
+
+
+def test_a_host_for_steps_is_said_in_the_hosts_file_with_its_key() -> None:
+    head = "master: https://ci.example.org\ncapabilities: [run]\nssh:\n  mac-1:\n"
+    said = "    address: mac.example.org\n    user: ci\n    key_file: mac.key\n    directory: /srv/ci\n    for: shop\n"
+    [host] = load_agent(f"{head}{said}    host_key: ssh-ed25519 AAAAC3Nz\n").ssh.values()
+    assert (host.port, host.allow("shop", "dev"), host.allow("other", "dev")) == (22, True, False)
+    with pytest.raises(ConfigError) as caught:
+        load_agent(f"{head}{said}    host_key: SHA256:abc\n")
+    assert places(caught.value.problems) == [(10, 15, "bad-key")]
+    with pytest.raises(ConfigError) as caught:
+        load_agent(head + said)
+    assert [problem.code for problem in caught.value.problems] == ["missing"], "a key is never taken unseen"
 
 
 def test_a_flow_that_is_no_name_is_told_in_the_hosts_file() -> None:

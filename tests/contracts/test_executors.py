@@ -16,10 +16,12 @@ import pytest
 from keepflow.errors import ProgramMissing, Unavailable
 from keepflow.executors.docker import Docker
 from keepflow.executors.shell import Shell
+from keepflow.executors.ssh import Ssh
 from keepflow.ports import Command, Executor, Running, discover
 from keepflow.tools.engine import Engine
 from tests.real.boxes import box
 from tests.real.engines import Engine as RealEngine
+from tests.real.sshd import Sshd, remote, sshd
 
 EXECUTORS = discover("keepflow.executors")
 pytestmark = pytest.mark.real
@@ -51,7 +53,23 @@ def in_a_box(place: Path, request: pytest.FixtureRequest) -> Iterator[Executor]:
         docker.remove()
 
 
-BENCHES: dict[str, Bench] = {"shell": in_a_shell, "docker": in_a_box}
+@contextmanager
+def over_ssh(place: Path, request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """Run on a host that is this one, reached through a real sshd."""
+    server: Sshd = request.getfixturevalue("server")
+    handed = place.parent / "handed"
+    handed.mkdir()
+    yield Ssh(remote(server), str(place), handed)
+
+
+BENCHES: dict[str, Bench] = {"shell": in_a_shell, "docker": in_a_box, "ssh": over_ssh}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A real sshd on loopback."""
+    with sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
 
 
 @pytest.fixture(params=sorted(EXECUTORS))
@@ -88,7 +106,7 @@ def test_a_file_holds_one_executor_and_it_is_tried_here(module: ModuleType) -> N
 
 
 def test_the_executors_of_today_are_found_by_file_name() -> None:
-    assert {"shell", "docker"} <= set(EXECUTORS)
+    assert {"shell", "docker", "ssh"} <= set(EXECUTORS)
 
 
 @pytest.mark.parametrize("code", [0, 7])

@@ -360,3 +360,25 @@ def test_script_flow_of_the_world_is_a_legal_flow_file(world: World) -> None:
     project, repository = world.project()
     push(world, project, repository, SCRIPT)
     assert world.run().flow == "dev"
+
+
+def test_a_job_for_containers_or_another_host_waits_for_an_agent_that_has_them(world: World) -> None:
+    project, repository = world.project()
+    push(world, project, repository, flow(steps="[{run: make, image: 'node:22'}]"), "one")
+    push(world, project, repository, flow(steps="[{run: make, ssh: mac-1}]"), "two")
+    agent = world.agent()
+    assert world.run(1).reason.startswith("no connected agent gives flows containers")
+    assert world.run(2).reason == "no connected agent reaches mac-1; see ssh: in its agent.yml"
+    assert agent.orders() == []
+
+
+def test_r34_an_agent_is_told_where_steps_run(world: World) -> None:
+    project, repository = world.project()
+    agent = world.agent(step_kinds=("run", messages.CONTAINERS, f"{messages.SSH}mac-1"))
+    text = "[{run: make, image: 'node:22'}, {run: make, ssh: mac-1, services: {db: postgres}}]"
+    push(world, project, repository, flow("queue", text), "one")
+    [order] = agent.orders()
+    assert [step.where for step in order.steps] == [
+        {"image": {"name": "node:22"}},
+        {"ssh": "mac-1", "services": {"db": {"image": "postgres"}}},
+    ]

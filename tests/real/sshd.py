@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from keepflow.executors.ssh import Remote
 from tests.real.parts import find, need
 from tests.real.waiting import free_port, wait_until
 
@@ -28,6 +30,12 @@ class Sshd:
             ["ssh-keygen", "-lf", str(self.place / "host.pub")], capture_output=True, text=True, check=True
         )
         return told.stdout.split()[1]
+
+
+def remote(server: Sshd, host_key: str = "") -> Remote:
+    """Return how an agent's file would say this host."""
+    shown = host_key or " ".join(server.host_key.split()[:2])
+    return Remote("127.0.0.1", server.port, getpass.getuser(), str(server.place / "client"), shown)
 
 
 def new_key(path: Path, passphrase: str = "") -> str:
