@@ -118,7 +118,7 @@ def _receiver(conn: Connection, project: Project, run: Run) -> Receiver:
         flow=run.flow,
         ref=run.ref,
         reaches=frozenset(place.name for place in places if branch_allowed(place.branches, branch)),
-        foreign=run.event.kind == EventKind.PULL_REQUEST or run.trust == "fork",
+        foreign=run.event.kind == EventKind.PULL_REQUEST or run.event.fork or run.trust == "fork",
     )
 
 

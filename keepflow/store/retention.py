@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, exists, select, update
 
 from keepflow.core.retention import Ended
 from keepflow.core.states import FINAL, State
@@ -12,9 +12,11 @@ from keepflow.store.tables import artifacts, attempts, deployments, environments
 
 
 def ended(conn: Connection, project_id: int) -> list[Ended]:
-    """List the ended runs of a project, newest first."""
+    """List the ended runs of a project that still have a log, newest first: never many more than are to be kept."""
+    of_run = (jobs.c.run_id == runs.c.id) & (attempts.c.log_path != "")
+    has_log = exists().where(attempts.c.job_id == jobs.c.id, of_run)
     query = select(runs.c.id, runs.c.flow, runs.c.ref, runs.c.state, runs.c.finished_at, runs.c.created_at).where(
-        runs.c.project_id == project_id, runs.c.state.in_([state.value for state in FINAL])
+        runs.c.project_id == project_id, runs.c.state.in_([state.value for state in FINAL]), has_log
     )
     return [
         Ended(row.id, row.flow, row.ref, row.state == State.SUCCEEDED.value, row.finished_at or row.created_at)

@@ -16,11 +16,12 @@ from keepflow.agent.job_secrets import opened
 from keepflow.core.events import Event, EventKind
 from keepflow.core.job_secrets import Binding
 from keepflow.core.states import State
-from keepflow.engine import job_secrets, lending
+from keepflow.engine import commands, job_secrets, lending, rerunning
 from keepflow.store import events, runs, secrets
 from keepflow.store.projects import Project
 from keepflow.store.tables import outgoing, project_secrets
 from tests.engine.test_dispatch import flow, push
+from tests.engine.test_pull_requests import FLOW, Forge
 from tests.engine.world import PlayedAgent, World
 
 CANARY = "c4nary-hunter22\nsecond line"
@@ -196,3 +197,23 @@ def test_the_masters_log_masks_what_projects_and_environments_have(
     put()
     with world.read() as conn:
         assert CANARY in lending.of_project(conn, world.master.vault, place[0]).secrets
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_r06_a_real_pull_request_that_names_a_secret_gets_none_neither_approved_nor_run_again(
+    world: World, fork: bool
+) -> None:
+    forge, agent = Forge(world), _agent(world)
+    world.environment(forge.project, "dev", ["**"])
+    everybody = Binding(branches=("**",), tags=("**",))
+    world.call(lambda tx: job_secrets.put(tx, world.master, forge.project, "NPM_TOKEN", CANARY, everybody, "bo", 1))
+    evil = (FLOW % "latest").replace("[{run: make}]", "[{run: env, secrets: NPM_TOKEN}]")
+    forge.tell(forge.propose({".keepflow.yml": evil}), fork=fork)
+    if fork:
+        world.call(lambda tx: commands.approve_run(tx, world.master, world.run().id, "ann", world.tick()))
+    world.call(lambda tx: rerunning.rerun(tx, world.master, world.run(1).id, "ann", world.tick()))
+    if fork:
+        world.call(lambda tx: commands.approve_run(tx, world.master, world.run(2).id, "ann", world.tick()))
+    assert [(run.state, run.reason_code) for run in world.runs()] == [(State.FAILED, "no-secret")] * 2
+    assert "pull requests and forks" in world.run(2).reason
+    assert agent.orders() == []
