@@ -49,6 +49,7 @@ VERBS: dict[str, dict[str, Verb]] = {
         "run": Verb("runs:run", "Start a run by hand."),
         "runs": Verb("runs:runs", "List runs."),
         "show": Verb("runs:show", "Show one run."),
+        "report": Verb("report:report", "Report how runs, stages and jobs went."),
         "logs": Verb("runs:logs", "Print, search or follow the log of a run."),
         "artifacts": Verb("artifacts:artifacts", "List or download what the jobs of a run kept."),
         "approve": Verb("runs:approve", "Let the run of a pull request from a fork begin."),

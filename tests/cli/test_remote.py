@@ -228,7 +228,7 @@ def _user_token(story: Story, name: str, scopes: list[str]) -> str:
     return story.write(lambda tx: rules.make_token(tx, user, "cli", scopes, None, name, clock.now()))
 
 
-def test_the_flag_comes_before_the_environment_and_that_before_the_file(
+def test_r72_server_and_token_come_from_the_flag_then_the_environment_then_the_file(
     keepflow: Keepflow, told: tuple[str, Story], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, story = told
@@ -251,6 +251,17 @@ def test_the_flag_comes_before_the_environment_and_that_before_the_file(
     monkeypatch.setenv("KEEPFLOW_TOKEN", "kf_api_wrong")
     said = keepflow("project", "ls")
     assert (said.code, "token from KEEPFLOW_TOKEN" in said.err) == (4, True)
+
+
+def test_r72_the_content_of_a_file_is_sent_and_not_its_path(
+    keepflow: Keepflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yml").write_text("groups: {of-the-file: [ann]}\n")
+    monkeypatch.chdir(tmp_path)
+    planned = keepflow("apply", "-f", "mine.yml", "--dry-run", "-o", "json")
+    assert planned.code == 0, planned.err
+    assert "group of-the-file" in {line["what"] for line in planned.json["lines"] if line["action"] == "add"}
+    assert keepflow("run", "dev", "-f", "mine.yml").code == 2, "a server reads the flow file of the commit"
 
 
 @pytest.mark.parametrize(
