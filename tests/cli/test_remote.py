@@ -31,6 +31,8 @@ LISTS = (
     ("why", "keepwork/production"),
     ("gate", "production", "-P", "keepwork"),
     ("acknowledge", "-P", "keepwork"),
+    ("notices", "ls"),
+    ("notices", "channels"),
 )
 
 
@@ -376,3 +378,26 @@ def test_r42_an_agent_is_drained_and_undrained(keepflow: Keepflow) -> None:
     assert "drained by" in listed
     assert "gets script jobs again" in keepflow("agent", "undrain", "local").err
     assert "drained" not in keepflow("agent", "ls").out
+
+
+def test_an_end_nobody_knows_is_settled_by_whoever_looked_unless_the_host_says_otherwise(
+    keepflow: Keepflow, told: tuple[str, Story]
+) -> None:
+    _, story = told
+    back = _serves(keepflow, "b")
+    number = promote(story, "1" if back else "3", rollback=back, outcome="")
+    story.deploy(number, "unknown", sentence="the engine did not answer", code="engine")
+    settle = ("settle", "production", "-P", "keepwork", "--why", "curl said so", "--serves")
+    said = keepflow(*settle, "old")
+    assert (said.code, "--yes" in said.err) == (2, True)
+    said = keepflow(*settle, "new", "--yes")
+    assert (said.code, "[contradicted]" in said.err) == (7, True)
+    said = keepflow(*settle, "old", "--yes")
+    assert said.code == 0, said.err
+    assert "reverted; settled by" in said.err
+    assert keepflow(*settle, "old", "--yes").code == 1
+
+
+def test_a_channel_that_is_not_there_is_said(keepflow: Keepflow) -> None:
+    said = keepflow("notices", "test", "nobody")
+    assert (said.code, "[no-channel]" in said.err) == (1, True)
