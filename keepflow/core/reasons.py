@@ -95,6 +95,7 @@ MEANINGS: dict[str, Meaning] = {
     "order-expired": Meaning("the order was not taken in time; a new one is made"),
     "restored": Meaning("the master was restored from a backup and does not know how it went on"),
     "settled": Meaning("what had been unknown has been read since"),
+    "not-approved": Meaning("it is somebody else's code, and nobody let it begin in time", "keepflow replay"),
     "lapsed": Meaning("nobody approved it in time", "keepflow gate --open"),
     "promoted": Meaning("it was promoted"),
     "rejected": Meaning("a tester rejected it"),

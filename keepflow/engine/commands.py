@@ -20,6 +20,9 @@ from keepflow.store import runs as stored_runs
 from keepflow.store.projects import Project
 from keepflow.store.writer import Tx
 
+#: Microseconds that the run of a fork waits for somebody to let it begin.
+APPROVAL_WAITS = 14 * 24 * 3600 * 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -87,6 +90,13 @@ def approve_run(tx: Tx, master: Master, run_id: int, by: str, now: int) -> Answe
     events.add(tx, now, "run-approved", actor=by, project_id=run.project_id, run_id=run.id, data={"sha": run.event.tip})
     dispatch.advance(tx, master, run_id, now)
     return Answer("approved", f"{run.event.tip[:12]} may run, without secrets, push logins and Docker")
+
+
+def lapse_approvals(tx: Tx, master: Master, now: int) -> None:
+    """End the runs of forks that nobody has let begin for two weeks: no yes is never a yes."""
+    for run in stored_runs.unapproved(tx.conn, now - APPROVAL_WAITS):
+        runs.stop(tx, master, run, State.CANCELLED, Reason("not-approved", "nobody approved it in two weeks"), now)
+        dispatch.ended(tx, master, run, now)
 
 
 def cancel_run(tx: Tx, master: Master, run_id: int, by: str, now: int) -> Answer:

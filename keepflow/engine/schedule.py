@@ -13,6 +13,7 @@ from keepflow import errors
 from keepflow.engine import (
     artifacts,
     clock,
+    commands,
     deploying,
     dispatch,
     enrol,
@@ -116,6 +117,7 @@ class Schedule:
         def renew(tx: Tx) -> None:
             now = clock.now()
             gates.lapse(tx, now)
+            commands.lapse_approvals(tx, self._master, now)
             deploying.offer_waiting(tx, self._master, now)
             dispatch.assign(tx, self._master, now)
 

@@ -213,6 +213,14 @@ def forget_limit(conn: Connection, run_id: int) -> None:
     conn.execute(update(runs).where(runs.c.id == run_id).values(ends_by=None))
 
 
+def unapproved(conn: Connection, before: int) -> list[Run]:
+    """List the runs of forks made before a time that nobody has let begin, oldest first."""
+    query = select(runs).where(
+        runs.c.finished_at.is_(None), runs.c.trust == "fork", runs.c.approved_by.is_(None), runs.c.created_at < before
+    )
+    return [from_row(row) for row in conn.execute(query.order_by(runs.c.id)).mappings()]
+
+
 def approve(conn: Connection, run_id: int, by: str) -> bool:
     """Remember who let a run of somebody else's code begin; False when somebody did before."""
     query = update(runs).where(runs.c.id == run_id, runs.c.approved_by.is_(None))

@@ -258,6 +258,21 @@ def test_a_fork_that_nobody_approves_can_be_cancelled(forge: Forge, world: World
     assert world.run().state is State.CANCELLED
 
 
+def test_what_nobody_approves_lapses_and_is_never_taken_for_a_yes(forge: Forge, world: World) -> None:
+    agent = world.agent()
+    forge.tell(forge.propose({"new": "1"}), fork=True)
+    made = world.run().created_at
+    for now, state in (
+        (made + commands.APPROVAL_WAITS, State.WAITING),
+        (made + commands.APPROVAL_WAITS + 1, State.CANCELLED),
+    ):
+        world.call(lambda tx, now=now: commands.lapse_approvals(tx, world.master, now))
+        assert world.run().state is state
+    assert (world.run().reason_code, agent.orders()) == ("not-approved", [])
+    with pytest.raises(errors.Refused):
+        _approve(world, 1)
+
+
 def test_r06_a_pull_request_deploys_nowhere(world: World) -> None:
     forge = Forge(world)
     agent = world.agent(capabilities=("run", "deploy"))
