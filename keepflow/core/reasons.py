@@ -30,6 +30,7 @@ MEANINGS: dict[str, Meaning] = {
         "it is somebody else's code, and a person must let it begin", "read the code, then: keepflow approve"
     ),
     "no-agent": Meaning("no connected agent can take the job", _AGENT),
+    "no-ssh": Meaning("a step names a host that the agent's file does not list for this flow", "`ssh:` in agent.yml"),
     "no-slot": Meaning("every agent that can take the job is busy", "it starts when one of their jobs ends"),
     "retry": Meaning("a try ended badly, and the flow says to try again"),
     "silent": Meaning("nothing was heard of its agent for a while; its job may still go on there", _AGENT),
