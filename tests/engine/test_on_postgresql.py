@@ -14,7 +14,9 @@ from keepflow.engine import deciding
 from keepflow.store import counters, deliveries, events
 from keepflow.wire import messages
 from tests.engine.test_dispatch import flow, push
+from tests.engine.test_notifying import Building, to_a_program
 from tests.engine.world import SCRIPT, World
+from tests.notified import http_server
 from tests.store.clusters import cluster, fresh_database
 
 pytestmark = pytest.mark.real
@@ -88,3 +90,18 @@ def test_deliveries_that_come_together_are_decided_together(world: World) -> Non
     assert all(world.delivery(one).handled for one in ids)
     with world.read() as conn:
         assert events.broken_at(conn) is None
+
+
+def test_notices_are_made_once_sent_and_put_off(world: World) -> None:
+    with http_server() as ear:
+        building = Building(world, ops=to_a_program(ear))
+        building.run("failed")
+        assert building.collect() == building.collect()
+        ear.answers = [(500, {}), (200, {})]
+        building.send()
+        [waiting] = building.all()
+        assert (waiting.state, waiting.tries) == ("waiting", 1)
+        world.tick(11 * 1_000_000)
+        building.send()
+        [sent] = building.all()
+        assert (sent.state, sent.delivery, len(ear.heard)) == ("sent", waiting.delivery, 2)
