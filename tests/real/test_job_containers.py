@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from keepflow.wire import messages
 from tests.agent.conftest import running_master
 from tests.agent.processes import AgentProcess, Builder
+from tests.agent.test_cancelling import silent_server
 from tests.real.boxes import left, of, step
 from tests.real.engines import Engine
 from tests.real.waiting import wait_until
@@ -161,6 +163,20 @@ def test_r57_a_stopped_job_ends_its_container_after_the_grace_it_was_given(
     ran = builder.result(fence)
     assert ran.end.state == "cancelled"
     assert "says goodbye" in ran.log
+    assert left(engine, fence) == []
+
+
+def test_r57_a_job_is_cancelled_while_its_image_is_pulled(builder: Builder, engine: Engine) -> None:
+    with silent_server() as (url, came):
+        registry = url.removeprefix("http://").partition("/")[0]
+        fence = builder.send("echo never", where={"image": {"name": f"{registry}/never:1"}})
+        assert came.wait(30), "nobody asked the registry"
+        began = time.monotonic()
+        builder.stop(fence)
+        ran = builder.result(fence)
+    assert time.monotonic() - began < 10
+    assert (ran.end.state, ran.end.sentence) == ("cancelled", "cancelled by ann")
+    assert f"── pulls {registry}/never:1\n" in ran.log
     assert left(engine, fence) == []
 
 
