@@ -285,12 +285,14 @@ def cancel(run: str, project: str | None, form: str) -> None:
 
 @click.command()
 @click.argument("run")
+@click.argument("job", required=False)
 @in_project
-def approve(run: str, project: str | None) -> None:
-    """Let the run of a pull request from a fork begin; read its code first."""
+def approve(run: str, job: str | None, project: str | None) -> None:
+    """Let the run of a pull request from a fork begin (read its code first), or say yes to what JOB asks."""
     client = connect()
     name, number = the_run(client, run, project)
-    click.echo(f"{name}#{number} {client.post(at('projects', name, 'runs', number, 'approve'))['sentence']}")
+    what = ("jobs", job, "approve") if job else ("approve",)
+    click.echo(f"{name}#{number} {client.post(at('projects', name, 'runs', number, *what))['sentence']}")
 
 
 @click.command()

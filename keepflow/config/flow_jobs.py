@@ -96,7 +96,7 @@ def _read_job(
         sentence = f"{shown(path)}: {' and '.join(found)} are two jobs; one needs the other"
         return None, [document.problem((*path, found[1]), "conflict", sentence, key=True)]
     if not found:
-        sentence = f"{shown(path)}: says nothing to do; write 'steps' or 'deploy'"
+        sentence = f"{shown(path)}: says nothing to do; write 'steps', 'deploy', 'approve' or 'notify'"
         return None, [document.problem(path, "missing", sentence)]
     if found[0] != _STEPS:
         for key in _SCRIPTS_ONLY & job.keys():

@@ -261,7 +261,7 @@ class Job(Model):
     services: Services = Field(default_factory=dict)  #: containers beside its steps; without any the flow's
     steps: Annotated[tuple[Any, ...], Field(min_length=1)] = ()  #: what it does, in this order (all but `deploy`)
     deploy: Any = None  #: instead of steps: the environment that gets what was built
-    approve: Any = None  #: not supported by this version
+    approve: Any = None  #: instead of steps: a question; the jobs behind it wait until a release manager says yes
     notify: Any = None  #: instead of steps: a channel of the master's file or a mail address, told how the run stands
 
 

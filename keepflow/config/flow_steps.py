@@ -21,7 +21,7 @@ from keepflow.ports import StepKind, contained
 
 Kinds = Mapping[str, Any]  #: step kinds by their YAML key; each a module that fits `ports.StepKind`
 
-_LATER = {JobKind.APPROVE.value: "gates inside a flow"}
+_QUESTION = 200  #: characters
 #: What a step may say beside its kind, and what it is when it is wrong.
 _BESIDE: dict[str, tuple[TypeAdapter[Any], str, str]] = {
     "name": (TypeAdapter(models.StepName), "bad-name", "must be one line of text"),
@@ -70,6 +70,13 @@ def _entry(
     if kind not in JOB_KEYS:
         return _step_part(kind, entry, kinds, document, path)
     part, problems = read_target(JobKind(kind), entry[kind], document, (*path, kind))
+    if kind != JobKind.DEPLOY:
+        others = [key for key in entry if key != kind]
+        problems += [
+            document.problem((*path, key), "unknown-key", f"{shown(path)}: {key} belongs to a step", key=True)
+            for key in others
+        ]
+        return (None if problems else part), problems
     if not problems and "name" in entry:
         sentence = f"{shown(path)}: a deploy is called by its environment and has no name of its own"
         return None, [document.problem((*path, "name"), "unknown-key", sentence, key=True)]
@@ -92,15 +99,17 @@ def _unknown_key(key: str, known: Iterable[str], document: Document, path: Path)
 
 def read_target(kind: JobKind, target: Any, document: Document, place: Path) -> tuple[JobPart | None, list[Problem]]:
     """Read what stands at `deploy`, `approve` or `notify`; None when it has problems."""
-    if kind in _LATER:
-        sentence = f"{shown(place)}: {_LATER[kind]} are not supported by this version"
-        return None, [document.problem(place, "not-supported", sentence, key=True)]
     line = document.mark(place[:-1])[0]
     if kind is JobKind.NOTIFY:
         if isinstance(target, str) and (is_name(target) or is_address(target)):
             return JobPart(kind, target=target, line=line), []
         sentence = f"{shown(place)} must be a channel of the master's file, like 'team', or a mail address"
         return None, [document.problem(place, "bad-address", sentence)]
+    if kind is JobKind.APPROVE:
+        if isinstance(target, str) and target.strip() and target.isprintable() and len(target) <= _QUESTION:
+            return JobPart(kind, target=target.strip(), line=line), []
+        sentence = f"{shown(place)} must be a question in one line, like 'Is the demo over?'"
+        return None, [document.problem(place, "bad-text", sentence)]
     if isinstance(target, dict):
         model, problems = check(models.Deploy, target, document, place)
         return JobPart(kind, None, model.environment, line, model.per_branch) if model else None, problems

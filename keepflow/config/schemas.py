@@ -38,14 +38,15 @@ def flow_schema(kinds: Kinds) -> dict[str, Any]:
     _describe({"$defs": {}, **full}, models.Deploy)
     name = {"type": "string", "description": "The environment that gets what was built.", "pattern": "^[a-z0-9-]+$"}
     deploy = {"anyOf": [name, full]}
-    notify = {"type": "string", "description": "A channel of the master's file, or a mail address."}
-    for holder, allowed in (
-        ("Flow", [*entries, _one_key("deploy", deploy, {}), _one_key("notify", notify, {})]),
-        ("Job", entries),
-    ):
+    own: dict[str, dict[str, Any]] = {
+        "deploy": deploy,
+        "approve": {"type": "string", "minLength": 1, "maxLength": 200},
+        "notify": {"type": "string", "description": "A channel of the master's file, or a mail address."},
+    }
+    alone = [_one_key(key, shape, {}) for key, shape in own.items()]
+    for holder, allowed in (("Flow", [*entries, *alone]), ("Job", entries)):
         schema["$defs"][holder]["properties"]["steps"]["items"] = {"anyOf": allowed}
-    schema["$defs"]["Job"]["properties"]["deploy"] = deploy
-    schema["$defs"]["Job"]["properties"]["notify"] = notify
+    schema["$defs"]["Job"]["properties"] |= {key: dict(shape) for key, shape in own.items()}
     _describe(schema, models.File)
     return _headed(schema, "flow-file", "keepflow flow file (.keepflow.yml)")
 

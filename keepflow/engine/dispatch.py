@@ -34,6 +34,8 @@ NEEDS_APPROVAL = "needs-approval"
 PAUSED = "paused"
 #: Reason codes of jobs that wait for their agent, and so for a paused project.
 _NOT_BEGUN = frozenset({assigning.NO_AGENT, assigning.NO_SLOT, RETRY})
+#: Reason code of a job that waits for the answer of a person.
+APPROVAL = "approval"
 #: How two runs of a flow meet (`Plan.concurrency`); PARALLEL is for runs that guard themselves, such as promotes.
 QUEUE, LATEST, CANCEL, PARALLEL = "queue", "latest", "cancel", "parallel"
 
@@ -145,8 +147,9 @@ def _start(tx: Tx, master: Master, run: Run, job: Job, now: int) -> bool:
     elif job.kind == JobKind.NOTIFY:
         jobs.finish(tx.conn, job.id, State.SUCCEEDED, notifying.ask(tx, master, run, job, now), now)
     else:
-        reason = Reason("unsupported", f"this version of keepflow does not carry out {job.kind.value} jobs")
-        jobs.finish(tx.conn, job.id, State.FAILED, reason, now)
+        jobs.begin(tx.conn, job.id, now)
+        jobs.wait(tx.conn, job.id, Reason(APPROVAL, f"waits for a release manager: {job.spec['target']}"))
+        return True
     return False
 
 

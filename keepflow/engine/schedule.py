@@ -11,6 +11,7 @@ import structlog
 
 from keepflow import errors
 from keepflow.engine import (
+    approvals,
     artifacts,
     clock,
     commands,
@@ -58,6 +59,7 @@ class Schedule:
 
         self._scheduler = BackgroundScheduler(timezone=UTC)
         self._every(self._sweep_seconds, "compare remotes", lambda: reconcile.sweep(self._master), at_once=True)
+        self._every(60, "let questions of flows lapse", lambda: approvals.sweep(self._master, clock.now()))
         self._every(1, "end what takes too long", lambda: expiring.sweep(self._master, clock.now()))
         self._every(1, "begin further tries", lambda: retrying.sweep(self._master, clock.now()))
         self._every(5, "start by the clock", self._timetable.tick, at_once=True)

@@ -135,6 +135,17 @@ def of_run(conn: Connection, run_id: int) -> list[Job]:
     return [_job(row) for row in conn.execute(_OF_RUN, {"run_id": run_id}).mappings()]
 
 
+def unanswered(conn: Connection, reason_code: str, before: int) -> list[Job]:
+    """List the jobs that have waited for this reason since before a moment."""
+    query = select(jobs).where(
+        jobs.c.finished_at.is_(None),
+        jobs.c.state == State.WAITING.value,
+        jobs.c.reason_code == reason_code,
+        jobs.c.started_at < before,
+    )
+    return [_job(row) for row in conn.execute(query.order_by(jobs.c.id)).mappings()]
+
+
 def any_runs(conn: Connection, run_id: int) -> bool:
     """Say whether an agent works on some job of a run."""
     return conn.execute(_RUNNING, {"run_id": run_id}).first() is not None

@@ -218,8 +218,9 @@ def test_a_step_may_be_written_short_or_in_full(steps: str, kind: str, spec: dic
         ("[{run: a}, {deploy: }]", (4, 32, "bad-name")),
         ("[{run: a}, {deploy: dev, name: x}]", (4, 37, "unknown-key")),
         ("[{deploy: dev}]", (4, 13, "unreachable")),
-        ("[{run: a}, {approve: bo}]", (4, 24, "not-supported")),
         ("[{run: a}, {notify: 'a@example.org, b'}]", (4, 32, "bad-address")),
+        ("[{run: a}, {approve: }]", (4, 33, "bad-text")),
+        ("[{run: a}, {approve: ok?, name: x}]", (4, 38, "unknown-key")),
     ],
 )
 def test_a_wrong_step_is_told_at_its_place(steps: str, problem: tuple[int, int, str]) -> None:

@@ -93,7 +93,7 @@ def test_r22_a_job_key_that_is_written_twice_is_refused_and_never_lost() -> None
         ("{a: {stage: x, steps: [{run: a}]}}", (4, 23, "unknown-stage")),
         ("{a: {when: failure, steps: [{run: a}]}}", (4, 22, "unreachable")),
         ("{a: {deploy: dev}}", (4, 12, "unreachable")),
-        ("{a: {approve: bo}}", (4, 16, "not-supported")),
+        ("{a: {approve: [bo]}}", (4, 25, "bad-text")),
         ("{a: {matrix: {}, steps: [{run: a}]}}", (4, 16, "empty")),
         ("{a: {matrix: {axes: {x: []}}, steps: [{run: a}]}}", (4, 35, "empty")),
         ("{a: {matrix: {axes: {x-y: [1]}}, steps: [{run: a}]}}", (4, 32, "bad-name")),

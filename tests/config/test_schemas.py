@@ -46,7 +46,7 @@ def test_the_schemas_name_every_key() -> None:
 
 def test_a_step_is_one_of_the_installed_kinds_or_a_deploy() -> None:
     entries = flow_schema(KINDS)["$defs"]["Flow"]["properties"]["steps"]["items"]["anyOf"]
-    assert {entry["required"][0] for entry in entries} == {*KINDS, "deploy", "notify"}
+    assert {entry["required"][0] for entry in entries} == {*KINDS, "deploy", "approve", "notify"}
     run = next(entry for entry in entries if entry["required"] == ["run"])
     assert [form["type"] for form in run["properties"]["run"]["anyOf"]] == ["string", "array", "object"]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from keepflow import errors
 from keepflow.core.states import State
-from keepflow.engine import commands
+from keepflow.engine import approvals, commands
 from keepflow.wire.messages import RunEnded, RunJob
 from tests.engine.world import PlayedAgent, World
 
@@ -148,3 +151,52 @@ def test_a_run_of_one_job_shares_nothing_and_its_end_is_not_told(world: World) -
     assert order.shared is None
     agent.finish(order)
     assert agent.orders() == []
+
+
+GATED = (
+    HEAD
+    + """\
+    jobs:
+      unit: {steps: [{run: a}]}
+      ask: {needs: unit, approve: Is the demo over?}
+      ship: {needs: ask, steps: [{run: b}]}
+      tell: {needs: [unit, ask, ship], when: always, notify: team@example.org}
+"""
+)
+
+
+def test_a_question_holds_no_agent_and_what_stands_behind_it_waits_for_the_answer(world: World) -> None:
+    agent = start(world, GATED, slots=1)
+    agent.finish(orders(agent)["unit"])
+    assert orders(agent) == {}
+    assert (world.run().state, world.run().reason) == (State.WAITING, "waits for a release manager: Is the demo over?")
+    with pytest.raises(errors.Refused):
+        answer(world, "unit")
+    answer(world, "ask")
+    with pytest.raises(errors.Refused):
+        answer(world, "ask")
+    agent.finish(orders(agent)["ship"])
+    found = world.jobs()
+    assert (found["ask"].state, found["ask"].reason) == (State.SUCCEEDED, "approved by bo")
+    assert found["tell"].state is State.SUCCEEDED, "telling nobody changes no run"
+    assert found["tell"].reason == "no channel in the server file reaches 'team@example.org'"
+    assert world.run().state is State.SUCCEEDED
+
+
+def test_a_question_nobody_answers_lapses_and_is_never_a_yes(world: World) -> None:
+    agent = start(world, GATED)
+    agent.finish(orders(agent)["unit"])
+    approvals.sweep(world.master, world.now)
+    assert states(world)["ask"] is State.WAITING
+    approvals.sweep(world.master, world.tick(approvals.LAPSES_AFTER + 1_000_000))
+    assert states(world) == {
+        "unit": State.SUCCEEDED,
+        "ask": State.FAILED,
+        "ship": State.SKIPPED,
+        "tell": State.SUCCEEDED,
+    }
+    assert (world.run().state, world.run().reason) == (State.FAILED, "ask: nobody approved it within a week")
+
+
+def answer(world: World, job: str) -> None:
+    world.call(lambda tx: approvals.approve(tx, world.master, world.run().id, job, "bo", world.tick()))

@@ -44,6 +44,7 @@ VERB_OF = {
     "control.pause": "pause",
     "control.resume": "pause",
     "runs.approve_run": "run",
+    "runs.approve_job": "promote",
     "runs.raw_log": "see",
     "environments.board": "see",
     "environments.board_now": "see",
@@ -105,6 +106,7 @@ VERB_OF = {
     "api.resume_project": "pause",
     "api.schedules": "see",
     "api.approve_run": "run",
+    "api.approve_job": "promote",
     "api.project_deliveries": "see",
     "api.show_delivery": "see",
     "api.replay_delivery": "run",
@@ -176,6 +178,7 @@ ALLOWED = {
 VALUES = {
     "project": "keepwork",
     "number": 1,
+    "job": "build",
     "artifact": 1,
     "environment": "production",
     "delivery": 1,

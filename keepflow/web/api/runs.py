@@ -8,7 +8,7 @@ from flask import Response, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from keepflow.core.text import quoted
-from keepflow.engine import commands, replaying
+from keepflow.engine import approvals, commands, replaying
 from keepflow.engine.logs import Logs
 from keepflow.errors import NotFound
 from keepflow.store import deliveries, jobs, runs
@@ -167,6 +167,22 @@ def cancel_run(number: int) -> api.Cancelled:
 def approve_run(number: int) -> api.Approved:
     """Let a run of a pull request from a fork begin."""
     return approve(number)
+
+
+@endpoints.add("POST", "/projects/<project>/runs/<int:number>/jobs/<job>/approve", "promote", api.Approved)
+def approve_job(number: int, job: str) -> api.Approved:
+    """Answer the question that a job of a run asks with yes."""
+    return answer(number, job)
+
+
+def answer(number: int, job: str) -> api.Approved:
+    """Answer a job's question with yes as the caller; page and API do the same here."""
+    stored = runs.by_number(reading(), current_project().id, number)
+    if stored is None:
+        raise no_run(number)
+    master, now, by = web().master, web().now(), caller().user.name
+    sentence = master.writer.call(lambda tx: approvals.approve(tx, master, stored.id, job, by, now))
+    return api.Approved(sentence=sentence)
 
 
 def approve(number: int) -> api.Approved:

@@ -16,7 +16,7 @@ from keepflow.web.answers import server as answers
 from keepflow.web.answers import why as answers_why
 from keepflow.web.api.artifacts import listed
 from keepflow.web.api.control import reasons_of
-from keepflow.web.api.runs import approve, attempts, cancel, log_answer, no_run, run_receipt
+from keepflow.web.api.runs import answer, approve, attempts, cancel, log_answer, no_run, run_receipt
 from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
@@ -121,6 +121,16 @@ def cancel_run(project: str, number: int) -> str:  # noqa: ARG001 - the guard re
 def approve_run(project: str, number: int) -> str:  # noqa: ARG001 - the guard reads it
     """Let a run of a pull request from a fork begin and show what became of that."""
     said = approve(number).sentence
+    state.close_reading()  # what was read before is old
+    part = "HX-Request" in request.headers
+    return render_template("parts/run.html" if part else "run.html", **_facts(number), said=said)
+
+
+@blueprint.post("/projects/<project>/runs/<int:number>/jobs/<job>/approve")
+@needs("promote")
+def approve_job(project: str, number: int, job: str) -> str:  # noqa: ARG001 - the guard reads it
+    """Answer a job's question with yes and show what became of that."""
+    said = answer(number, job).sentence
     state.close_reading()  # what was read before is old
     part = "HX-Request" in request.headers
     return render_template("parts/run.html" if part else "run.html", **_facts(number), said=said)

@@ -156,7 +156,7 @@ class Cancelled(Answer):
 
 
 class Approved(Answer):
-    """What an approved run may do."""
+    """What follows from an approval, in words."""
 
     sentence: str
 
