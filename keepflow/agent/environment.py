@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keepflow.core.job_secrets import is_owned
 from keepflow.core.matching import OWN_EMAIL
+from keepflow.core.names import image_tag
 from keepflow.executors.shell import MARK
 from keepflow.wire.messages import RunJob
 
@@ -125,6 +126,7 @@ def _facts(order: RunJob, master: str) -> dict[str, str]:
         "KEEPFLOW_REF": order.ref,
         "KEEPFLOW_BRANCH": branch,
         "KEEPFLOW_TAG": tag,
+        "KEEPFLOW_IMAGE_TAG": image_tag(order.ref),
         "KEEPFLOW_SHA": order.sha,
         **{
             f"KEEPFLOW_{name}": ""

@@ -15,7 +15,7 @@ VARIABLES: tuple[str, ...] = (
         for name in (
             *("PROJECT", "FLOW", "RUN", "RUN_URL", "JOB", "STEP", "ATTEMPT", "EVENT", "REF", "BRANCH", "TAG", "SHA"),
             *("MESSAGE", "ACTOR", "WORKSPACE", "REGISTRY", "IMAGE", "ENVIRONMENT"),
-            *("FAILED_JOBS", "PULL_REQUEST", "TARGET_BRANCH", "HEAD_SHA"),
+            *("FAILED_JOBS", "PULL_REQUEST", "TARGET_BRANCH", "HEAD_SHA", "IMAGE_TAG"),
         )
     ),
     *("BUILD_NUMBER", "BUILD_ID", "BUILD_URL", "BUILD_TAG", "JOB_NAME", "NODE_NAME", "WORKSPACE", "GIT_COMMIT"),

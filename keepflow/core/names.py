@@ -103,3 +103,21 @@ LABEL_ATTEMPT = "keepflow.attempt"  # the mark of the attempt, known to no other
 LABEL_COMPOSE = "com.docker.compose.project"  # Compose's own, on all that it makes
 LABEL_RUN = "keepflow.run"  # PROJECT#N
 LABEL_JOB = "keepflow.job"
+
+
+_NOT_IN_IMAGE_TAG = re.compile(r"[^A-Za-z0-9_.-]+")
+_PULL_REQUEST = re.compile(r"refs/(?:pull|merge-requests)/(\d+)/head")
+
+
+def image_tag(ref: str) -> str:
+    """Return the name of a branch, a tag or a pull request (`pr-7`) as a tag that an image may have.
+
+    A name that has to be changed for that gets six characters of its own at the end, so that two do not become one.
+    """
+    request = _PULL_REQUEST.fullmatch(ref)
+    name = f"pr-{request[1]}" if request else ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+    plain = _NOT_IN_IMAGE_TAG.sub("-", name).lstrip(".-")[:100]
+    if plain and plain == name:
+        return plain
+    own = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:6]
+    return f"{plain.rstrip('-')}-{own}" if plain else own

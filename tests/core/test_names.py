@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -139,3 +140,24 @@ def test_r46_branches_that_read_alike_do_not_collide(one: str, other: str) -> No
 
 def test_the_instance_of_a_branch_can_be_read() -> None:
     assert names.branch_instance("refs/heads/feature/shopping-cart").startswith("feature-shopping-")
+
+
+@pytest.mark.parametrize(
+    ("ref", "tag"),
+    [
+        ("refs/tags/v1.0", "v1.0"),
+        ("refs/heads/dev", "dev"),
+        ("refs/pull/7/head", "pr-7"),
+        ("refs/merge-requests/7/head", "pr-7"),
+        ("refs/tags/v1+b/2", "v1-b-2-8fac71"),
+    ],
+)
+def test_r05_a_ref_has_a_legal_image_tag(ref: str, tag: str) -> None:
+    assert names.image_tag(ref) == tag
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_r05_whatever_a_tag_is_called_its_image_tag_is_legal_and_its_own(one: str, other: str) -> None:
+    first, second = names.image_tag(f"refs/tags/{one}"), names.image_tag(f"refs/tags/{other}")
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", first)
+    assert (first == second) is (one.encode(errors="replace") == other.encode(errors="replace"))
