@@ -10,7 +10,7 @@ import fcntl
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -113,6 +113,10 @@ class Lanes:
         except errors.CommandFailed:
             self._begin_afresh(place, lane, source)
         return lane.work_tree
+
+    def ignored(self, place: Path, paths: Sequence[str]) -> set[str]:
+        """Return those of some paths that the repository asks git to ignore."""
+        return self._lane(place, "git", _TREE).ignored(paths)
 
     def _fill(self, lane: Lane, source: Source) -> None:
         _fetch(lane, source)

@@ -186,7 +186,10 @@ class Workspaces:
         base.held.open()
         merged = merge(work.left, base.left)
         account, into = self._account, work.held.tree
-        both = [path for path in merged.both if not trees.same(path, base.held.tree, into, account)]
+        # What git ignores is what tools leave behind, such as caches: of that the first one's is as good as any.
+        left = self._lanes.ignored(work.held.place, merged.both)
+        clashing = (path for path in merged.both if path not in left)
+        both = [path for path in clashing if not trees.same(path, base.held.tree, into, account)]
         if both and not shared.lenient:
             more = f" and {len(both) - _NAMED} more" if len(both) > _NAMED else ""
             sentence = f"jobs that ran side by side both changed {', '.join(both[:_NAMED])}{more}"

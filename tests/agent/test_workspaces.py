@@ -19,7 +19,7 @@ from tests.agent.test_attempts import order
 from tests.tools import smart_http
 from tests.tools.repositories import bare, commit
 
-FILES: dict[str, str | bytes | None] = {"app.c": "1", "docs/a.md": "a"}
+FILES: dict[str, str | bytes | None] = {"app.c": "1", "docs/a.md": "a", ".gitignore": "*.o\ncache/\n"}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_r32_one_job_after_the_other_finds_everything_in_the_same_lane(
         assert read(second)["out"] == "built"
     assert held(place) == []
     with workspaces.of(order(10, project="shop", run=3), source) as next_run:
-        assert (next_run, read(next_run)) == (first, {"app.c": "1", "docs/a.md": "a"})
+        assert (next_run, read(next_run)) == (first, FILES)
 
 
 def test_r32_jobs_side_by_side_have_trees_of_their_own_and_a_later_one_finds_what_all_of_them_made(
@@ -120,6 +120,9 @@ def test_what_two_jobs_side_by_side_changed_differently_ends_the_job_with_the_fi
         with workspaces.of(job(key, followers=2), source) as tree:
             (tree / "app.c").write_text(text)
             (tree / "same").write_text("same")
+            (tree / "cache" / "deep").mkdir(parents=True)
+            (tree / "cache" / "deep" / "x").write_text(text)
+            (tree / "app.o").write_text(text)
     with (
         pytest.raises(errors.Refused, match=r"both changed app\.c$") as caught,
         workspaces.of(job("c", "a", "b"), source),

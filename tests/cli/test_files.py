@@ -120,6 +120,27 @@ flows:
 """
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right", "place"),
+    [
+        ("stages: [build, test, build]", "stages: [build, test, documentation]", ":4:27: conflict"),
+        ("stage: biuld, steps", "stage: build, steps", ":6:27: unknown-stage"),
+        ("{steps: [{run: echo check}]}", "{stage: build, steps: [{run: echo check}]}", ":6:7: missing"),
+        ("needs: validtion", "needs: validation", ":7:38: unknown-job"),
+        ("needs: testing", "needs: validation", ":7:38: wrong-stage"),
+        ("needs: compile", "needs: validation", ":7:7: cycle"),
+        ("scrip: [{run: echo check}]", "steps: [{run: echo check}]", ":6:34: unknown-key"),
+    ],
+)
+def test_r16_lint_tells_each_error_of_a_graph_with_its_line_and_exits_1(
+    here: Path, wrong: str, right: str, place: str
+) -> None:
+    (here / ".keepflow.yml").write_text(T1.replace(right, wrong, 1))
+    result = call(lint)
+    assert result.exit_code == 1
+    assert f".keepflow.yml{place}" in result.stdout
+
+
 def test_r17_plan_shows_stages_and_what_may_run_side_by_side_and_starts_nothing(here: Path) -> None:
     (here / ".keepflow.yml").write_text(T1)
     assert call(plan, "--event", "manual").stdout == (

@@ -103,7 +103,7 @@ def test_r22_a_job_key_that_is_written_twice_is_refused_and_never_lost() -> None
         ("{a: {steps: [{run: a}]}, b: {needs: a, matrix: {axes: {x: [1]}}, deploy: dev}}", (4, 50, "conflict")),
     ],
 )
-def test_r20_a_wrong_graph_is_told_at_its_place(jobs: str, problem: tuple[int, int, str]) -> None:
+def test_r16_r20_a_wrong_graph_is_told_at_its_place(jobs: str, problem: tuple[int, int, str]) -> None:
     assert refused(jobs) == [problem]
 
 

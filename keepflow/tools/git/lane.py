@@ -96,6 +96,18 @@ class Lane:
             _make_writable(self.work_tree)  # build tools leave read-only directories, which nothing can be removed from
             self._restore(sha)
 
+    def ignored(self, paths: Sequence[str]) -> set[str]:
+        """Return those of some paths that the `.gitignore` files in the working tree name."""
+        if not paths:
+            return set()
+        done = self._git(
+            ["check-ignore", "--no-index", "-z", "--stdin"],
+            account=self._account,
+            input=b"\0".join(map(os.fsencode, paths)),
+            check=False,  # 1: none of them
+        )
+        return {os.fsdecode(path) for path in done.stdout.split(b"\0") if path}
+
     def discard(self) -> None:
         """Remove both directories; the next update starts afresh."""
         _remove(self.work_tree)
@@ -159,6 +171,8 @@ class Lane:
         timeout: float = LOCAL_TIMEOUT,
         *,
         account: Account | None = None,
+        input: bytes | None = None,
+        check: bool = True,
     ) -> processes.Done:
         places = {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree)}
         return processes.run(
@@ -167,6 +181,8 @@ class Lane:
             env={**(env or environment()), **places},
             timeout=timeout,
             account=account,
+            input=input,
+            check=check,
         )
 
 
