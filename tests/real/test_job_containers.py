@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ from tests.agent.processes import AgentProcess, Builder
 from tests.agent.test_cancelling import silent_server
 from tests.real.boxes import left, of, step
 from tests.real.engines import Engine
+from tests.real.test_push_script import Registry, registry
 from tests.real.waiting import wait_until
+
+__all__ = ["registry"]  # the fixture
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")]
 NOBODY = 65534
@@ -232,3 +236,27 @@ def test_a_box_cannot_open_the_engine(builder: Builder, engine: Engine, image: d
     assert ran.end.state == "succeeded", ran.log
     with socket.socket(socket.AF_UNIX) as door:
         door.connect(path)
+
+
+def test_an_image_is_pulled_when_it_is_missing_with_the_login_of_the_hosts_own_file(
+    builder: Builder, engine: Engine, registry: Registry, base_images: dict[str, str], tmp_path: Path
+) -> None:
+    name = f"{registry.address}/keepflow-test-pulled:1"
+    where = {"image": {"name": name}}
+    engine.docker("tag", base_images["busybox"], name)
+    push = {**engine.env, "DOCKER_CONFIG": registry.login(tmp_path / "docker")}
+    subprocess.run(["docker", "push", "--quiet", name], env=push, check=True, capture_output=True, timeout=60)
+    engine.docker("image", "rm", name)
+    before, password = builder.agent.config.read_text(), tmp_path / "password"
+    try:
+        assert "could not be pulled" in builder.run("true", where=where).end.sentence
+        password.touch(0o600)
+        password.write_text("lent\n")
+        login = f"{{username: push, password_file: {password}}}"
+        builder.agent.config.write_text(f'{before}registries: {{"{registry.address}": {login}}}\n')
+        first, second = (builder.run("cat hello.txt", where=where) for _ in range(2))
+        assert [ran.end.state for ran in (first, second)] == ["succeeded", "succeeded"], first.log
+        assert [f"── pulls {name}\n" in ran.log for ran in (first, second)] == [True, False]
+    finally:
+        builder.agent.config.write_text(before)
+        engine.attempt("image", "rm", "--force", name)

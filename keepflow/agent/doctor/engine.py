@@ -17,7 +17,8 @@ def look(patient: Patient) -> list[Finding]:
     try:
         facts = engine.facts()
     except errors.KeepflowError as error:
-        if "deploy" not in patient.file.capabilities and not patient.file.docker_for:
+        file = patient.file
+        if "deploy" not in file.capabilities and not file.docker_for and not file.containers.flows:
             return [ok(SUBJECT, "none answers, and nothing on this host needs one")]
         return [failed(SUBJECT, error.message, "apt-get install docker.io; or name its socket: docker: {host: …}")]
     finally:

@@ -73,6 +73,7 @@ def write_local_agent(path: Path, names: Names, engine: str) -> None:
             "jobs": 2,
             "docker": {"host": engine},
             "docker_for": [f"{PROJECT}/dev", f"{PROJECT}/test"],
+            "containers": {"for": PROJECT},
             "nginx": {"mode": "own"},
             "services": {
                 names.dev: _service("dev", [f"{names.image}/dev"], "localhost", f"127.0.0.1:{names.dev_port}"),
