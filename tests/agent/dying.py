@@ -14,9 +14,11 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 from pydantic import BaseModel
 
@@ -99,11 +101,10 @@ def _host(place: Path, reports: Reports) -> Host:
         "images": SimpleNamespace(resolve=lambda *_, **__: ()),
         "reports": reports,
         "clock": SimpleNamespace(now=lambda: 1),
-        "engine": SimpleNamespace(),
-        "key_id": "key",
         "secrets": lambda _: {},
     }
-    return Host(**parts)
+    unused = {field.name: MagicMock() for field in fields(Host)}  # what this job does not look at
+    return Host(**{**unused, **parts})
 
 
 def _arm(act: int) -> None:

@@ -92,7 +92,7 @@ def linked(tmp_path: Path, kills: int) -> Iterator[tuple[Linked, AgentProcess]]:
         master.apply({"shop": {"repo": str(repository)}})
         agent.start()
         assert master.api("POST", "/projects/shop/runs", {"flow": "count"}).status == 202
-        wait_until(linked.size, 30, "the first lines")
+        wait_until(lambda: b"\n1\n" in linked.log.read_bytes(), 30, "the first line")
         yield linked, agent
     finally:
         agent.close()
