@@ -14,7 +14,18 @@ from keepflow.core.receipts import Base
 from keepflow.core.releases import ImageRef, Release, is_digest
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.core.text import one_line
-from keepflow.engine import deploying, dispatch, evidence, hosts, lending, preparing, retrying, rolling_back, sending
+from keepflow.engine import (
+    deploying,
+    deployment_reports,
+    dispatch,
+    evidence,
+    hosts,
+    lending,
+    preparing,
+    retrying,
+    rolling_back,
+    sending,
+)
 from keepflow.engine.context import Master
 from keepflow.store import agents, events, jobs, outgoing, projects, releases, runs
 from keepflow.store.jobs import Attempt
@@ -41,7 +52,7 @@ def take(tx: Tx, master: Master, agent_id: int, report: messages.Report, now: in
     if isinstance(body, messages.DeployAnswer | messages.DeployPhase | messages.DeployFinished):
         if preparing.report(tx, master, agent_id, body, now):
             return
-        deploying.report(tx, master, agent_id, body, now)
+        deployment_reports.report(tx, master, agent_id, body, now)
         if isinstance(body, messages.DeployFinished):
             preparing.after(tx, master, body.deployment, now)
         attempt = jobs.attempt_by_fence(tx.conn, body.fence)
