@@ -35,6 +35,13 @@ flows:
       colour: {steps: [{run: 'echo COLOUR=blue >> "$KEEPFLOW_OUTPUT"'}]}
       check: {needs: [colour], steps: [{run: 'echo "is $COLOUR"; exit 1'}]}
       ship: {needs: [check], steps: [{run: echo shipped}]}
+  asking:
+    on: {push: dev}
+    jobs:
+      make: {steps: [{run: echo made}]}
+      ask: {needs: make, approve: Is the demo over?}
+      publish: {needs: ask, steps: [{run: echo published}]}
+      tell: {needs: make, when: always, notify: team@example.org}
   long:
     on: {push: dev}
     steps:
@@ -134,6 +141,16 @@ def test_the_exit_code_mirrors_the_result(keepflow: Call) -> None:
     assert "never" not in out.replace("echo never", "")
     assert "shop/broken failed locally" in err
     assert "step 1/2 exit 4 failed with exit code 4" in err
+
+
+@pytest.mark.usefixtures("shop")
+def test_nobody_is_asked_or_told_and_what_waits_for_an_answer_does_not_run(keepflow: Call) -> None:
+    code, out, err = keepflow("run", "asking", "--local")
+    assert code == 0
+    assert "\nmade\n" in out
+    assert "published" not in out
+    assert "ask is left out: nobody is asked in a local run" in err
+    assert "tell is left out: a local run tells nobody" in err
 
 
 @pytest.mark.usefixtures("shop")
