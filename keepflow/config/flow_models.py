@@ -294,7 +294,7 @@ class Flow(Model):
     #: `low` as if half an hour later
     priority: Priority = Priority.NORMAL
     #: how long a run may take, from its first job on; then it ends `failed`, code `timeout`. A deployment that was
-    #: sent goes on
+    #: sent goes on, and while a person is asked the time does not count
     timeout: Timeout | None = None
     retry: SomeRetry = None  #: when a script job of it is tried again, see [below](#further-tries)
     #: values for a start by hand; scripts see them as `KEEPFLOW_INPUT_<NAME>`

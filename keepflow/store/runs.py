@@ -208,9 +208,9 @@ def overdue(conn: Connection, now: int) -> list[Run]:
     return [from_row(row) for row in conn.execute(query.order_by(runs.c.ends_by)).mappings()]
 
 
-def forget_limit(conn: Connection, run_id: int) -> None:
-    """Let a run take as long as it takes from now on."""
-    conn.execute(update(runs).where(runs.c.id == run_id).values(ends_by=None))
+def limit(conn: Connection, run_id: int, ends_by: int | None) -> None:
+    """Give a run another time by which it is ended; None = it takes as long as it takes."""
+    conn.execute(update(runs).where(runs.c.id == run_id).values(ends_by=ends_by))
 
 
 def unapproved(conn: Connection, before: int) -> list[Run]:

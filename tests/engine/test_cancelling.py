@@ -60,7 +60,17 @@ def waits_for_its_next_try(world: World) -> int:
     return 1
 
 
-@pytest.mark.parametrize("moment", [waits_for_approval, waits_for_an_agent, waits_in_line, waits_for_its_next_try])
+def waits_for_an_answer(world: World) -> int:
+    agent = world.agent()
+    push(world, *world.project(), flow("queue", "[{run: make}, {approve: is it good}, {run: make more}]"))
+    agent.finish(work_of(agent)[0])
+    agent.leave()
+    return 1
+
+
+@pytest.mark.parametrize(
+    "moment", [waits_for_an_answer, waits_for_approval, waits_for_an_agent, waits_in_line, waits_for_its_next_try]
+)
 def test_r57_what_waits_is_cancelled_at_once_and_never_begins(world: World, moment: Callable[[World], int]) -> None:
     number = moment(world)
     answer = cancel(world, number)

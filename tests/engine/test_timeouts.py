@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keepflow.core.states import State
-from keepflow.engine import expiring
+from keepflow.engine import approvals, expiring
 from keepflow.store import events
 from keepflow.wire import messages
 from tests.engine.test_dispatch import push
@@ -82,3 +82,22 @@ def test_r58_a_deployment_that_was_sent_goes_on(world: World) -> None:
         told = [event for event in events.since(conn, 0, 1000) if event.kind == "run-timeout"]
     assert [event.data for event in told] == [{"word": "too-late"}]
     assert deploy.type == "deploy"
+
+
+def test_r58_the_time_of_a_person_who_is_asked_is_not_the_run_s(world: World) -> None:
+    project, repository = world.project()
+    agent = world.agent()
+    text = FLOW.replace("{deploy: dev}", "{approve: is it good}, {run: make more}")
+    push(world, project, repository, text)
+    agent.finish(agent.orders()[0])
+    assert world.run().state is State.WAITING
+    for _ in range(3):
+        expiring.sweep(world.master, world.tick(601 * SECOND))
+    assert world.run().state is State.WAITING
+    key = next(key for key, job in world.jobs().items() if job.kind == "approve")
+    run_id = world.run().id
+    world.call(lambda tx: approvals.approve(tx, world.master, run_id, key, "bo", world.tick()))
+    [order] = [body for body in agent.orders() if isinstance(body, messages.RunJob)]
+    agent.report(messages.JobStarted(fence=order.fence, at=1))
+    expiring.sweep(world.master, world.tick(601 * SECOND))
+    assert (world.run().state, world.run().reason_code) == (State.FAILED, "timeout")
