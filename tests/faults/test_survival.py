@@ -18,6 +18,8 @@ from tests.processes import MasterProcess
 from tests.real.waiting import wait_until
 from tests.tools.repositories import bare, commit
 
+pytestmark = pytest.mark.timeout(3600)  # the long form: seconds for each kill
+
 LINES = 100_000
 _PAUSES = 20  #: pauses of the job for each kill, so that it prints while it comes
 _SCRIPT = """i=0
