@@ -109,6 +109,8 @@ def record(tx: Tx, attempt: Attempt, file: NewArtifact, now: int) -> int:
 def handed_on(conn: Connection, attempt: Attempt) -> list[Artifact]:
     """List what the jobs that this one needs, or that those need, have kept: of each its last attempt."""
     job = jobs.by_id(conn, attempt.job_id)
+    if not job.needs:
+        return []
     of_run = {one.key: one for one in jobs.of_run(conn, job.run_id)}
     todo, before = list(job.needs), set[str]()
     while todo:
