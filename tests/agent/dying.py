@@ -93,7 +93,7 @@ def _host(place: Path, reports: Reports) -> Host:
         "agent": "build-1",
         "master": "http://127.0.0.1:1",
         "ca_file": None,
-        "file": SimpleNamespace(docker_for=(), containers=None, docker=SimpleNamespace(host="unix:///none")),
+        "file": SimpleNamespace(docker_for=(), containers=None, ssh={}, docker=SimpleNamespace(host="unix:///none")),
         "account": JobsAccount("jobs", None, Path("/none"), None),
         "workplace": workplace,
         "code": _Lanes(place / "lane"),
