@@ -46,7 +46,7 @@ MEANINGS: dict[str, Meaning] = {
     "outcome-unknown": Meaning(
         "how a deployment ended cannot be read; the environment is locked until it can", "look at the host's doctor"
     ),
-    "approval": Meaning("it waits for a person who may approve it", "keepflow promote, or the button"),
+    "approval": Meaning("it waits for a person's yes", "keepflow approve answers a flow, keepflow promote a gate"),
     # --- what an agent would not do ---
     "no-capability": Meaning("the agent's own file does not let it run script jobs", "see `capabilities` in agent.yml"),
     "bad-job": Meaning("the order of the job was not one that an agent carries out", "update master and agent"),
