@@ -26,7 +26,27 @@ def work(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(work: Path) -> Project:
-    return Project(1, "shop", str(work), "bare", ".keepflow.yml", (), None, None, None, None, 1, True, None, 0)
+    return Project(
+        id=1,
+        name="shop",
+        repo=str(work),
+        forge="bare",
+        flow_file=".keepflow.yml",
+        images=(),
+        hook_secret=None,
+        git_token=None,
+        status=None,
+        git_ssh_key_file=None,
+        git_known_hosts_file=None,
+        next_number=1,
+        served=0,
+        managed=True,
+        paused_by=None,
+        paused_why=None,
+        paused_at=None,
+        removed_at=None,
+        created_at=0,
+    )
 
 
 @pytest.fixture

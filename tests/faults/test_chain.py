@@ -271,7 +271,14 @@ def test_f07_a_rollback_typed_on_the_host_and_killed_is_ended_by_the_agent_and_t
     killed = {**world.keepflow.env, "KEEPFLOW_FAILPOINTS": "switch.after=kill"}
     world.host.cut()
     try:
-        typed = world.host.run(str(world.keepflow.program), "agent", "rollback", "keepwork", env=killed)
+        words = (
+            "agent",
+            "rollback",
+            "keepwork",
+            "--state",
+            "/var/lib/keepflow/agent",
+        )  # so it is not handed to the agent
+        typed = world.host.run(str(world.keepflow.program), *words, env=killed)
         assert typed.returncode == -signal.SIGKILL, typed.stderr
         chain.ended_on_the_host()
         assert f"marker: {before}" not in chain.page()

@@ -204,7 +204,8 @@ def test_a_double_press_is_one_deployment(world: World, story: Story, numbers: C
     assert {one["id"] for one in pressed} == {body["key"]}
     assert len({one["run"] for one in pressed}) == 1
     other = world.promote(tested.run)
-    assert (other.returncode, "is not finished" in other.stderr) == (7, True), other.stderr
+    first = world.master.deployment(pressed[0]["run"])
+    assert (other.returncode, "is not finished" in other.stderr) == (7, True), (other.stderr, first)
     world.doors["production"].shows(tested.marker, 30)
     assert world.master.ended(pressed[0]["run"])["state"] == "succeeded"
     newest = world.master.runs(flow="promote")[0]
