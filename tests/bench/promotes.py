@@ -51,7 +51,7 @@ def _promote(world: World, story: Story) -> float:
     world.quiet()
     began = time.monotonic()
     pressed = world.master.api.post(
-        f"/projects/{PROJECT}/environments/production/promotions", {"source": str(tested.run)}
+        f"/projects/{PROJECT}/environments/production/promotions", {"run": tested.run}
     )
     seconds = world.doors["production"].shows(tested.marker, 60) - began
     world.master.ended(pressed["run"])
