@@ -50,9 +50,7 @@ def _promote(world: World, story: Story) -> float:
     world.keepflow("promote", "--run", str(tested.run), "--to", "production", "--rehearse", "--wait", "--yes")
     world.quiet()
     began = time.monotonic()
-    pressed = world.master.api.post(
-        f"/projects/{PROJECT}/environments/production/promotions", {"run": tested.run}
-    )
+    pressed = world.master.api.post(f"/projects/{PROJECT}/environments/production/promotions", {"run": tested.run})
     seconds = world.doors["production"].shows(tested.marker, 60) - began
     world.master.ended(pressed["run"])
     return seconds * 1000

@@ -100,8 +100,14 @@ CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
 #: More of the same; in the long form only, for every failpoint is hit without them.
 MORE: dict[str, dict[Phase, tuple[str, ...]]] = {
     "stop-first": {
-        Phase.REVERTED: ("create.after", "start.before", "start.after", "switch.before"),
-        Phase.DONE: ("flags.after-rename", "switch.after", "deploy.watching", "deploy.outcome"),
+        Phase.FAILED: ("create.after",),  # the new container is made before the old one is stopped
+        Phase.REVERTED: (
+            "flags.after-rename",
+            "start.before",
+            "start.after",
+            "switch.before",
+        ),  # the page goes up first
+        Phase.DONE: ("switch.after", "deploy.watching", "deploy.outcome"),
     },
     "dies when visitors come": {Phase.REVERTED: ("flags.after-rename", "switch.after", "deploy.outcome")},
     "stop-first that ends": {Phase.REVERTED: ("deploy.gating", *_around("switch-back", "remove-new"))},
