@@ -100,13 +100,9 @@ CASES: dict[str, dict[Phase, tuple[str, ...]]] = {
 #: More of the same; in the long form only, for every failpoint is hit without them.
 MORE: dict[str, dict[Phase, tuple[str, ...]]] = {
     "stop-first": {
-        Phase.FAILED: ("create.after",),  # the new container is made before the old one is stopped
-        Phase.REVERTED: (
-            "flags.after-rename",
-            "start.before",
-            "start.after",
-            "switch.before",
-        ),  # the page goes up first
+        # The new container is made first, then the page goes up: that is the first change of the flags.
+        Phase.FAILED: ("create.after",),
+        Phase.REVERTED: ("flags.after-rename", *_around("start"), "switch.before"),
         Phase.DONE: ("switch.after", "deploy.watching", "deploy.outcome"),
     },
     "dies when visitors come": {Phase.REVERTED: ("flags.after-rename", "switch.after", "deploy.outcome")},
