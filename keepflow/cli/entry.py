@@ -13,6 +13,7 @@ TYPE_CHECKING = False  # `typing` is not loaded yet
 if TYPE_CHECKING:
     from _socket import socket
 
+STATE = "/var/lib/keepflow/agent"  #: `agent.state.DEFAULT`, which would take too long to import
 _SECONDS = 900.0  #: for the agent to say something more; a rollback may wait for a deployment that is under way
 
 
@@ -38,7 +39,7 @@ def ask_agent(argv: list[str]) -> int | None:
         return None
     import _socket  # a third of the time that the module `socket` takes
 
-    root = os.environ.get("KEEPFLOW_AGENT_STATE") or "/var/lib/keepflow/agent"
+    root = os.environ.get("KEEPFLOW_AGENT_STATE") or STATE
     agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         agent.settimeout(_SECONDS)

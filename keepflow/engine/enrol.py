@@ -93,11 +93,6 @@ def _set_drained(tx: Tx, master: Master, agent_id: int, by: str, now: int) -> No
 # --- the handshake ---------------------------------------------------------------------------------------------------
 
 
-def agent_of_key(conn: Connection, key_id: str) -> Agent | None:
-    """Return the agent that holds a key, revoked or not."""
-    return agents.by_key(conn, key_id)
-
-
 def greet(master: Master, challenge: str, hello: messages.Hello, now: int) -> tuple[Agent, messages.Welcome]:
     """Check who says hello in answer to a challenge nonce, and return what to answer.
 

@@ -86,11 +86,5 @@ def needed(conn: Connection, digests: Collection[str]) -> set[str]:
     return set(conn.execute(query.distinct()).scalars())
 
 
-def bytes_held(conn: Connection) -> int:
-    """Return the bytes of all kept files, those with the same content counted each."""
-    query = select(func.coalesce(func.sum(artifacts.c.size), 0)).where(artifacts.c.removed_at.is_(None))
-    return int(conn.execute(query).scalar_one())
-
-
 def _artifact(row: RowMapping) -> Artifact:
     return Artifact(**{one.name: row[one.name] for one in fields(Artifact)})

@@ -16,7 +16,8 @@ import pytest
 
 from keepflow.agent.by_hand import Spoken
 from keepflow.agent.hand_socket import NAME, HandSocket
-from keepflow.cli.entry import ask_agent
+from keepflow.agent.state import DEFAULT
+from keepflow.cli.entry import STATE, ask_agent
 from tests.agent.test_deployer import V1, V2, Host, host, order
 from tests.real.waiting import wait_until
 
@@ -126,6 +127,10 @@ def dying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_agent_that_ends_meanwhile_leaves_it_to_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert ask_agent(["shop"]) is None
     assert capsys.readouterr().err == "  switching\n"
+
+
+def test_it_is_looked_for_where_agents_keep_their_state() -> None:
+    assert Path(STATE) == DEFAULT
 
 
 def test_without_an_agent_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
