@@ -58,7 +58,7 @@ class _Work:
 
 
 class Workspaces:
-    """Gives jobs their working trees; fits `agent.worker.Code`. Every method may be called from every thread."""
+    """Gives jobs their working trees; fits `agent.job_host.Code`. Every method may be called from every thread."""
 
     def __init__(self, lanes: Lanes, account: Account | None = None) -> None:
         self._lanes = lanes

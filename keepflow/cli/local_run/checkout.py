@@ -77,7 +77,7 @@ def _plain(here: Path, ref: str) -> Checkout:
 
 
 class OneTree:
-    """The one working tree that all jobs of a local run share; fits `agent.worker.Code`."""
+    """The one working tree that all jobs of a local run share; fits `agent.job_host.Code`."""
 
     def __init__(self, tree: Path) -> None:
         self._tree = tree
