@@ -1,4 +1,4 @@
-"""The schema over time: one Alembic revision per change of `tables.py`, run when the master starts."""
+"""The schema over time: one Alembic revision per change of `tables`, run when the master starts."""
 
 from __future__ import annotations
 
