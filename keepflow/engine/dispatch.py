@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from keepflow.core import sharing
 from keepflow.core.flows import JobKind
+from keepflow.core.holding import Hold
 from keepflow.core.planning import wiring_from_json
 from keepflow.core.progress import NEEDS, JobView, Progress, progress
 from keepflow.core.retrying import RETRY
@@ -101,9 +102,12 @@ def _advance(tx: Tx, master: Master, todo: list[int], now: int) -> set[int]:
 
 def paused(project: Project) -> str | None:
     """Say who holds a project back and why; None when nobody does."""
-    if project.paused_by is None:
-        return None
-    return f"{project.name} is paused by {project.paused_by}: {project.paused_why}"
+    return hold_of(project).sentence()
+
+
+def hold_of(project: Project) -> Hold:
+    """Return who holds a project back."""
+    return Hold(project.name, "paused", project.paused_by, project.paused_why)
 
 
 def _held_back(conn: Connection, run: Run) -> Reason | None:

@@ -80,7 +80,7 @@ def test_only_the_holder_or_an_admin_lets_a_project_go_on(world: World) -> None:
     pause(world, why="it takes longer")
     with pytest.raises(errors.Refused, match="keepwork is paused by bo: it takes longer"):
         pause(world, by="cy")
-    with pytest.raises(errors.Denied, match="bo or an admin lets it go on"):
+    with pytest.raises(errors.Denied, match="bo or an admin lets go of it"):
         resume(world, by="cy")
     resume(world, by="cy", admin=True)
     assert world.find_project("keepwork").paused_by is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keepflow.engine import pausing, rerunning
+from keepflow.engine import dispatch, pausing, rerunning
 from keepflow.engine import people as rights
 from keepflow.errors import UsageError
 from keepflow.store import projects, runs
@@ -91,5 +91,5 @@ def _answer() -> api.Pause:
         paused_by=found.paused_by,
         paused_why=found.paused_why,
         paused_at=found.paused_at,
-        sentence=pausing.sentence(found) or f"{found.name} is not paused",
+        sentence=dispatch.paused(found) or f"{found.name} is not paused",
     )
