@@ -45,7 +45,6 @@ class Hold:
         if self.by is None:
             raise Refused(f"{self.what} is not {self.word}", code=f"not-{self.word}")
         if self.by != by and not admin:
-            raise Denied(
-                f"{self.by} has {self.word} {self.what}; {self.by} or an admin lets go of it{otherwise}", code="not-holder"
-            )
+            who = f"{self.by} has {self.word} {self.what}; {self.by}"
+            raise Denied(f"{who} or an admin lets go of it{otherwise}", code="not-holder")
         return self.by
