@@ -17,6 +17,7 @@ from keepflow.agent.host_file import HostFile
 from keepflow.agent.host_policies import HostPolicies
 from keepflow.agent.images import MadeHere
 from keepflow.agent.logs import Log
+from keepflow.agent.looks import Looks
 from keepflow.agent.orders import DeployReports, Orders
 from keepflow.agent.pins import Pins
 from keepflow.agent.policy import Facts
@@ -61,7 +62,6 @@ class Deploys:
             )
         self._pins, self._key_id = pins, key_id
         self._host_file, self._made, self._clock = host_file, made, clock
-        self._services: tuple[ServiceState, ...] = ()
         self._fences: tuple[int, ...] = ()
         self._recovered = threading.Event()
         self._look = threading.Event()
@@ -82,6 +82,7 @@ class Deploys:
             str(file.networks),
             pulse=pulse,
         )
+        self._looks = Looks(self._deployer.journals)
         self._hand = HandSocket(
             state.root, lambda say: by_hand.deployer(state, host_file, say, engine), ended=self._look.set
         )
@@ -127,8 +128,8 @@ class Deploys:
         self._deployer.wishes.put(deployment, wish)
 
     def services(self) -> tuple[ServiceState, ...]:
-        """Return what served at the last look."""
-        return self._services
+        """Return what served at the last look, without what has changed hands since."""
+        return self._looks.fresh()
 
     def open_fences(self) -> tuple[int, ...]:
         """Return the fences of deployments that had not ended at the last look."""
@@ -173,10 +174,10 @@ class Deploys:
 
     def _observe(self) -> None:
         self._fences = tuple(deployment.fence for deployment in self._deployer.journals.open_deployments())
-        self._services = tuple(
-            self._state(name, service, instance)
-            for name, service in self._host_file.now().services.items()
-            for instance in self._deployer.instances(name)
+        services = self._host_file.now().services
+        self._looks.take(
+            ((name, instance) for name in services for instance in self._deployer.instances(name)),
+            lambda name, instance: self._state(name, services[name], instance),
         )
 
     def _state(self, name: str, service: Service, instance: str) -> ServiceState:

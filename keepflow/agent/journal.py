@@ -14,8 +14,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,11 @@ class Journal:
         """Read a journal file; only who holds its instance may open it to `write`, which cuts a torn last line off."""
         self.path = path
         self._descriptor = os.open(path, _WRITE if write else os.O_RDONLY | os.O_CLOEXEC, 0o600)
-        self.records, good = _read(path)
+        try:
+            self.records, good = _read(path)
+        except FileNotFoundError:  # closed, and so moved, in this moment
+            os.close(self._descriptor)
+            raise
         if write and good < os.fstat(self._descriptor).st_size:
             os.ftruncate(self._descriptor, good)
             os.fsync(self._descriptor)
@@ -137,7 +141,7 @@ class Journals:
 
     def open_deployments(self) -> list[Deployment]:
         """Return the deployments that have not ended or whose end was not told, oldest fence first."""
-        found = [one for one in map(_look, self._open.glob("*.jsonl")) if one.records]
+        found = [one for one in _all_of(self._open.glob("*.jsonl")) if one.records]
         found.sort(key=lambda one: (one.deployment.fence, one.records[0]["at"]))
         return [one.deployment for one in found]
 
@@ -148,19 +152,23 @@ class Journals:
 
     def is_open(self, service: str, instance: str) -> bool:
         """Say whether an instance has a deployment that has not ended; one whose end is still to be told has."""
-        found = (_look(path) for path in self._open.glob(f"{names.prefix(service, instance)}@*.jsonl"))
-        return any(one.outcome is None for one in found)
+        return not all(self._ends(service, instance).values())
 
     def has_untold(self, service: str, instance: str) -> bool:
         """Say whether an instance has a deployment that has not ended, or whose end was not told."""
         return any(self._open.glob(f"{names.prefix(service, instance)}@*.jsonl"))
 
+    def mark(self, service: str, instance: str) -> tuple[int, frozenset[tuple[str, bool]]]:
+        """Return what is another one as soon as a deployment of an instance begins or ends: a look before is old then.
+
+        The end of any other deployment here changes it as well.
+        """
+        return self._closed.stat().st_mtime_ns, frozenset(self._ends(service, instance).items())
+
     def find(self, deployment_id: str) -> tuple[Deployment, Phase, Outcome | None] | None:
         """Return what is known about a deployment that was accepted here, or None."""
-        for path in self._all():
-            if path.name.endswith(f"@{deployment_id}.jsonl"):
-                found = _look(path)
-                return found.deployment, found.phase, found.outcome
+        for found in _all_of(path for path in self._all() if path.name.endswith(f"@{deployment_id}.jsonl")):
+            return found.deployment, found.phase, found.outcome
         return None
 
     def close(self, journal: Journal) -> None:
@@ -182,6 +190,11 @@ class Journals:
     def _path(self, deployment: Deployment) -> Path:
         prefix = names.prefix(deployment.service, deployment.instance)
         return self._open / f"{prefix}@{deployment.fence}@{deployment.id}.jsonl"
+
+    def _ends(self, service: str, instance: str) -> dict[str, bool]:
+        """Return of each journal that is not closed, by file name, whether its deployment has ended."""
+        found = _all_of(self._open.glob(f"{names.prefix(service, instance)}@*.jsonl"))
+        return {one.path.name: one.outcome is not None for one in found}
 
     def _all(self) -> list[Path]:
         return [*self._open.glob("*.jsonl"), *self._closed.glob("*.jsonl")]
@@ -228,10 +241,15 @@ class Journals:
             path.unlink(missing_ok=True)
 
 
-def _look(path: Path) -> Journal:
-    journal = Journal(path, write=False)
-    journal.end()
-    return journal
+def _all_of(paths: Iterable[Path]) -> Iterator[Journal]:
+    """Read journals; one that was closed, and so moved, since its name was listed is looked for where it is now."""
+    for path in paths:
+        for place in (path, path.parent.with_name("closed") / path.name):
+            with suppress(FileNotFoundError):
+                journal = Journal(place, write=False)
+                journal.end()
+                yield journal
+                break
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:

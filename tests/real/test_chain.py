@@ -14,6 +14,7 @@ import pytest
 from tests.hostile import CANARY, NAMES
 from tests.real.demo.files import PROJECT
 from tests.real.demo.hostility import push_hostile
+from tests.real.demo.master import end_of
 from tests.real.demo.repository import Edit, replacing
 from tests.real.demo.story import Released, Story
 from tests.real.demo.world import World
@@ -138,7 +139,7 @@ def test_stop_first_shows_the_maintenance_page_and_nothing_else_in_between(
     assert set(visitors["errors"]) == {"status 503"}, visitors["errors"]
     assert [mark["mark"] for mark in visitors["marks"]] == [before, live.marker]
     deployment = world.master.deployment(live.run)
-    assert deployment["phase"] == "done"
+    assert end_of(deployment) == "done"
     assert deployment["receipt"]["strategy"] == "stop-first"
     assert 0 < deployment["receipt"]["maintenance"] < 10
     assert "stopping" in [phase["phase"] for phase in deployment["phases"]]
@@ -205,7 +206,7 @@ def test_a_double_press_is_one_deployment(world: World, story: Story, numbers: C
     assert len({one["run"] for one in pressed}) == 1
     other = world.promote(tested.run)
     first = world.master.deployment(pressed[0]["run"])
-    assert (other.returncode, "is not finished" in other.stderr) == (7, True), (other.stderr, first)
+    assert (other.returncode, "is not finished" in other.stderr) == (7, True), f"{end_of(first)}; {other.stderr}"
     world.doors["production"].shows(tested.marker, 30)
     assert world.master.ended(pressed[0]["run"])["state"] == "succeeded"
     newest = world.master.runs(flow="promote")[0]

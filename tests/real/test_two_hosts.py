@@ -13,6 +13,7 @@ import yaml
 
 from tests.real.demo import files
 from tests.real.demo.doors import Door
+from tests.real.demo.master import end_of
 from tests.real.demo.production import AGENT, Production
 from tests.real.demo.repository import replacing
 from tests.real.demo.story import Live, Story
@@ -151,6 +152,8 @@ def test_a_canary_goes_host_by_host_and_one_called_off_on_the_second_brings_the_
     world.quiet(120)
     first, second = (job["deployment"] for job in world.master.run(run)["jobs"])
     assert (first["phase"], second["phase"], second["reason_code"]) == ("done", "reverted", "canary-aborted")
+    back = next(one for one in world.master.runs() if one["number"] > run)
+    assert (back["flow"], end_of(world.master.deployment(back["number"]))) == ("rollback", "done")
     for door in doors.values():
         assert door.version() == before
         assert seen_by_many(door, 40) == {old: 40}

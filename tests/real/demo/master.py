@@ -126,3 +126,9 @@ class Master(Running):
     def log_of(self, number: int) -> str:
         """Return the whole log of a run."""
         return b"".join(self.api.text(f"/projects/{PROJECT}/runs/{number}/log")).decode(errors="replace")
+
+
+def end_of(deployment: dict[str, Any]) -> str:
+    """Return how a deployment ended in one line: `done`, or the phase and the reason, which a failed test tells."""
+    phase = str(deployment["phase"])
+    return phase if phase == "done" else f"{phase}, {deployment['reason_code']}: {deployment['reason']}"
