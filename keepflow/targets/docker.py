@@ -8,39 +8,28 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import shutil
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keepflow.core import names
-from keepflow.core.bases import Layered
 from keepflow.errors import DeployFailed, Unavailable
-from keepflow.ports import ContainerFacts, EngineFacts, ImageFacts, RegistryLogin, SlotSpec
+from keepflow.ports import ContainerFacts, EngineFacts, RegistryLogin, SlotSpec
 from keepflow.targets._containers import facts, settings, subnets
-from keepflow.targets._pulling import follow
+from keepflow.targets._images import Images
+from keepflow.targets._line import unless_missing, words
 from keepflow.tools.failpoints import fail
 
 if TYPE_CHECKING:
-    from docker import APIClient
     from docker.errors import APIError
 
 _TAIL_BYTES = 64 * 1024
 _REMOVAL_SECONDS = 30.0
 
 
-class Docker:
+class Docker(Images):
     """Fits `ports.Target`; its methods may be called from every thread. `timeout` is for one answer, in seconds."""
-
-    def __init__(self, base_url: str = "unix:///var/run/docker.sock", timeout: float = 60.0) -> None:
-        self._base_url = base_url
-        self._timeout = timeout
-        self._client: APIClient | None = None
-        self._making = threading.Lock()
 
     def ping(self) -> None:
         """Raise Unavailable `engine-unreachable` when the engine does not answer."""
@@ -64,99 +53,6 @@ class Docker:
         """Have the engine itself log in at a registry, and keep nothing; raises DeployFailed `engine-refused`."""
         with self._engine() as engine:
             engine.login(login.username, login.password, registry=login.address, reauth=True)
-
-    def free(self) -> int | None:
-        """Return the bytes that are free where the engine keeps its images, None when that is not on this machine."""
-        with self._engine() as engine:
-            root = str(engine.info().get("DockerRootDir") or "")
-        try:
-            return shutil.disk_usage(root).free if root else None
-        except OSError:
-            return None
-
-    def image(self, reference: str) -> ImageFacts | None:
-        """Return the facts of an image on disk (by id, `repo@digest` or tag), or None."""
-        from docker.errors import NotFound
-
-        with self._engine() as engine:
-            try:
-                found = engine.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stub forgot it
-            except NotFound:
-                return None
-        return ImageFacts(found["Id"], tuple(found.get("RepoDigests") or ()), int(found.get("Size") or 0))
-
-    def layered(self) -> list[Layered]:
-        """List the images that have a name, each with its layers; one that vanishes meanwhile is left out."""
-        from docker.errors import NotFound
-
-        found = []
-        with self._engine() as engine:
-            for image_id in dict.fromkeys(one["Id"] for one in engine.images()):
-                try:
-                    seen = engine.inspect_image(image_id)  # type: ignore[no-untyped-call]  # the stub forgot it
-                except NotFound:
-                    continue
-                known = (*(seen.get("RepoTags") or ()), *(seen.get("RepoDigests") or ()))
-                layers = tuple((seen.get("RootFS") or {}).get("Layers") or ())
-                found.append(Layered(image_id, known, layers, str(seen.get("Created") or "")))
-        return [one for one in found if one.names]
-
-    def pull(self, repository: str, digest: str, login: RegistryLogin | None, say: Callable[[str], None]) -> ImageFacts:
-        """Pull exactly this digest and return what is on disk then.
-
-        Raises DeployFailed `image-missing`, `pull-failed` or `digest-mismatch`.
-        """
-        from docker.errors import APIError, NotFound
-
-        reference = f"{repository}@{digest}"
-        account = {"username": login.username, "password": login.password} if login else {}
-        with self._engine() as engine:
-            try:
-                # An empty account, not None: with None the SDK would read the login of whoever runs the agent.
-                lines = engine.pull(repository, tag=digest, stream=True, decode=True, auth_config=account)
-                follow(lines, reference, say)
-            except NotFound as error:
-                raise DeployFailed(f"{reference}: the registry does not have it", code="image-missing") from error
-            except APIError as error:
-                raise DeployFailed(f"{reference} cannot be pulled: {_words(error)}", code="pull-failed") from error
-        facts = self.image(reference)
-        if facts is None or reference not in facts.repo_digests:
-            raise DeployFailed(
-                f"{reference} was pulled, but the engine does not know it as that", code="digest-mismatch"
-            )
-        return facts
-
-    def keep(self, image_id: str, tag: str) -> None:
-        """Tag an image locally so that no prune removes it; raises DeployFailed `image-missing`."""
-        from docker.errors import NotFound
-
-        repository, _, name = tag.rpartition(":")
-        with self._engine() as engine:
-            try:
-                engine.tag(image_id, repository, name)
-            except NotFound as error:
-                raise DeployFailed(f"the image {image_id} is not on this engine", code="image-missing") from error
-
-    def kept(self, repository: str) -> list[tuple[str, str]]:
-        """List (tag, image id) of the keep-tags of one repository name."""
-        with self._engine() as engine:
-            images = engine.images(name=repository)
-        tags = [(tag, image["Id"]) for image in images for tag in image.get("RepoTags") or ()]
-        return sorted((tag, image_id) for tag, image_id in tags if tag.startswith(f"{repository}:"))
-
-    def drop(self, reference: str) -> None:
-        """Remove one keep-tag, and the image when nothing else names or uses it; gone already is fine."""
-        found = self.image(reference)
-        if found is None:
-            return
-        with self._engine() as engine:
-            if _unless_refused(lambda: engine.remove_image(reference)) and not self._tags(found.image_id):
-                _unless_refused(lambda: engine.remove_image(found.image_id))
-
-    def _tags(self, image_id: str) -> list[str]:
-        with self._engine() as engine:
-            found = _unless_missing(lambda: engine.inspect_image(image_id))  # type: ignore[no-untyped-call]  # see above
-        return (found or {}).get("RepoTags") or []
 
     def network(self, name: str, subnet: str, labels: Mapping[str, str]) -> None:
         """Make sure the slot network exists with this subnet.
@@ -225,7 +121,7 @@ class Docker:
     def inspect(self, name: str) -> ContainerFacts | None:
         """Return the facts of the container with exactly this name or id, running or not."""
         with self._engine() as engine:
-            found = _unless_missing(lambda: engine.inspect_container(name))
+            found = unless_missing(lambda: engine.inspect_container(name))
         if found is None or name not in (found["Name"].removeprefix("/"), found["Id"]):
             return None
         return facts(found)
@@ -241,7 +137,7 @@ class Docker:
         """Return the last lines of the container's own output, at most 64 KiB; "" when it is gone."""
         kept = b""
         with self._engine() as engine:
-            pieces = _unless_missing(lambda: engine.logs(container_id, stream=True, follow=False, tail=lines))
+            pieces = unless_missing(lambda: engine.logs(container_id, stream=True, follow=False, tail=lines))
             for piece in pieces or ():
                 kept = (kept + piece)[-_TAIL_BYTES:]
         return kept.decode(errors="replace")
@@ -249,9 +145,9 @@ class Docker:
     def stop(self, container_id: str, grace: float) -> None:
         """Set restart policy `no`, send SIGTERM, SIGKILL after `grace` seconds; it is left in place."""
         with self._engine() as engine:
-            if _unless_missing(lambda: engine.update_container(container_id, restart_policy=_policy("no"))) is None:
+            if unless_missing(lambda: engine.update_container(container_id, restart_policy=_policy("no"))) is None:
                 return
-            _unless_missing(lambda: engine.stop(container_id, timeout=math.ceil(grace)))
+            unless_missing(lambda: engine.stop(container_id, timeout=math.ceil(grace)))
 
     def remove(self, container_id: str) -> None:
         """Remove a container, running or not, and keep its volumes; gone already is fine."""
@@ -259,7 +155,7 @@ class Docker:
 
         with self._engine() as engine:
             try:
-                _unless_missing(lambda: engine.remove_container(container_id, force=True))
+                unless_missing(lambda: engine.remove_container(container_id, force=True))
             except APIError as error:
                 if error.status_code != 409:  # 409: its removal is already under way
                     raise
@@ -282,9 +178,9 @@ class Docker:
         network = names.network(service, instance)
         with self._engine() as engine:
             if self._network(network) is not None:
-                _unless_missing(lambda: engine.remove_network(network))
+                unless_missing(lambda: engine.remove_network(network))
             for volume in engine.volumes(filters={"label": labels})["Volumes"] or ():
-                _unless_missing(partial(engine.remove_volume, volume["Name"]))
+                unless_missing(partial(engine.remove_volume, volume["Name"]))
 
     def _volumes(self, spec: SlotSpec) -> None:
         with self._engine() as engine:
@@ -319,7 +215,7 @@ class Docker:
             )
         if self.image(spec.image_id) is None:
             return DeployFailed(f"the image {spec.image_id} is not on this engine", code="image-missing")
-        return DeployFailed(f"the engine refuses to create {name}: {_words(error)}", code="create-refused")
+        return DeployFailed(f"the engine refuses to create {name}: {words(error)}", code="create-refused")
 
     def _not_started(self, container_id: str, error: APIError) -> DeployFailed:
         """Say why; an address that somebody else has is looked for, because the engine's words for it are odd."""
@@ -334,11 +230,11 @@ class Docker:
                         f"{name} cannot have its address {address}: the container {other['Name']} has it",
                         code="address-in-use",
                     )
-        return DeployFailed(f"{name} does not start: {_words(error)}", code="start-failed")
+        return DeployFailed(f"{name} does not start: {words(error)}", code="start-failed")
 
     def _network(self, name: str) -> dict[str, Any] | None:
         with self._engine() as engine:
-            found: dict[str, Any] | None = _unless_missing(lambda: engine.inspect_network(name))
+            found: dict[str, Any] | None = unless_missing(lambda: engine.inspect_network(name))
         return found if found is not None and found["Name"] == name else None
 
     def _no_network(self, name: str, subnet: str, error: APIError) -> DeployFailed:
@@ -353,48 +249,8 @@ class Docker:
                         code="network-overlap",
                     )
         return DeployFailed(
-            f"the engine refuses the network {name} with {subnet}: {_words(error)}", code="network-failed"
+            f"the engine refuses the network {name} with {subnet}: {words(error)}", code="network-failed"
         )
-
-    def close(self) -> None:
-        """Give the connections back; the next call makes new ones."""
-        with self._making:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
-
-    @contextmanager
-    def _engine(self) -> Iterator[APIClient]:
-        """Give the client; what the caller does not catch becomes Unavailable or `engine-refused`."""
-        from docker.errors import APIError, DockerException
-        from requests.exceptions import RequestException
-
-        try:
-            yield self._connection()
-        except APIError as error:
-            raise DeployFailed(f"the engine refused: {_words(error)}", code="engine-refused") from error
-        except (RequestException, DockerException, OSError) as error:
-            raise Unavailable(
-                f"the Docker engine at {self._base_url} does not answer ({type(error).__name__}); is it running?",
-                code="engine-unreachable",
-            ) from error
-
-    def _connection(self) -> APIClient:
-        """Return the client, made when the engine first answers: making one asks for the engine's version."""
-        with self._making:
-            if self._client is None:
-                from docker import APIClient
-
-                _knock(self._base_url)
-                self._client = APIClient(base_url=self._base_url, timeout=self._timeout)  # type: ignore[arg-type]  # floats work
-            return self._client
-
-
-def _knock(base_url: str) -> None:
-    """Raise OSError when nobody listens on a unix socket; the SDK would leave its own failed socket open."""
-    if base_url.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as door:
-            door.connect(base_url.removeprefix("unix://"))
 
 
 def _same(found: ContainerFacts, spec: SlotSpec, *labels: str) -> bool:
@@ -403,30 +259,3 @@ def _same(found: ContainerFacts, spec: SlotSpec, *labels: str) -> bool:
 
 def _policy(name: str) -> Any:
     return {"Name": name}
-
-
-def _unless_missing(act: Callable[[], Any]) -> Any:
-    from docker.errors import NotFound
-
-    try:
-        done = act()
-    except NotFound:
-        return None
-    return True if done is None else done
-
-
-def _unless_refused(act: Callable[[], Any]) -> bool:
-    """Do something that may be refused because somebody still uses the thing; say whether it was done."""
-    from docker.errors import APIError
-
-    try:
-        act()
-    except APIError as error:
-        if error.status_code not in (404, 409):
-            raise
-        return False
-    return True
-
-
-def _words(error: APIError) -> str:
-    return str(error.explanation or error).strip()
