@@ -19,34 +19,33 @@ from keepflow.agent import (
     inventory,
     maintenance,
     rehearsing,
-    release_command,
     removing,
     rolling_back,
     rollout,
+    upkeep,
 )
 from keepflow.agent.canary import Wishes
 from keepflow.agent.concluding import conclude
 from keepflow.agent.deployment import Deployment, Outcome, Reporter, ServicePolicy, Serving
-from keepflow.agent.gate import Gate
 from keepflow.agent.held_secrets import HeldSecrets
-from keepflow.agent.instances import History, Instance, known_instances
+from keepflow.agent.instances import History, Instance
 from keepflow.agent.inventory import Kept
 from keepflow.agent.journal import Journal, Journals
 from keepflow.agent.logs import Log
 from keepflow.agent.networks import Networks
-from keepflow.agent.pulse import LOOK, Pulse
+from keepflow.agent.picking_up import pick_up
+from keepflow.agent.places import Places
+from keepflow.agent.pulse import LOOK, SLOW_ENGINE, Pulse
 from keepflow.agent.putting_back import put_back
 from keepflow.agent.scene import Plan, Receipt, Scene
 from keepflow.agent.serving import look
 from keepflow.core import names
 from keepflow.core.states import Phase
-from keepflow.errors import DeployFailed, KeepflowError, OutOfSpace, Refused, Unavailable, UsageError
-from keepflow.ports import Proxy, Site, Target, Traffic
+from keepflow.errors import KeepflowError, OutOfSpace, Refused, Unavailable
+from keepflow.ports import Proxy, Target
 from keepflow.tools.failpoints import fail
 
 _UNSETTLED_PAUSE = 60.0  #: seconds between two tries to settle a deployment whose outcome is unknown
-_SLOW_ENGINE = 300.0  #: seconds an engine may take for one thing it is told
-_FRONT_SECONDS = 5.0  #: after which a front that says nothing counts as dead
 
 #: Goes from an accepted order until visitors get the release, or to an outcome when nothing is left to conclude.
 Steps = Callable[[Scene], Outcome | None]
@@ -91,6 +90,7 @@ class Deployer:
     pulse: Pulse = field(default_factory=Pulse)
     journals: Journals = field(init=False)
     networks: Networks = field(init=False)
+    places: Places = field(init=False)
     _untold: dict[str, Outcome] = field(default_factory=dict)  #: ends that a full disk does not take, by id
     _patience: dict[str, float] = field(default_factory=dict)  #: when to try unsettled deployments again, by id
 
@@ -98,6 +98,7 @@ class Deployer:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.journals = Journals(self.root / "journal")
         self.networks = Networks(self.root / "networks.json", self.pool)
+        self.places = Places(self.root / "instances", self.policies, self.networks)
 
     def accept(self, deployment: Deployment) -> Accepted:
         """Take a deployment on; when this returns, it ends on this host whatever happens to master and link.
@@ -105,7 +106,7 @@ class Deployer:
         Raises Refused (`instance-busy`, `unsettled`, `known-deployment`, `replayed-nonce`), StaleFence, UsageError, and
         DeployFailed when this host has no network for it.
         """
-        most = None if deployment.action == "remove" else self._policy(deployment.service).most
+        most = None if deployment.action == "remove" else self.places.policy(deployment.service).most
         return self._take_on(deployment.service, deployment.instance, lambda _: deployment, most)
 
     def accept_rollback(self, service: str, instance: str, to: str, by: str) -> Accepted:
@@ -152,7 +153,7 @@ class Deployer:
             if time.monotonic() < self._patience.get(deployment.id, 0.0):
                 continue
             try:
-                instance = self._instance(deployment.service, deployment.instance).claim()
+                instance = self.places.instance(deployment.service, deployment.instance).claim()
             except Refused:  # some process is at it
                 continue
             journal = self.journals.reopen(deployment)
@@ -169,11 +170,11 @@ class Deployer:
         """Have every front stand, also before its first deploy; returns what could not be done, in words."""
         for policy in self.policies.values():
             for name in policy.instances:
-                self._instance(policy.service, name).front()
+                self.places.instance(policy.service, name).front()
         trouble = []
-        for instance in self._known():
+        for instance in self.places.known():
             try:
-                trouble += self._stand_up(instance)
+                trouble += upkeep.stand_up(self.places, self.proxy, instance)
             except KeepflowError as error:
                 trouble.append(f"{instance.service}/{instance.instance}: {error.message}")
         return trouble
@@ -185,8 +186,8 @@ class Deployer:
         """
         trouble = self.stand_up()
         try:
-            for instance in self._known():
-                self._stop_retired(instance)
+            for instance in self.places.known():
+                upkeep.stop_retired(self.places, self.target, self.proxy, self.pulse, instance)
             self.settle_open()
         except Unavailable as error:
             trouble.append(error.message)
@@ -194,25 +195,25 @@ class Deployer:
 
     def serving(self, service: str, instance: str = "main") -> Serving:
         """Say what an instance serves right now: by flags, container and front door, not by memory."""
-        here, policy = self._instance(service, instance), self._policy(service)
-        site = self._site(here) if instance in policy.instances else self._standing_site(here)
+        here, policy = self.places.instance(service, instance), self.places.policy(service)
+        site = self.places.site(here) if instance in policy.instances else self.places.standing_site(here)
         if site is None:
             return Serving(service, instance, policy.environment, None, None)
         return look(policy, here.history(), site, self.target, self.proxy)
 
     def instances(self, service: str) -> list[str]:
         """List the instances of a service: those that its file names, and those that branches have here."""
-        begun = [found.instance for found in self._known() if found.service == service]
-        return list(dict.fromkeys([*self._policy(service).instances, *begun]))
+        begun = [found.instance for found in self.places.known() if found.service == service]
+        return list(dict.fromkeys([*self.places.policy(service).instances, *begun]))
 
     def history(self, service: str, instance: str = "main") -> History:
         """Return what served here, newest first, for a rollback."""
-        return self._instance(service, instance).history()
+        return self.places.instance(service, instance).history()
 
     def inventory(self, service: str, instance: str = "main") -> list[Kept]:
         """Look what can be gone back to right now: in containers and on the disk, not in memory."""
-        self._policy(service)
-        here = self._instance(service, instance)
+        self.places.policy(service)
+        here = self.places.instance(service, instance)
         return inventory.look(service, instance, here.history(), here.staged(), self.target)
 
     def maintenance(self, service: str, instance: str = "main", *, up: bool) -> tuple[bool, str]:
@@ -220,12 +221,12 @@ class Deployer:
 
         Raises Refused `instance-busy` while a deployment is under way, which puts its own page up and takes it down.
         """
-        self._policy(service)
-        here = self._instance(service, instance).claim(self.patience)
+        self.places.policy(service)
+        here = self.places.instance(service, instance).claim(self.patience)
         try:
             if self.journals.is_open(service, instance):
                 raise Refused(f"a deployment of {service}/{instance} has not settled yet", code="unsettled")
-            site = self._site(here)
+            site = self.places.site(here)
             return maintenance.put(self.proxy, site, up=up), maintenance.bypass_link(site)
         finally:
             here.release()
@@ -234,9 +235,9 @@ class Deployer:
         self, service: str, name: str, wanted: Callable[[Instance], Deployment], most: int | None = None
     ) -> Accepted:
         """Hold the instance, ask only then what is wanted (a deployment that just ended counts), and journal it."""
-        self._policy(service)
+        self.places.policy(service)
         self.networks.of(service, name, most)
-        instance = self._instance(service, name).claim(self.patience)
+        instance = self.places.instance(service, name).claim(self.patience)
         try:
             if self.journals.is_open(service, name):
                 raise Refused(
@@ -312,11 +313,11 @@ class Deployer:
             scene.receipt.digest_before = scene.plan.identity_before
             scene.receipt.image_id = scene.plan.image_id
         action = accepted.deployment.action
-        return self._to_the_end(scene, _STEPS[action] if action in _AGAIN else _pick_up)
+        return self._to_the_end(scene, _STEPS[action] if action in _AGAIN else pick_up)
 
     def _scene(self, accepted: Accepted) -> Scene:
         deployment = accepted.deployment
-        policy = self._policy(deployment.service)
+        policy = self.places.policy(deployment.service)
         network = self.networks.of(deployment.service, deployment.instance)
         return Scene(
             deployment=deployment,
@@ -335,75 +336,6 @@ class Deployer:
             alive=partial(self.pulse.beat, _part(deployment), _longest_silence(deployment, policy)),
         )
 
-    def _stand_up(self, instance: Instance) -> list[str]:
-        """Have one front stand; flags that vanished name what served last again, which is worth a word."""
-        try:
-            instance.claim()
-        except Refused:
-            self._revive(instance)
-            return []
-        try:
-            if not instance.known:
-                return []  # removed since somebody listed it
-            site = self._site(instance)
-            self.proxy.ensure(site)
-            history = instance.history()
-            if self.proxy.state(site) is not None or not history.slot:
-                return []
-            self.proxy.switch(site, Traffic(history.slot))
-            return [f"{instance.service}/{instance.instance}: the flags were gone; {history.slot} serves again"]
-        finally:
-            instance.release()
-
-    def _revive(self, instance: Instance) -> None:
-        """Start a front that has died under a deployment, which may take long and relies on a front that stands."""
-        site = self._site(instance)
-        if self.proxy.state(site) is None:
-            return  # its first deployment is just making it
-        try:
-            self.proxy.probe(site, "/", _FRONT_SECONDS)
-        except DeployFailed:
-            self.proxy.ensure(site)
-
-    def _stop_retired(self, instance: Instance) -> None:
-        history = instance.history()
-        if history.retired is None or history.retired_until > time.time_ns() // 1000:
-            return
-        try:
-            instance.claim()
-        except Refused:
-            return
-        try:
-            state = self.proxy.state(self._site(instance))
-            facts = self.target.inspect(history.retired)
-            if facts is not None and state is not None and facts.labels.get(names.LABEL_SLOT) != state.slot:
-                self.pulse.beat(LOOK, _SLOW_ENGINE + history.retired_grace)
-                self.target.stop(facts.id, history.retired_grace)
-            instance.save_history(replace(instance.history(), retired=None))
-        finally:
-            instance.release()
-
-    def _known(self) -> list[Instance]:
-        return [found for found in known_instances(self.root / "instances") if found.service in self.policies]
-
-    def _site(self, instance: Instance) -> Site:
-        network = self.networks.of(instance.service, instance.instance)
-        return instance.front().site(self._policy(instance.service), network)
-
-    def _standing_site(self, instance: Instance) -> Site | None:
-        """Return the site of an instance that is here, None for one that is not any more; makes neither."""
-        network = self.networks.known(instance.service, instance.instance)
-        known = network is not None and instance.known
-        return instance.front().site(self._policy(instance.service), network) if known and network else None
-
-    def _instance(self, service: str, instance: str) -> Instance:
-        return Instance(self.root / "instances", service, instance)
-
-    def _policy(self, service: str) -> ServicePolicy:
-        if service not in self.policies:
-            raise UsageError(f"this host's file names no service {service!r}", code="unknown-service")
-        return self.policies[service]
-
 
 def _part(deployment: Deployment) -> str:
     return f"the deployment of {deployment.service}/{deployment.instance}"
@@ -413,7 +345,7 @@ def _longest_silence(deployment: Deployment, policy: ServicePolicy) -> float:
     """Return the seconds within which a deployment writes its next record: all that one phase may wait for."""
     container, canary = deployment.container, deployment.canary_hold * len(deployment.canary)
     asked = container.health.within + container.stop_timeout + container.release_timeout + canary
-    return _SLOW_ENGINE + asked + policy.drain + policy.watch
+    return SLOW_ENGINE + asked + policy.drain + policy.watch
 
 
 def _carried_out(scene: Scene, steps: Steps) -> Outcome:
@@ -430,39 +362,3 @@ def _carried_out(scene: Scene, steps: Steps) -> Outcome:
     scene.end_phase()
     scene.stop_probing()
     return replace(outcome, receipt=scene.receipt.to_json())
-
-
-def _pick_up(scene: Scene) -> None:
-    """Go on where a dead process stopped if visitors were already sent to the new container and it lives, or raise."""
-    told = scene.journal.last("putting-back")
-    if told is not None:
-        raise DeployFailed(told["sentence"], code=told["code"], log_tail=told["log_tail"])
-    state = scene.proxy.state(scene.site)
-    plan = scene.plan
-    if plan is None or state is None or state.slot != plan.new or not scene.journal.has_act("switch"):
-        sentence = "the agent was started again before the switch"
-        if release_command.may_have_begun(scene):
-            sentence += "; the release command may have run in part, look at what it changes before you deploy again"
-        raise DeployFailed(sentence, code="agent-restarted")
-    scene.receipt.slot = plan.new
-    scene.start_probing(pause=False)
-    try:
-        _gate_again(scene, plan)
-    except DeployFailed as error:
-        if error.code != "exited":
-            raise
-        sentence = f"{error.message}; nobody saw it end"  # a reboot may have ended it, so the release is not blamed
-        raise DeployFailed(sentence, code="ended-unseen", log_tail=error.log_tail) from error
-    rollout.settle(scene)
-
-
-def _gate_again(scene: Scene, plan: Plan) -> None:
-    """See that a container which already served still does."""
-    Gate(
-        scene.target,
-        plan.container,
-        scene.address(plan.new),
-        scene.site.server_name,
-        scene.deployment.container.health,
-        fresh=False,
-    ).wait()

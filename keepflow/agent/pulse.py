@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 LOOK = "the look at what serves"  #: the part that looks after fronts and containers, and tells heartbeats what serves
+SLOW_ENGINE = 300.0  #: seconds an engine may take for one thing it is told
 
 
 class Pulse:

@@ -74,7 +74,7 @@ class Host:
     def state(self) -> Traffic | None:
         """Read the flags."""
         deployer = self.deployer()
-        return deployer.proxy.state(deployer._site(deployer._instance("shop", "main")))
+        return deployer.proxy.state(deployer.places.site(deployer.places.instance("shop", "main")))
 
     def running(self) -> dict[str, str]:
         """Return the identities of running containers by slot."""
@@ -219,7 +219,7 @@ def test_a_hot_slot_is_kept_running_taken_by_a_rollback_and_stopped_when_its_tim
     deployer.tend()
     assert host.running() == {"blue": V1, "green": V2}
     history = deployer.history("shop")
-    deployer._instance("shop", "main").save_history(replace(history, retired_until=0))
+    deployer.places.instance("shop", "main").save_history(replace(history, retired_until=0))
     deployer.tend()
     assert host.running() == {"blue": V1}
 
@@ -228,7 +228,7 @@ def test_another_port_goes_into_the_idle_slot_only(host: Host) -> None:
     deployer = host.deployer()
     deployer.deploy(order(V1))
     assert deployer.deploy(order(V2, port=8100)).outcome == Phase.DONE
-    front = deployer._instance("shop", "main").front()
+    front = deployer.places.instance("shop", "main").front()
     assert (front.blue_port, front.green_port) == (8099, 8100)
     assert deployer.serving("shop").healthy
 

@@ -31,7 +31,7 @@ def told(host: Host) -> dict[str, tuple[str, str]]:
 def turn(host: Host, traffic: Traffic) -> None:
     """Move the flag by hand."""
     deployer = host.deployer()
-    deployer.proxy.switch(deployer._site(deployer._instance("shop", "main")), traffic)
+    deployer.proxy.switch(deployer.places.site(deployer.places.instance("shop", "main")), traffic)
 
 
 def test_a_host_as_it_was_left_has_no_difference(twice: Host) -> None:

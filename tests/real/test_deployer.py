@@ -319,7 +319,7 @@ def test_a_canary_splits_visitors_by_its_percent_and_ends_as_people_say(serving:
     seen: list[str] = []
 
     def visit(deployment: Deployment) -> None:
-        site = deployer._site(deployer._instance(serving.service, "main"))
+        site = deployer.places.site(deployer.places.instance(serving.service, "main"))
         wait_until(lambda: (state := deployer.proxy.state(site)) is not None and state.canary == 25, 10, "the canary")
         for number in range(400):
             headers = {"Host": "shop.example.org", "User-Agent": f"visitor {number}"}
@@ -346,7 +346,7 @@ def test_a_canary_splits_visitors_by_its_percent_and_ends_as_people_say(serving:
 
 def test_a_storm_in_the_canarys_share_is_put_back_before_the_others_meet_it(serving: Host) -> None:
     deployer = serving.deployer()
-    site = deployer._site(deployer._instance(serving.service, "main"))
+    site = deployer.places.site(deployer.places.instance(serving.service, "main"))
 
     def visit(_: Deployment) -> None:
         wait_until(lambda: (state := deployer.proxy.state(site)) is not None and state.canary == 50, 10, "the canary")
