@@ -20,6 +20,7 @@ from keepflow.core.events import Parsed
 from keepflow.core.flows import Container
 from keepflow.core.notices import Notice
 from keepflow.core.statuses import CommitStatus, Request
+from keepflow.core.webhooks import HookPlace
 
 
 def discover(package: str) -> dict[str, ModuleType]:
@@ -363,7 +364,9 @@ class Forge(Protocol):
     `verify(headers, body, secret) -> None` raises BadSignature, compares bytes in constant time,
     `parse(headers, body) -> Parsed` never raises but UsageError for a body that cannot be read,
     `set_status(repo, api, token, status) -> Request | None` says how the forge is told of a commit's status (`api` ""
-    = by the repository's address); None when nobody is there to be told.
+    = by the repository's address); None when nobody is there to be told,
+    `hook_place(repo, api, token) -> HookPlace | None` says how the webhooks of a repository are asked for; None when no
+    API of anybody makes them.
     """
 
     delivery_id: Callable[[Mapping[str, str]], str | None]
@@ -371,6 +374,7 @@ class Forge(Protocol):
     verify: Callable[[Mapping[str, str], bytes, bytes], None]
     parse: Callable[[Mapping[str, str], bytes], Parsed]
     set_status: Callable[[str, str, str, CommitStatus], Request | None]
+    hook_place: Callable[[str, str, str], HookPlace | None]
 
 
 # --- notifiers ------------------------------------------------------------------------------------------------------

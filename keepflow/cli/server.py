@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from keepflow.cli import output
+from keepflow.cli import hooks, output
 from keepflow.cli.client import connect
 from keepflow.cli.output import as_json, say
 from keepflow.errors import UsageError
@@ -40,6 +40,7 @@ def apply(path: str, dry_run: bool, yes: bool, form: str) -> None:
             output.ask_typed(f"Type yes to apply this to {client.server.url}", "yes", "--yes")
         planned = client.post("/apply", {"desired": wanted})
         say(f"applied to {client.server.url}")
+        hooks.say_all(hooks.settled(client))
     if form == "json":
         return output.print_json(planned)
     if not planned["lines"]:
@@ -59,7 +60,10 @@ def _print(lines: list[dict[str, str]], err: bool) -> None:
 
 @click.group()
 def project() -> None:
-    """List projects."""
+    """List projects, and the webhooks that are kept for them at forges."""
+
+
+project.add_command(hooks.hooks)
 
 
 @project.command("ls")

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from keepflow.config.channels import Channel
-from keepflow.config.server_file import Environment, Project, Registry, RegistryUser, Retention, ServerFile, Status
+from keepflow.config.server_file import Environment, ForgeApi, Project, Registry, RegistryUser, Retention, ServerFile
 from keepflow.core import rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.errors import UsageError
 from keepflow.wire.desired import (
     Desired,
+    DesiredApi,
     DesiredChannel,
     DesiredEnvironment,
     DesiredLogin,
     DesiredProject,
     DesiredRegistry,
     DesiredRetention,
-    DesiredStatus,
 )
 
 
@@ -75,14 +75,14 @@ def _registry(setting: str, registry: Registry) -> DesiredRegistry:
     )
 
 
-def _status(setting: str, status: Status | None) -> DesiredStatus | None:
-    if status is None:
+def _api(setting: str, found: ForgeApi | None) -> DesiredApi | None:
+    if found is None:
         return None
-    return DesiredStatus(
-        token=_read(f"{setting}.token_file", status.token_file) or "",
-        api=status.api or "",
-        ca_pem=_read(f"{setting}.ca_file", status.ca_file) or "",
-        private=status.private,
+    return DesiredApi(
+        token=_read(f"{setting}.token_file", found.token_file) or "",
+        api=(found.api or "").rstrip("/"),
+        ca_pem=_read(f"{setting}.ca_file", found.ca_file) or "",
+        private=found.private,
     )
 
 
@@ -97,7 +97,8 @@ def _project(setting: str, project: Project) -> DesiredProject:
         images=project.images,
         hook_secret=_read(f"{setting}.hook_secret_file", project.hook_secret_file),
         git_token=_read(f"{setting}.git.token_file", project.git.token_file),
-        status=_status(f"{setting}.status", project.status),
+        status=_api(f"{setting}.status", project.status),
+        hook=_api(f"{setting}.hook", project.hook),
         git_ssh_key_file=str(project.git.ssh_key_file) if project.git.ssh_key_file else None,
         git_known_hosts_file=str(project.git.known_hosts) if project.git.known_hosts else None,
     )

@@ -75,8 +75,8 @@ class Git(Model):
     known_hosts: FilePath | None = None
 
 
-class Status(Model):
-    """How the forge is told how runs of a commit stand; `private` allows http and addresses of private networks."""
+class ForgeApi(Model):
+    """How the API of a forge is asked; `private` allows http and addresses of private networks."""
 
     token_file: FilePath
     api: Url | None = None  #: of the forge's API; without it the usual place on the host of `repo`
@@ -93,7 +93,8 @@ class Project(Model):
     hook_secret_file: FilePath | None = None
     flow_file: RelativePath = ".keepflow.yml"
     images: Annotated[tuple[ImageName, ...], OneOrMany()] = ()  #: repositories its runs may release
-    status: Status | None = None  #: without it the forge is told nothing
+    status: ForgeApi | None = None  #: without it the forge is told nothing
+    hook: ForgeApi | None = None  #: with it keepflow keeps its own webhook at the forge
 
 
 class Freeze(Model):

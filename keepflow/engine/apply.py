@@ -18,7 +18,7 @@ from keepflow.core import freeze, rules
 from keepflow.core.deploys import overrides_to_json
 from keepflow.core.retention import Rule
 from keepflow.crypto.vault import Vault
-from keepflow.engine import channels, retention, statuses
+from keepflow.engine import channels, hooking, retention, statuses
 from keepflow.engine.context import Master
 from keepflow.errors import UsageError
 from keepflow.store import environments, events, people, placements, projects, settings
@@ -36,7 +36,7 @@ from keepflow.wire.desired import (
 )
 
 #: Settings whose values are never shown, only that they are new.
-_HIDDEN = frozenset({"hook_secret", "git_token", "status", "push", "pull", "ca_pem", "secrets"})
+_HIDDEN = frozenset({"hook_secret", "git_token", "status", "hook", "push", "pull", "ca_pem", "secrets"})
 REGISTRIES = "registries"  #: settings key; {name: DesiredRegistry with sealed passwords}
 URL = "url"  #: settings key
 
@@ -78,7 +78,7 @@ def apply(tx: Tx, master: Master, desired: Desired, by: str, now: int) -> list[P
     settings.put(tx.conn, REGISTRIES, sealed)
     channels.put(tx.conn, master, desired.notify)
     _apply_groups(tx.conn, desired)
-    _apply_projects(tx.conn, master, desired, now)
+    _apply_projects(tx, master, desired, now)
     _apply_environments(tx.conn, desired, now)
     if done:
         events.add(tx, now, "applied", actor=by, data={"changes": [line.model_dump() for line in done]})
@@ -95,7 +95,7 @@ def stored(conn: Connection, master: Master) -> Desired:
         retention=DesiredRetention(**asdict(retention.rule(conn))),
         registries=registries(conn, master.vault),
         groups={group.name: tuple(sorted(group.members)) for group in people.all_groups(conn) if group.managed},
-        projects={name: _stored_project(master, project) for name, project in managed.items()},
+        projects={name: _stored_project(conn, master, project) for name, project in managed.items()},
         environments={
             f"{project.name}/{environment.name}": _stored_environment(environment)
             for project in managed.values()
@@ -113,6 +113,7 @@ def _check(master: Master, desired: Desired) -> None:
             known = ", ".join(sorted(master.forges))
             sentence = f"projects.{name}.forge: no forge {project.forge!r}; there are: {known}"
             raise UsageError(sentence, code="unknown-forge")
+        hooking.check(master, name, project)
     for key in desired.environments:
         if key.partition("/")[0] not in desired.projects:
             raise UsageError(f"environments.{key}: the file names no such project", code="unknown-project")
@@ -189,24 +190,28 @@ def _apply_groups(conn: Connection, desired: Desired) -> None:
         people.set_group(conn, name, members, managed=True)
 
 
-def _apply_projects(conn: Connection, master: Master, desired: Desired, now: int) -> None:
+def _apply_projects(tx: Tx, master: Master, desired: Desired, now: int) -> None:
+    conn = tx.conn
     for project in projects.every(conn):
         if project.managed and project.name not in desired.projects:
+            hooking.want(tx, master, project, None, now)
             projects.remove(conn, project.id, now)
     for name, wanted in desired.projects.items():
         found = projects.by_name(conn, name)
         project_id = found.id if found else projects.add(conn, now, name, wanted.repo, wanted.forge)
-        projects.change(conn, project_id, managed=True, **_project_columns(conn, master, name, wanted))
+        before = projects.by_id(conn, project_id)
+        projects.change(conn, project_id, managed=True, **_project_columns(conn, master, before, wanted))
+        hooking.want(tx, master, projects.by_id(conn, project_id), wanted.hook, now)
 
 
-def _project_columns(conn: Connection, master: Master, name: str, wanted: DesiredProject) -> dict[str, Any]:
-    hook, token = wanted.hook_secret, wanted.git_token
+def _project_columns(conn: Connection, master: Master, project: Project, wanted: DesiredProject) -> dict[str, Any]:
+    name, token = project.name, wanted.git_token
     return {
+        **_hook_secret(master, project, wanted),
         "repo": wanted.repo,
         "forge": wanted.forge,
         "flow_file": wanted.flow_file,
         "images": list(wanted.images),
-        "hook_secret": master.vault.seal(hook.encode(), hook_secret_place(name)) if hook else None,
         "git_token": master.vault.seal(token.encode(), git_token_place(name)) if token else None,
         "status": statuses.sealed(conn, master.vault, name, wanted.status),
         "git_ssh_key_file": wanted.git_ssh_key_file,
@@ -214,8 +219,18 @@ def _project_columns(conn: Connection, master: Master, name: str, wanted: Desire
     }
 
 
-def _stored_project(master: Master, project: Project) -> DesiredProject:
-    hook, token = project.hook_secret, project.git_token
+def _hook_secret(master: Master, project: Project, wanted: DesiredProject) -> dict[str, Any]:
+    """Return the secret of a project's hook: the file's, else one that is made once and kept, when it is kept here."""
+    if wanted.hook_secret is None and wanted.hook and project.hook_secret_made and project.hook_secret:
+        return {}
+    secret = wanted.hook_secret or (hooking.made_secret() if wanted.hook else None)
+    sealed = master.vault.seal(secret.encode(), hook_secret_place(project.name)) if secret else None
+    return {"hook_secret": sealed, "hook_secret_made": bool(secret) and wanted.hook_secret is None}
+
+
+def _stored_project(conn: Connection, master: Master, project: Project) -> DesiredProject:
+    token = project.git_token
+    hook = None if project.hook_secret_made else project.hook_secret
     return DesiredProject(
         repo=project.repo,
         forge=project.forge,
@@ -224,6 +239,7 @@ def _stored_project(master: Master, project: Project) -> DesiredProject:
         hook_secret=master.vault.unseal(hook, hook_secret_place(project.name)).decode() if hook else None,
         git_token=master.vault.unseal(token, git_token_place(project.name)).decode() if token else None,
         status=statuses.opened(master.vault, project),
+        hook=hooking.wanted(conn, master.vault, project),
         git_ssh_key_file=project.git_ssh_key_file,
         git_known_hosts_file=project.git_known_hosts_file,
     )

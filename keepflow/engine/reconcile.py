@@ -6,7 +6,7 @@ import structlog
 
 from keepflow import errors
 from keepflow.core.events import Event, EventKind, Parsed
-from keepflow.engine import clock, intake, leaving
+from keepflow.engine import clock, hooking, intake, leaving
 from keepflow.engine.context import Master
 from keepflow.engine.deciding import SWEEP
 from keepflow.store import deliveries, events, heads, projects
@@ -55,6 +55,8 @@ def _compare(tx: Tx, master: Master, project: Project, now_there: dict[str, str]
     missed = [ref for ref, sha in now_there.items() if known.get(ref) != sha]
     for ref in missed:
         _deliver(tx, master, project, ref, now_there[ref], known.get(ref), now)
+    if missed:
+        hooking.suspect(tx, master, project.id, now)
     return missed
 
 

@@ -6,6 +6,7 @@ import time
 
 from keepflow.engine import clock, enrol, restored
 from keepflow.engine.context import Master
+from keepflow.engine.hooking import HookKeeper
 from keepflow.engine.intake import Intake
 from keepflow.engine.notifying import Outbox
 from keepflow.engine.schedule import Schedule
@@ -21,6 +22,7 @@ class Engine:
         self._schedule = Schedule(master)
         self._outbox = Outbox(master)
         self._statuses = StatusSender(master)
+        self._hooks = HookKeeper(master)
 
     def start(self) -> None:
         """Take up the work where the last process left it; returns once everything takes work."""
@@ -32,6 +34,7 @@ class Engine:
         self._schedule.start()
         self._outbox.start()
         self._statuses.start()
+        self._hooks.start()
 
     def stop(self, timeout: float = 2.5) -> None:
         """Commit and sync what was taken, then stop, within about `timeout` seconds; nothing acknowledged is lost."""
@@ -40,6 +43,7 @@ class Engine:
         self._intake.stop(timeout / 3)
         self._outbox.stop(timeout / 6)
         self._statuses.stop(timeout / 12)
+        self._hooks.stop(timeout / 12)
         self._master.logs.close(max(0.1, deadline - time.monotonic()))
         self._master.writer.close(max(0.1, deadline - time.monotonic()))
         self._master.database.dispose()

@@ -28,7 +28,7 @@ from keepflow.store.runs import Run
 from keepflow.store.statuses import Wanted
 from keepflow.store.writer import Tx
 from keepflow.tools.http_post import Place, post
-from keepflow.wire.desired import DesiredStatus
+from keepflow.wire.desired import DesiredApi
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ _TIMEOUT = 15  #: seconds
 _WAITS = (5, 15, 60, 300, 900, 1800, 3600, 3600)  #: seconds before each further try; then it is given up
 
 
-def sealed(conn: Connection, vault: Vault, name: str, status: DesiredStatus | None) -> dict[str, Any] | None:
+def sealed(conn: Connection, vault: Vault, name: str, status: DesiredApi | None) -> dict[str, Any] | None:
     """Return what the row of a project keeps: the token sealed, and the last event before it was set up."""
     if status is None:
         return None
@@ -49,12 +49,12 @@ def sealed(conn: Connection, vault: Vault, name: str, status: DesiredStatus | No
     return {**status.model_dump(mode="json"), "token": token, "since": since}
 
 
-def opened(vault: Vault, project: Project) -> DesiredStatus | None:
+def opened(vault: Vault, project: Project) -> DesiredApi | None:
     """Return how a project's forge is told, None when it is not."""
     if project.status is None:
         return None
     token = vault.unseal(bytes.fromhex(project.status["token"]), status_token_place(project.name)).decode()
-    return DesiredStatus(**{name: project.status[name] for name in ("api", "ca_pem", "private")}, token=token)
+    return DesiredApi(**{name: project.status[name] for name in ("api", "ca_pem", "private")}, token=token)
 
 
 def collect(master: Master, now: int) -> bool:
@@ -131,7 +131,7 @@ def _status(master: Master, project: Project, run: Run) -> CommitStatus:
     return words.status_of(run.event.tip, flow, run.state, Reason(run.reason_code, run.reason), url)
 
 
-def _send(request: Request, how: DesiredStatus) -> None:
+def _send(request: Request, how: DesiredApi) -> None:
     """POST it; raises RemoteError for anything but a 2xx, in words that hold neither token nor address."""
     try:
         place = Place.parse(request.url)

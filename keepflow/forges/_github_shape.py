@@ -147,6 +147,19 @@ def status_request(repository: str, authorization: str, status: CommitStatus) ->
     return Request(f"{repository}/statuses/{status.sha}", body, headers)
 
 
+def hook_id(hook: Mapping[str, Any]) -> str:
+    """Return the id of a webhook as it stands in addresses; raises UsageError for anything but a number."""
+    return str(whole_number(hook, "id"))
+
+
+def hook_facts(hook: Mapping[str, Any]) -> tuple[str, str, frozenset[str]]:
+    """Return where a webhook tells, how its body is written, and of which events; what is missing is empty."""
+    config, events = hook.get("config"), hook.get("events")
+    known = config if isinstance(config, Mapping) else {}
+    names = frozenset(name for name in events if isinstance(name, str)) if isinstance(events, list) else frozenset()
+    return optional(known, "url", 2048), optional(known, "content_type"), names
+
+
 def sender(payload: Mapping[str, Any]) -> str:
     """Return the login of who caused the event, as the forge itself names it; empty when it names nobody."""
     found = payload.get("sender")

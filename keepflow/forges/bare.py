@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keepflow.core.events import Parsed
 from keepflow.core.statuses import CommitStatus, Request
+from keepflow.core.webhooks import HookPlace
 from keepflow.forges import _github_shape as shape
 
 delivery_id = shape.delivery_id
@@ -20,4 +21,9 @@ def parse(headers: Mapping[str, str], body: bytes) -> Parsed:
 
 def set_status(repo: str, api: str, token: str, status: CommitStatus) -> Request | None:  # noqa: ARG001 - the port's signature
     """Say that nobody is there to be told."""
+    return None
+
+
+def hook_place(repo: str, api: str, token: str) -> HookPlace | None:  # noqa: ARG001 - the port's signature
+    """Say that no API makes its hook: `keepflow hook show` prints it."""
     return None

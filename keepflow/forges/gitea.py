@@ -10,6 +10,7 @@ from typing import Any
 from keepflow.core.events import Parsed
 from keepflow.core.statuses import CommitStatus, Request, place_of, quoted_path
 from keepflow.core.text import quoted
+from keepflow.core.webhooks import FoundHook, HookPlace
 from keepflow.errors import BadSignature, UsageError
 from keepflow.forges import _github_shape as shape
 
@@ -73,3 +74,37 @@ def set_status(repo: str, api: str, token: str, status: CommitStatus) -> Request
         return None
     base, name = place
     return shape.status_request(f"{base}/repos/{quoted_path(name, '/')}", f"token {token}", status)
+
+
+def hook_place(repo: str, api: str, token: str) -> HookPlace | None:
+    """Return how the webhooks of a Gitea repository are asked for; None when its address names no host.
+
+    Its `PATCH` changes everything of a hook but the secret.
+    """
+    place = place_of(repo, api, "/api/v1")
+    if place is None:
+        return None
+    base, name = place
+    return HookPlace(
+        url=f"{base}/repos/{quoted_path(name, '/')}/hooks",
+        headers={"Authorization": f"token {token}", "Accept": "application/json"},
+        body=_hook,
+        read=_found,
+        page=f"{name}: Settings, Webhooks",
+        rights="a token with write:repository, of an account that administers the repository",
+        paging="limit=30&page=",
+        keeps_secret=True,
+    )
+
+
+def _hook(address: str, secret: str) -> Mapping[str, Any]:
+    config = {"url": address, "content_type": "json", "secret": secret}
+    events = ["push", "delete", "pull_request", "pull_request_sync"]
+    return {"type": "gitea", "active": True, "events": events, "config": config}
+
+
+def _found(hook: Mapping[str, Any]) -> FoundHook:
+    url, content_type, events = shape.hook_facts(hook)
+    told = {"push", "delete", "pull_request", "pull_request_sync"} <= events
+    reads = hook.get("type") in ("gitea", "forgejo") and content_type in ("json", "form")
+    return FoundHook(shape.hook_id(hook), url, told and reads and hook.get("active") is True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from keepflow.core.events import Parsed
 from keepflow.core.statuses import CommitStatus, Request, place_of, quoted_path
+from keepflow.core.webhooks import FoundHook, HookPlace
 from keepflow.forges import _github_shape as shape
 
 #: Actions of a pull request that bring new code.
@@ -33,3 +35,34 @@ def set_status(repo: str, api: str, token: str, status: CommitStatus) -> Request
         return None
     base, name = place
     return shape.status_request(f"{base}/repos/{quoted_path(name, '/')}", f"Bearer {token}", status)
+
+
+def hook_place(repo: str, api: str, token: str) -> HookPlace | None:
+    """Return how the webhooks of a GitHub repository are asked for; None when its address names no host."""
+    place = place_of(repo, api, "/api/v3", {"github.com": "https://api.github.com"})
+    if place is None:
+        return None
+    base, name = place
+    return HookPlace(
+        url=f"{base}/repos/{quoted_path(name, '/')}/hooks",
+        headers={
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/vnd.github+json",
+            "X-GitHub-Api-Version": "2022-11-28",
+        },
+        body=_hook,
+        read=_found,
+        page=f"{name}: Settings, Webhooks",
+        rights="a fine-grained token of this repository with Webhooks: read and write",
+    )
+
+
+def _hook(address: str, secret: str) -> Mapping[str, Any]:
+    config = {"url": address, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
+    return {"name": "web", "active": True, "events": ["push", "pull_request"], "config": config}
+
+
+def _found(hook: Mapping[str, Any]) -> FoundHook:
+    url, content_type, events = shape.hook_facts(hook)
+    told = "*" in events or {"push", "pull_request"} <= events
+    return FoundHook(shape.hook_id(hook), url, told and hook.get("active") is True and content_type in ("json", "form"))

@@ -16,6 +16,7 @@ from keepflow.core.events import Event, EventKind, Parsed
 from keepflow.core.names import is_ref
 from keepflow.core.statuses import CommitStatus, Request, Verdict, place_of, quoted_path
 from keepflow.core.text import quoted
+from keepflow.core.webhooks import FoundHook, HookPlace
 from keepflow.errors import BadSignature, UsageError
 from keepflow.forges import _github_shape as shape
 
@@ -23,6 +24,7 @@ _SIGNING = b"whsec_"
 _TOLERANCE = 300  #: seconds that the time of a signature may be off
 #: GitLab's own words where they are others; it has none for what came to no end.
 _STATES = {Verdict.FAILURE: "failed", Verdict.ERROR: "failed"}
+_TOLD = ("push_events", "tag_push_events", "merge_requests_events")  #: of a hook: what keepflow reads
 _IDS = ("webhook-id", "idempotency-key", "x-gitlab-event-uuid")
 
 
@@ -156,3 +158,34 @@ def set_status(repo: str, api: str, token: str, status: CommitStatus) -> Request
         "target_url": status.url,
     }
     return Request(url, body, {"PRIVATE-TOKEN": token})
+
+
+def hook_place(repo: str, api: str, token: str) -> HookPlace | None:
+    """Return how the webhooks of a GitLab project are asked for; None when its address names no host."""
+    place = place_of(repo, api, "/api/v4")
+    if place is None:
+        return None
+    base, name = place
+    return HookPlace(
+        url=f"{base}/projects/{quoted_path(name)}/hooks",
+        headers={"PRIVATE-TOKEN": token, "Accept": "application/json"},
+        body=_hook,
+        read=_found,
+        page=f"{name}: Settings, Webhooks",
+        rights="a project token with the role Maintainer and the scope api",
+        change="PUT",
+    )
+
+
+def _hook(address: str, secret: str) -> Mapping[str, Any]:
+    """Return what makes a hook; raises UsageError for a signing token, which only a person can set there."""
+    if secret.encode().startswith(_SIGNING):
+        raise UsageError("only a person sets a signing token at GitLab; without hook_secret_file a secret is made")
+    told = dict.fromkeys(_TOLD, True)
+    return {"url": address, "token": secret, "enable_ssl_verification": True, **told}
+
+
+def _found(hook: Mapping[str, Any]) -> FoundHook:
+    dead = hook.get("alert_status") in ("disabled", "temporarily_disabled")
+    fits = all(hook.get(name) is True for name in _TOLD) and not hook.get("push_events_branch_filter")
+    return FoundHook(shape.hook_id(hook), shape.optional(hook, "url", 2048), fits, dead)

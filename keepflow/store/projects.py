@@ -24,6 +24,7 @@ class Project:
     flow_file: str
     images: tuple[str, ...]
     hook_secret: bytes | None = field(repr=False)
+    hook_secret_made: bool  #: by keepflow, because the server file names none
     git_token: bytes | None = field(repr=False)
     status: dict[str, Any] | None = field(repr=False)  #: how its forge is told of runs; the token in it is sealed
     git_ssh_key_file: str | None
@@ -53,6 +54,11 @@ def hook_secret_place(name: str) -> str:
 def git_token_place(name: str) -> str:
     """Return the place a project's git token is sealed for."""
     return f"project/{name}/git-token"
+
+
+def hook_token_place(name: str) -> str:
+    """Return the place the token is sealed for by which a project's webhook is kept at its forge."""
+    return f"project/{name}/hook-token"
 
 
 def status_token_place(name: str) -> str:

@@ -1,4 +1,4 @@
-"""One POST of JSON to an address that somebody typed, with one deadline over everything.
+"""One request with JSON to an address that somebody typed, with one deadline over everything.
 
 It follows no redirect, uses no proxy, keeps no connection, and connects only where `egress` lets it.
 """
@@ -59,8 +59,22 @@ def post(
     place: Place, body: bytes, headers: Mapping[str, str], *, timeout: float, private: bool = False, ca_pem: str = ""
 ) -> Response:
     """Send JSON and return the answer, whatever its status; raises RemoteError and Undeliverable `egress`."""
+    return ask("POST", place, body, headers, timeout=timeout, private=private, ca_pem=ca_pem)
+
+
+def ask(
+    method: str,
+    place: Place,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    timeout: float,
+    private: bool = False,
+    ca_pem: str = "",
+) -> Response:
+    """Do what `post` does, with any method."""
     deadline = time.monotonic() + timeout
-    lines = [f"POST {place.path} HTTP/1.1", f"Host: {place.authority}", "Content-Type: application/json"]
+    lines = [f"{method} {place.path} HTTP/1.1", f"Host: {place.authority}", "Content-Type: application/json"]
     lines += [f"Content-Length: {len(body)}", "Connection: close", "User-Agent: keepflow"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     request = "\r\n".join([*lines, "", ""]).encode("latin-1") + body

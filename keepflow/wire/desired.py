@@ -30,8 +30,8 @@ class DesiredRegistry(_Model):
     pull: DesiredLogin | None = None
 
 
-class DesiredStatus(_Model):
-    """How a project's forge is told of runs; `api` "" is the usual place on the host of its repository."""
+class DesiredApi(_Model):
+    """How the API of a project's forge is asked; `api` "" is the usual place on the host of its repository."""
 
     token: str = Field(repr=False, min_length=1)
     api: str = ""
@@ -48,7 +48,8 @@ class DesiredProject(_Model):
     images: tuple[str, ...] = ()
     hook_secret: str | None = Field(default=None, repr=False)
     git_token: str | None = Field(default=None, repr=False)
-    status: DesiredStatus | None = None
+    status: DesiredApi | None = None
+    hook: DesiredApi | None = None
     git_ssh_key_file: str | None = None
     git_known_hosts_file: str | None = None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,8 +27,8 @@ def test_the_forges_of_today_are_found_by_file_name() -> None:
 
 
 @every_forge
-def test_a_forge_has_the_five_functions(name: str) -> None:
-    functions = ("delivery_id", "event_name", "verify", "parse", "set_status")
+def test_a_forge_has_the_six_functions(name: str) -> None:
+    functions = ("delivery_id", "event_name", "verify", "parse", "set_status", "hook_place")
     assert all(callable(getattr(FORGES[name], found)) for found in functions)
 
 
@@ -137,6 +139,35 @@ def test_r66_a_status_is_told_by_one_request_that_holds_the_token_in_its_headers
     assert FORGES[name].set_status("/srv/git/shop.git", "", "t", status) is None
     given = FORGES[name].set_status("git@here:team/shop.git", "https://forge.example.org/api", "t", status)
     assert given.url.startswith("https://forge.example.org/api/")
+
+
+@every_forge
+def test_r11_hooks_are_asked_for_at_one_address_with_the_token_in_headers_only(name: str) -> None:
+    place = FORGES[name].hook_place("https://git.example.org/team/shop.git", "", "the-token")
+    assert FORGES[name].hook_place("/srv/git/shop.git", "", "t") is None
+    if place is None:
+        assert name == "bare"
+        return
+    assert place.url.startswith("https://git.example.org/api/")
+    assert place.url.endswith("/hooks")
+    assert "the-token" in " ".join(place.headers.values())
+    assert "the-token" not in place.url + repr(place)
+    assert "team/shop" in place.page
+    given = FORGES[name].hook_place("git@here:team/shop.git", "https://forge.example.org/api", "t")
+    assert given.url.startswith("https://forge.example.org/api/")
+    body = place.body("https://ci.example.org/hooks/shop", "a-secret")
+    assert "https://ci.example.org/hooks/shop" in json.dumps(body)
+    made = {**body, "id": 7}
+    assert (place.read(made).id, place.read(made).url, place.read(made).fits) == ("7", body_url(body), True)
+    for wrong in ({}, {"id": "7"}, {"id": -1}, {"id": True}, {"id": "../7"}):
+        with pytest.raises(UsageError):
+            place.read({**body, **wrong} if wrong else body)
+    assert not place.read({"id": 1, "config": 5, "events": [{}], "url": None}).fits
+
+
+def body_url(body: Mapping[str, Any]) -> str:
+    """Return where a hook tells, wherever its forge writes it."""
+    return str(body.get("url") or body["config"]["url"])
 
 
 @every_forge

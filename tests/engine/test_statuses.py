@@ -18,7 +18,7 @@ from keepflow.engine.statuses import StatusSender
 from keepflow.store import projects
 from keepflow.store import statuses as stored
 from keepflow.store.projects import Project
-from keepflow.wire.desired import Desired, DesiredStatus
+from keepflow.wire.desired import Desired, DesiredApi
 from tests.engine.world import SCRIPT, PlayedAgent, World
 from tests.real.waiting import wait_until
 from tests.tools.repositories import git
@@ -73,7 +73,7 @@ def forge() -> Iterator[Forge]:
 def told_by(world: World, forge: Forge, kind: str = "github", **how: Any) -> tuple[Project, Any, PlayedAgent]:
     """Add a project whose forge is told, with an agent that waits for work."""
     project, repository = world.project()
-    wanted = DesiredStatus(token=TOKEN, api=forge.api, private=True).model_copy(update=how)
+    wanted = DesiredApi(token=TOKEN, api=forge.api, private=True).model_copy(update=how)
 
     def put(tx: Any) -> None:
         row = statuses.sealed(tx.conn, world.master.vault, project.name, wanted)

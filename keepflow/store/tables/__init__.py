@@ -12,7 +12,7 @@ from keepflow.store.tables.deployment import deployments, preparations
 from keepflow.store.tables.environment import break_glass, environments, gates, marks, placements, quarantines
 from keepflow.store.tables.master import counters, events, notices, settings
 from keepflow.store.tables.person import api_tokens, group_members, groups, links, roles, sessions, users
-from keepflow.store.tables.project import deliveries, heads, projects, schedules
+from keepflow.store.tables.project import deliveries, forge_hooks, heads, projects, schedules
 from keepflow.store.tables.run import artifacts, attempts, jobs, receipts, releases, runs, statuses, steps
 from keepflow.store.tables.secret import environment_secrets, project_secrets
 
@@ -28,6 +28,7 @@ __all__ = [
     "environment_secrets",
     "environments",
     "events",
+    "forge_hooks",
     "gates",
     "group_members",
     "groups",

@@ -37,6 +37,7 @@ projects = Table(
     Column("flow_file", String(200), nullable=False, default=".keepflow.yml"),
     Column("images", JSON, nullable=False, default=list),
     Column("hook_secret", LargeBinary),  # sealed, place `project/<name>/hook-secret`
+    Column("hook_secret_made", Boolean, nullable=False, default=False),  # by keepflow: no file names it
     Column("git_token", LargeBinary),  # sealed, place `project/<name>/git-token`
     Column("status", JSON),  # how the forge is told of runs: {"api", "private", "ca_pem"}, and the token, sealed
     Column("git_ssh_key_file", Text),
@@ -49,6 +50,29 @@ projects = Table(
     at("paused_at"),
     Column("removed_at", BigInteger),
     at("created_at", nullable=False),
+)
+
+# Webhooks that keepflow keeps at forges, or has still to remove there. Owner: forge_hooks.py
+forge_hooks = Table(
+    "forge_hooks",
+    metadata,
+    row_id(),
+    Column("project_id", Id, ForeignKey("projects.id"), nullable=False),
+    Column("forge", String(20), nullable=False),
+    Column("repo", Text, nullable=False),
+    Column("api", Text, nullable=False),  # "" = the usual place on the host of the repository
+    Column("ca_pem", Text, nullable=False),
+    Column("private", Boolean, nullable=False),
+    Column("token", LargeBinary, nullable=False),  # sealed, place `project/<name>/hook-token`
+    Column("wanted", Boolean, nullable=False, default=True),  # false: it is to be removed there
+    Column("state", String(8), nullable=False),  # due | kept | failed | left
+    Column("said", Text, nullable=False, default=""),  # why it failed, and what helps
+    Column("remote_id", Text),  # the forge's id of it
+    Column("given", String(64)),  # digest of the address and the secret that it was given there
+    Column("tries", Integer, nullable=False, default=0),  # that failed, one after the other
+    at("next_at"),  # when the forge is asked next; NULL: never by itself
+    at("changed_at", nullable=False),
+    Index("ix_forge_hooks_project", "project_id"),
 )
 
 # One row per webhook call that proved its signature. Owner: deliveries.py

@@ -12,6 +12,7 @@ from keepflow.web.api import (
     delivery,
     drift,
     evidence,
+    hooks,
     keys,
     notices,
     people,
@@ -31,6 +32,7 @@ from keepflow.web.api.openapi import document
 BASE = "/api/v1"
 SUBJECTS: tuple[Endpoints, ...] = (
     server.endpoints,
+    hooks.endpoints,
     runs.endpoints,
     control.endpoints,
     artifacts.endpoints,

@@ -6,11 +6,12 @@ from flask import Blueprint, render_template
 from sqlalchemy import Connection
 
 from keepflow.engine import people as rules
+from keepflow.store import forge_hooks
 from keepflow.store.projects import Project
 from keepflow.web.access import needs
-from keepflow.web.answers import deployments, runs, schedules
+from keepflow.web.answers import deployments, hooks, runs, schedules
 from keepflow.web.answers import server as answers
-from keepflow.web.state import caller, current_project, reading
+from keepflow.web.state import caller, current_project, reading, web
 from keepflow.wire import api
 
 blueprint = Blueprint("board", __name__)
@@ -50,6 +51,7 @@ def project_facts() -> dict[str, object]:
         "environments": _board(conn, place),
         "page": page,
         "schedules": schedules.of_project(conn, place),
+        "hooks": hooks.shown(web().master, forge_hooks.of_project(conn, place.id)),
         "single": True,
         "may_run": rules.may(conn, caller().user, place.id, "run"),
         "may_secrets": rules.may(conn, caller().user, place.id, "secrets"),

@@ -31,6 +31,27 @@ class Project(Answer):
     environments: list[str]
 
 
+class ForgeHook(Answer):
+    """A webhook that keepflow keeps at a forge, or one that is not `wanted` any more and has to be removed there."""
+
+    id: int
+    project: str
+    forge: str
+    repo: str
+    url: str  #: where it tells what happened
+    wanted: bool
+    state: str  #: due, kept, failed, left
+    said: str  #: why it failed and what helps
+    next_at: Moment | None  #: when the forge is asked next
+    changed_at: Moment
+
+
+class ForgeHooks(Items):
+    """Webhooks at forges."""
+
+    items: list[ForgeHook]
+
+
 class Agent(Answer):
     """One agent, as it last described itself."""
 

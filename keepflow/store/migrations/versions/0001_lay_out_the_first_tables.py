@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("flow_file", sa.String(length=200), nullable=False),
         sa.Column("images", sa.JSON(), nullable=False),
         sa.Column("hook_secret", sa.LargeBinary(), nullable=True),
+        sa.Column("hook_secret_made", sa.Boolean(), nullable=False),
         sa.Column("git_token", sa.LargeBinary(), nullable=True),
         sa.Column("status", sa.JSON(), nullable=True),
         sa.Column("git_ssh_key_file", sa.Text(), nullable=True),
@@ -115,6 +116,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
         sa.UniqueConstraint("name", name=op.f("uq_projects_name")),
     )
+    op.create_table(
+        "forge_hooks",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("forge", sa.String(length=20), nullable=False),
+        sa.Column("repo", sa.Text(), nullable=False),
+        sa.Column("api", sa.Text(), nullable=False),
+        sa.Column("ca_pem", sa.Text(), nullable=False),
+        sa.Column("private", sa.Boolean(), nullable=False),
+        sa.Column("token", sa.LargeBinary(), nullable=False),
+        sa.Column("wanted", sa.Boolean(), nullable=False),
+        sa.Column("state", sa.String(length=8), nullable=False),
+        sa.Column("said", sa.Text(), nullable=False),
+        sa.Column("remote_id", sa.Text(), nullable=True),
+        sa.Column("given", sa.String(length=64), nullable=True),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.BigInteger(), nullable=True),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_forge_hooks_project_id_projects")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_forge_hooks")),
+    )
+    op.create_index("ix_forge_hooks_project", "forge_hooks", ["project_id"], unique=False)
     op.create_table(
         "settings",
         sa.Column("key", sa.String(length=80), nullable=False),

@@ -1,0 +1,122 @@
+"""Calls to the API of a forge: one connection each, checked before it is made, and its refusal in words that help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from keepflow import errors
+from keepflow.core.text import one_line
+from keepflow.core.webhooks import FoundHook, HookPlace
+from keepflow.tools.http_post import Place, ask
+
+_TIMEOUT = 15  #: seconds for each call
+_PAGES = 40  #: of hooks that are read; no forge lets a repository have so many
+_SAID = 300  #: characters of a forge's own words that are shown
+
+
+class HookRefused(errors.RemoteError):
+    """The forge answered, and it was no; another try with the same token would not help."""
+
+    default_code = "hook-refused"
+
+
+class ForgeApi:
+    """The webhooks of one repository. Every method raises RemoteError, HookRefused or Undeliverable `egress`."""
+
+    def __init__(self, place: HookPlace, token: str, *, private: bool, ca_pem: str) -> None:
+        self.place, self._token, self._private, self._ca_pem = place, token, private, ca_pem
+
+    def all(self) -> list[FoundHook]:
+        """Read every webhook that there is, page by page until one is empty."""
+        return [self.place.read(hook) for page in self._pages() for hook in page]
+
+    def make(self, address: str, secret: str) -> str:
+        """Make one and return the forge's id of it."""
+        answer = self._ask("POST", self.place.url, self.place.body(address, secret))
+        if not isinstance(answer, Mapping):
+            raise errors.RemoteError("the forge made a hook and did not say which")
+        return self.place.read(answer).id
+
+    def change(self, hook: str, address: str, secret: str) -> None:
+        """Make one what it should be."""
+        self._ask(self.place.change, f"{self.place.url}/{hook}", self.place.body(address, secret))
+
+    def remove(self, hook: str) -> None:
+        """Remove one; gone already is fine."""
+        self._ask("DELETE", f"{self.place.url}/{hook}", gone_is_fine=True)
+
+    def _pages(self) -> Iterator[list[Mapping[str, Any]]]:
+        for number in range(1, _PAGES + 1):
+            page = self._ask("GET", f"{self.place.url}?{self.place.paging}{number}")
+            if not isinstance(page, list) or not all(isinstance(hook, Mapping) for hook in page):
+                raise errors.RemoteError("the forge answered with something that is no list of hooks; see `api`")
+            if not page:
+                return
+            yield page
+
+    def _ask(self, method: str, url: str, body: Mapping[str, Any] | None = None, *, gone_is_fine: bool = False) -> Any:
+        try:
+            place = Place.parse(url)
+        except ValueError as error:
+            raise HookRefused(f"the address of the forge's API {error}") from None
+        if not place.tls and not self._private:
+            raise HookRefused("the forge's API is asked over https only; `private: true` allows http")
+        content = json.dumps(body).encode() if body is not None else b""
+        how = partial(ask, timeout=_TIMEOUT, private=self._private, ca_pem=self._ca_pem)
+        answer = how(method, place, content, self.place.headers)
+        if 200 <= answer.status < 300:
+            return _read(answer.body)
+        if answer.status == 404 and gone_is_fine:
+            return None
+        said = self._without_token(_words(answer.body))
+        sentence = f"{place.host} answered {answer.status}{f': {said}' if said else ''}; {self._help(answer.status)}"
+        if answer.status == 429 or answer.status >= 500:
+            raise errors.RemoteError(sentence)
+        raise HookRefused(sentence)
+
+    def _help(self, status: int) -> str:
+        if 300 <= status < 400:
+            return "no redirect is followed with the token; write the address of the API it leads to, with `api`"
+        if status in (401, 403, 404):
+            return f"it needs {self.place.rights}, and the repository to be there"
+        if status == 429 or status >= 500:
+            return "it is asked again"
+        return "the forge may not be let call this server: look at its settings for webhooks in local networks"
+
+    def _without_token(self, text: str) -> str:
+        return text.replace(self._token, "***") if self._token else text
+
+
+def _read(body: bytes) -> Any:
+    if not body.strip():
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise errors.RemoteError("the forge answered with something that is no JSON; see `api`") from None
+
+
+def _words(body: bytes) -> str:
+    """Return what a forge says of its refusal, from wherever it writes it: `message`, `error`, `errors`."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(said, Mapping):
+        return ""
+    parts = [_text(said[name]) for name in ("message", "error", "errors") if said.get(name)]
+    return one_line(": ".join(dict.fromkeys(part for part in parts if part)), _SAID)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        known = value.get("message")
+        return known if isinstance(known, str) else ", ".join(f"{key} {_text(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_text, value[:10])))
+    return ""
