@@ -16,8 +16,8 @@ from keepflow.agent.policy import Accepted, check
 from keepflow.config.agent_file import load_agent
 from keepflow.core import names
 from keepflow.core.states import Phase
+from tests.agent.deployed import V1, V2, Host, order
 from tests.agent.orders import FILE, Court
-from tests.agent.test_deployer import V1, V2, Host, order
 from tests.agent.test_policy import refusal
 
 MOST = 2

@@ -20,8 +20,8 @@ from keepflow.crypto import dsse, keys
 from keepflow.errors import Refused
 from keepflow.ports import Traffic, Visit
 from keepflow.wire.orders import CANARY_TYPE, CanaryOrder
+from tests.agent.deployed import V1, V2, Host, Visited, die, host, killed_at, order
 from tests.agent.fakes import Told
-from tests.agent.test_deployer import V1, V2, Host, Visited, die, host, killed_at, order
 
 __all__ = ["host", "killed_at"]  # fixtures
 

@@ -9,7 +9,7 @@ import pytest
 from keepflow.core import names
 from keepflow.core.states import Phase
 from keepflow.ports import Traffic
-from tests.agent.test_deployer import V1, V2, Host, host, order
+from tests.agent.deployed import V1, V2, Host, host, order
 
 __all__ = ["host"]
 

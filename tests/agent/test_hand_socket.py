@@ -18,7 +18,7 @@ from keepflow.agent.by_hand import Spoken
 from keepflow.agent.hand_socket import NAME, HandSocket
 from keepflow.agent.state import DEFAULT
 from keepflow.cli.entry import STATE, ask_agent
-from tests.agent.test_deployer import V1, V2, Host, host, order
+from tests.agent.deployed import V1, V2, Host, host, order
 from tests.real.waiting import wait_until
 
 __all__ = ["host"]

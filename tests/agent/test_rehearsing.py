@@ -13,8 +13,8 @@ from keepflow.core import names
 from keepflow.core.flows import Strategy, Volume
 from keepflow.core.states import Phase
 from keepflow.ports import ImageFacts, Traffic
+from tests.agent.deployed import V1, V2, V3, Host, Killed, from_registry, host, killed_at, order
 from tests.agent.orders import FILE, Court
-from tests.agent.test_deployer import V1, V2, V3, Host, Killed, from_registry, host, killed_at, order
 
 __all__ = ["host", "killed_at"]
 REPOSITORY = "registry.test:5000/shop"

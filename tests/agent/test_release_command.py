@@ -16,9 +16,9 @@ from keepflow.core.states import Phase
 from keepflow.errors import Unavailable
 from keepflow.ports import SlotSpec
 from tests.agent.confided import confided
+from tests.agent.deployed import V1, V2, V3, Host, die, host, killed_at, order
 from tests.agent.fakes import FakeTarget
 from tests.agent.orders import FILE, Court
-from tests.agent.test_deployer import V1, V2, V3, Host, die, host, killed_at, order
 
 __all__ = ["host", "killed_at"]  # fixtures
 

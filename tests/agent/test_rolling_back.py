@@ -10,7 +10,7 @@ from keepflow import errors
 from keepflow.core import names
 from keepflow.core.states import Phase
 from keepflow.ports import ImageFacts
-from tests.agent.test_deployer import (
+from tests.agent.deployed import (
     V1,
     V2,
     V3,
