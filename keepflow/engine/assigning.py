@@ -16,9 +16,9 @@ from keepflow.core.states import Reason, State
 from keepflow.crypto import tokens
 from keepflow.engine import joborder, sending
 from keepflow.engine.context import Master
-from keepflow.store import agents, events, jobs, projects, runs
+from keepflow.store import agents, counters, events, jobs, projects, runs
 from keepflow.store.agents import Agent
-from keepflow.store.jobs import Job
+from keepflow.store.jobs import Job, NewAttempt
 from keepflow.store.writer import Tx
 from keepflow.wire.messages import CONTAINERS, SSH
 
@@ -51,32 +51,64 @@ class _Worker:
         return Seat(agent.id, frozenset(agent.labels), agent.step_kinds, agent.slots, self.free)
 
 
-def assign(tx: Tx, master: Master, now: int) -> set[int]:
+def assign(tx: Tx, master: Master, now: int, *, anew: bool = True) -> set[int]:
     """Hand out queued script jobs, each project in its turn, and return the runs that got something or a new sentence.
 
-    A job that nobody can take now is passed over: those behind it have other agents, or none that is busy.
+    A job that nobody can take now is passed over: those behind it have other agents, or none that is busy. Unless all
+    is looked at `anew`, because agents changed, who waits for a slot already and is not at the front is left alone.
     """
-    touched, in_line = set[int](), 0
-    waiting = jobs.waiting_for_agents(tx.conn, NO_AGENT)
-    if not waiting:
-        return touched
+    found = jobs.waiting_for_agents(tx.conn, NO_AGENT)
+    if not found:
+        return set()
     workers, holding = _workers(tx.conn)
-    order, bound = queueing.in_turn(waiting, holding), dict[int, int]()
-    for start in range(0, len(order), _PAGE):
-        for job, agent_of_run in jobs.with_agents(tx.conn, order[start : start + _PAGE]):
-            holder = _holder(tx.conn, job, bound.get(job.run_id, agent_of_run))
-            able = _able(job, holder, workers)
-            chosen = queueing.choose([worker.seat for worker in able])
-            if chosen is not None:
-                bound.setdefault(job.run_id, chosen)
-                changed = _hand_out(tx, master, job, next(one for one in able if one.agent.id == chosen), now)
-            else:
-                changed, in_line = _explain(tx.conn, job, holder, able, workers, in_line), in_line + 1
-            if changed:
-                touched.add(job.run_id)
-        if all(worker.free <= 0 for worker in workers):
-            break
-    return touched
+    order = queueing.in_turn([waiting for waiting, _ in found], holding)
+    known = set() if anew else {waiting.job for waiting, code in found if code == NO_SLOT}
+    looking = _Looking(tx.conn, workers)
+    at = 0
+    while at < len(order) and (looking.free or at < _PAGE):
+        size = min(_PAGE, looking.free + _FRONT) if looking.free else _PAGE
+        page, at = order[at : at + size], at + size
+        if not looking.free:
+            page = [job for place, job in enumerate(page, looking.in_line) if place < _FRONT or job not in known]
+        looking.look(page)
+    _hand_out(tx, master, looking.chosen, now)
+    return looking.touched
+
+
+class _Looking:
+    """Looks for an agent for each job, in their order; `chosen` are the jobs that get one."""
+
+    def __init__(self, conn: Connection, workers: Sequence[_Worker]) -> None:
+        self._conn, self._workers = conn, workers
+        self._bound: dict[int, int] = {}
+        self.chosen: list[tuple[Job, _Worker]] = []
+        self.touched: set[int] = set()
+        self.in_line = 0
+
+    @property
+    def free(self) -> int:
+        """How many slots are free."""
+        return sum(max(0, worker.free) for worker in self._workers)
+
+    def look(self, job_ids: Sequence[int]) -> None:
+        """Choose an agent for each of these jobs, or tell it what it waits for."""
+        found = jobs.in_order(self._conn, job_ids)
+        places = runs.places(self._conn, {job.run_id for job in found})
+        for job in found:
+            place = places[job.run_id]
+            holder = _holder(self._conn, job, self._bound.get(job.run_id, place.agent_id))
+            able = _able(job, holder, self._workers)
+            agent_id = queueing.choose([worker.seat for worker in able])
+            if agent_id is not None:
+                worker = next(one for one in able if one.agent.id == agent_id)
+                worker.busy.append(place.name)
+                self._bound.setdefault(job.run_id, agent_id)
+                self.chosen.append((job, worker))
+                self.touched.add(job.run_id)
+                continue
+            if _explain(self._conn, job, holder, able, self._workers, self.in_line):
+                self.touched.add(job.run_id)
+            self.in_line += 1
 
 
 def _workers(conn: Connection) -> tuple[list[_Worker], Counter[int]]:
@@ -131,26 +163,33 @@ def _explain(
     return jobs.move(conn, job.id, state, reason)
 
 
-def _hand_out(tx: Tx, master: Master, job: Job, worker: _Worker, now: int) -> bool:
-    if job.state == State.WAITING:
-        jobs.move(tx.conn, job.id, State.QUEUED, Reason("ready", "an agent is free"))
-    if not jobs.claim(tx.conn, job.id):
-        return False
-    agent, run = worker.agent, runs.by_id(tx.conn, job.run_id)
-    project = projects.by_id(tx.conn, run.project_id)
-    token = tokens.new("job")
-    attempt = jobs.add_attempt(tx.conn, job.id, agent.id, now, token_hash=tokens.digest(token))
-    if run.agent_id is None:
-        runs.bind_agent(tx.conn, run.id, agent.id)
-    projects.serve(tx.conn, project.id, attempt.fence)
-    sending.send(
-        tx, master, agent.id, joborder.order(tx.conn, master, project, run, job, attempt, agent.name, token), now
-    )
-    data = {"job": job.key, "agent": agent.name, "fence": attempt.fence, "attempt": attempt.n}
-    events.add(tx, now, "job-assigned", project_id=project.id, run_id=run.id, agent_id=agent.id, data=data)
-    tx.after_commit(partial(master.wakes.fire, f"run:{run.id}"))
-    worker.busy.append(f"{project.name}#{run.number}")
-    return True
+def _hand_out(tx: Tx, master: Master, chosen: Sequence[tuple[Job, _Worker]], now: int) -> None:
+    """Claim jobs and write down their orders."""
+    if not chosen:
+        return
+    found = runs.by_ids(tx.conn, {job.run_id for job, _ in chosen})
+    owners = {one: projects.by_id(tx.conn, one) for one in {run.project_id for run in found.values()}}
+    tries = jobs.tries(tx.conn, [job.id for job, _ in chosen])
+    orders, told, bound = joborder.Orders(tx.conn, master), list[events.Told](), set[int]()
+    for fence, (job, worker) in enumerate(chosen, counters.next_value(tx.conn, counters.FENCE, len(chosen))):
+        agent, run = worker.agent, found[job.run_id]
+        if job.state == State.WAITING:
+            jobs.move(tx.conn, job.id, State.QUEUED, Reason("ready", "an agent is free"))
+        if not jobs.claim(tx.conn, job.id):
+            continue
+        project, token = owners[run.project_id], tokens.new("job")
+        new = NewAttempt(job.id, tries.get(job.id, 0) + 1, fence, f"{project.name}/{run.number}/{job.key}")
+        attempt = jobs.add_numbered(tx.conn, new, agent.id, now, tokens.digest(token))
+        if run.agent_id is None and run.id not in bound:
+            runs.bind_agent(tx.conn, run.id, agent.id)
+            bound.add(run.id)
+        projects.serve(tx.conn, project.id, fence)
+        sending.send(tx, master, agent.id, orders.order(project, run, job, attempt, agent.name, token), now)
+        data = {"job": job.key, "agent": agent.name, "fence": fence, "attempt": attempt.n}
+        told.append(events.Told(project.id, run.id, data, agent_id=agent.id))
+    events.add_all(tx, now, "job-assigned", told)
+    for run_id in found:
+        tx.after_commit(partial(master.wakes.fire, f"run:{run_id}"))
 
 
 def _busy(able: Sequence[_Worker], *, named: bool) -> Reason:

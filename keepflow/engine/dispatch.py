@@ -49,21 +49,21 @@ def advance(tx: Tx, master: Master, run_id: int, now: int) -> None:
 def advance_all(tx: Tx, master: Master, run_ids: Sequence[int], now: int) -> None:
     """Do what `advance` does with several runs, in this order."""
     if run_ids:
-        _assign(tx, master, _advance(tx, master, list(run_ids), now), now)
+        _assign(tx, master, _advance(tx, master, list(run_ids), now), now, anew=False)
 
 
 def assign(tx: Tx, master: Master, now: int) -> None:
-    """Hand out what can be handed out, and bring the runs this concerns up to date."""
-    _assign(tx, master, set(), now)
+    """Hand out what can be handed out now that agents changed, and bring the runs this concerns up to date."""
+    _assign(tx, master, set(), now, anew=True)
 
 
 def ended(tx: Tx, master: Master, run: Run, now: int) -> None:
     """Let the runs go on that waited for one that has just ended."""
-    _assign(tx, master, _advance(tx, master, _held_after(tx.conn, run), now), now)
+    _assign(tx, master, _advance(tx, master, _held_after(tx.conn, run), now), now, anew=False)
 
 
-def _assign(tx: Tx, master: Master, unsettled: set[int], now: int) -> None:
-    touched = assigning.assign(tx, master, now)
+def _assign(tx: Tx, master: Master, unsettled: set[int], now: int, *, anew: bool) -> None:
+    touched = assigning.assign(tx, master, now, anew=anew)
     for run_id in sorted(unsettled | touched | set(jobs.runs_with_waiting_deploys(tx.conn))):
         _settle(tx, master, run_id, now)
 
@@ -151,7 +151,7 @@ def _start(tx: Tx, master: Master, run: Run, job: Job, now: int) -> bool:
     elif job.kind == JobKind.NOTIFY:
         jobs.finish(tx.conn, job.id, State.SUCCEEDED, notifying.ask(tx, master, run, job, now), now)
     else:
-        jobs.begin(tx.conn, job.id, now)
+        jobs.begin(tx.conn, [job.id], now)
         jobs.wait(tx.conn, job.id, Reason(APPROVAL, f"waits for a release manager: {job.spec['target']}"))
         return True
     return False

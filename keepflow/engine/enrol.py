@@ -15,7 +15,7 @@ from keepflow.core.states import State
 from keepflow.core.text import one_line
 from keepflow.crypto import tokens
 from keepflow.crypto.keys import PublicKey
-from keepflow.engine import deploying, dispatch, observing, preparing, reports
+from keepflow.engine import deploying, dispatch, job_reports, observing, preparing
 from keepflow.engine.context import Master
 from keepflow.store import agents, counters, events, jobs, outgoing
 from keepflow.store.agents import Agent
@@ -213,7 +213,7 @@ def silent(tx: Tx, master: Master, now: int, after: int, lost_after: int) -> Non
                 sentence = (
                     f"agent {agent.name} was silent for {quiet // _SECOND} s, and nobody knows what became of the job"
                 )
-                reports.lose(tx, master, attempt, sentence, now)
+                job_reports.lose(tx, master, attempt, sentence, now)
 
 
 def _catch_up(tx: Tx, agent: Agent, highest: int, now: int) -> None:
@@ -239,7 +239,7 @@ def _check_held(tx: Tx, master: Master, agent: Agent, running: tuple[int, ...], 
     for attempt in _script_attempts(tx.conn, agent.id):
         if attempt.fence not in running and not outgoing.is_waiting(tx.conn, attempt.fence):
             sentence = f"agent {agent.name} came back without it: its state was lost or replaced"
-            reports.lose(tx, master, attempt, sentence, now)
+            job_reports.lose(tx, master, attempt, sentence, now)
 
 
 def _script_attempts(conn: Connection, agent_id: int) -> list[Attempt]:

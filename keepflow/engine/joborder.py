@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from sqlalchemy import Connection
 
 from keepflow.core import sharing
@@ -12,9 +15,11 @@ from keepflow.core.script_names import environment_after, failed_before, given_t
 from keepflow.core.states import State
 from keepflow.engine import artifacts, job_secrets, lending
 from keepflow.engine.context import Master
+from keepflow.engine.lending import Lent
 from keepflow.store import jobs, releases
 from keepflow.store.jobs import Attempt, Job
 from keepflow.store.projects import Project
+from keepflow.store.releases import StoredRelease
 from keepflow.store.runs import Run
 from keepflow.wire.messages import RunJob, Shared, StepOrder
 
@@ -23,82 +28,121 @@ OTHER: Trust = "other"
 FORK: Trust = "fork"  #: trust of a run of somebody else's repository: begins only when a person has approved it
 
 
-def order(
-    conn: Connection, master: Master, project: Project, run: Run, job: Job, attempt: Attempt, agent: str, token: str
-) -> RunJob:
-    """Return the whole order of one attempt; it holds secrets and is sealed where it is stored.
+class Orders:
+    """Makes orders in one transaction. What several jobs of a run or a project have in common is worked out once."""
 
-    No secret is told only to be masked: the agent masks what it is lent, and the master's own log masks all it knows.
-    """
-    planned, plan = job_from_json(job.spec), wiring_from_json(run.plan)
-    trusted, lent = run.trust == PROTECTED, lending.of_job(conn, master.vault, project)
-    return RunJob(
-        fence=attempt.fence,
-        project=project.name,
-        run=run.number,
-        flow=run.flow,
-        job=job.key,
-        attempt=attempt.n,
-        sha=run.sha,
-        ref=run.ref,
-        trust=run.trust,
-        code_path=f"/git/{project.name}",
-        token=token,
-        env={"KEEPFLOW_FAILED_JOBS": _failed_before(conn, run, planned, plan)}
-        | names_of_run(
-            run.event,
-            url=f"{master.url().rstrip('/')}/projects/{project.name}/runs/{run.number}",
-            registry=next(iter(lent.addresses), ""),
-            image=run.plan["image"] or "",
-            environment=environment_after(plan, job.key),
-            matrix=planned.matrix,
-        ),
-        steps=tuple(map(StepOrder.of, planned.steps)),
-        artifacts=len(artifacts.handed_on(conn, attempt)),
-        secrets=job_secrets.lent(conn, master, project, run, job, attempt),
-        logins=lent.logins if trusted else (),
-        images=project.images,
-        timeout=planned.timeout or run.plan["timeout"] or JOB_TIMEOUT,
-        given=_given(conn, run, planned, plan),
-        where=planned.where,
-        shared=_shared(conn, run, planned, plan),
-        built=_built(conn, run, agent),
-    )
+    def __init__(self, conn: Connection, master: Master) -> None:
+        self._conn, self._master = conn, master
+        self._lent: dict[int, Lent] = {}
+        self._plans: dict[int, _Plan] = {}
+        self._jobs: dict[int, list[Job]] = {}
+        self._built: dict[tuple[int, str], str] = {}
+
+    def order(self, project: Project, run: Run, job: Job, attempt: Attempt, agent: str, token: str) -> RunJob:
+        """Return the whole order of one attempt; it holds secrets and is sealed where it is stored.
+
+        No secret is told only to be masked: the agent masks what it is lent, and the master's own log masks all it
+        knows.
+        """
+        planned, plan = job_from_json(job.spec), self._plan(run)
+        trusted, lent = run.trust == PROTECTED, self._lent_to(project)
+        return RunJob(
+            fence=attempt.fence,
+            project=project.name,
+            run=run.number,
+            flow=run.flow,
+            job=job.key,
+            attempt=attempt.n,
+            sha=run.sha,
+            ref=run.ref,
+            trust=run.trust,
+            code_path=f"/git/{project.name}",
+            token=token,
+            env={"KEEPFLOW_FAILED_JOBS": self._failed_before(run, planned, plan)}
+            | names_of_run(
+                run.event,
+                url=f"{self._master.url().rstrip('/')}/projects/{project.name}/runs/{run.number}",
+                registry=next(iter(lent.addresses), ""),
+                image=run.plan["image"] or "",
+                environment=environment_after(plan.jobs, job.key),
+                matrix=planned.matrix,
+            ),
+            steps=tuple(map(StepOrder.of, planned.steps)),
+            artifacts=len(artifacts.handed_on(self._conn, attempt)) if planned.needs else 0,
+            secrets=job_secrets.lent(self._conn, self._master, project, run, job, attempt),
+            logins=lent.logins if trusted else (),
+            images=project.images,
+            timeout=planned.timeout or run.plan["timeout"] or JOB_TIMEOUT,
+            given=self._given(run, planned, plan),
+            where=planned.where,
+            shared=self._shared(run, planned, plan),
+            built=self._last_built(run, agent),
+        )
+
+    def _plan(self, run: Run) -> _Plan:
+        if run.id not in self._plans:
+            jobs = wiring_from_json(run.plan)
+            self._plans[run.id] = _Plan(jobs, sharing.bases(jobs), sharing.followers(jobs))
+        return self._plans[run.id]
+
+    def _lent_to(self, project: Project) -> Lent:
+        if project.id not in self._lent:
+            self._lent[project.id] = lending.of_job(self._conn, self._master.vault, project)
+        return self._lent[project.id]
+
+    def _jobs_of(self, run: Run) -> list[Job]:
+        if run.id not in self._jobs:
+            self._jobs[run.id] = jobs.of_run(self._conn, run.id)
+        return self._jobs[run.id]
+
+    def _last_built(self, run: Run, agent: str) -> str:
+        """Return the release of a run that was made last and that an agent can have, "" for none."""
+        key = run.id, agent
+        if key not in self._built:
+            made = (_reference(one, agent) for one in releases.of_run(self._conn, run.id))
+            self._built[key] = next(filter(None, made), "")
+        return self._built[key]
+
+    def _failed_before(self, run: Run, planned: PlannedJob, plan: _Plan) -> str:
+        if planned.when == When.SUCCESS:
+            return ""
+        return failed_before(planned, plan.jobs, {job.key: job.state for job in self._jobs_of(run)})
+
+    def _given(self, run: Run, planned: PlannedJob, plan: _Plan) -> dict[str, str]:
+        if not planned.needs:
+            return {}
+        return given_to(planned, plan.jobs, {job.key: job.outputs for job in self._jobs_of(run)})
+
+    def _shared(self, run: Run, planned: PlannedJob, plan: _Plan) -> Shared | None:
+        """Return what a job shares with others of its run; of the jobs it goes on with, only those left files that ran.
+
+        Nobody who is handed out together with it is among them: those are only about to run.
+        """
+        bases, followers = plan.bases[planned.key], plan.followers[planned.key]
+        if not bases and not followers:
+            return None
+        ran = {job.key for job in self._jobs_of(run) if job.state in (State.SUCCEEDED, State.FAILED)}
+        several = max(plan.followers.values()) > 1 or max(map(len, plan.bases.values())) > 1
+        return Shared(
+            bases=tuple(key for key in bases if key in ran),
+            followers=followers,
+            tracked=several or any(job.retry is not None and plan.bases.get(job.key) for job in plan.jobs),
+            lenient=planned.when != When.SUCCESS,
+            again=planned.retry is not None,
+        )
 
 
-def _built(conn: Connection, run: Run, agent: str) -> str:
-    """Return the release of a run that was made last and that an agent can have, "" for none."""
-    for made in releases.of_run(conn, run.id):
-        if made.release.promotable:
-            return f"{made.release.repository}@{made.release.digest}"
-        if made.release.origin == f"local:{agent}":
-            return made.release.image_id
-    return ""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the jobs of a run hang together."""
+
+    jobs: tuple[PlannedJob, ...]
+    bases: Mapping[str, tuple[str, ...]]
+    followers: Mapping[str, int]
 
 
-def _failed_before(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> str:
-    if planned.when == When.SUCCESS:
-        return ""
-    return failed_before(planned, plan, {job.key: job.state for job in jobs.of_run(conn, run.id)})
-
-
-def _given(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> dict[str, str]:
-    if not planned.needs:
-        return {}
-    return given_to(planned, plan, {job.key: job.outputs for job in jobs.of_run(conn, run.id)})
-
-
-def _shared(conn: Connection, run: Run, planned: PlannedJob, plan: tuple[PlannedJob, ...]) -> Shared | None:
-    """Return what a job shares with others of its run; of the jobs it goes on with, only those left files that ran."""
-    bases, followers = sharing.bases(plan), sharing.followers(plan)
-    if not bases[planned.key] and not followers[planned.key]:
-        return None
-    ran = {job.key for job in jobs.of_run(conn, run.id) if job.state in (State.SUCCEEDED, State.FAILED)}
-    several = max(followers.values()) > 1 or max(map(len, bases.values())) > 1
-    return Shared(
-        bases=tuple(key for key in bases[planned.key] if key in ran),
-        followers=followers[planned.key],
-        tracked=several or any(job.retry is not None and bases.get(job.key) for job in plan),
-        lenient=planned.when != When.SUCCESS,
-        again=planned.retry is not None,
-    )
+def _reference(made: StoredRelease, agent: str) -> str:
+    """Return how an agent names a release, "" for one that it cannot have."""
+    if made.release.promotable:
+        return f"{made.release.repository}@{made.release.digest}"
+    return made.release.image_id if made.release.origin == f"local:{agent}" else ""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -81,9 +81,12 @@ class Logs:
         self._tasks.put(lambda: self._append(future, fence, offset, data, agent_id))
         return future
 
-    def finish(self, fence: int) -> None:
-        """Say that an attempt has ended, with its length in the database: its last bytes are no longer held back."""
-        self._tasks.put(lambda: self._finish(fence))
+    def finish(self, fence: int, total: int) -> None:
+        """Say that an attempt has ended, and how long its agent says the log is: no byte is held back any longer then.
+
+        0 is for an agent that says no length: its log stays open for more.
+        """
+        self._tasks.put(lambda: self._finish(fence, total))
 
     def acked(self, fences: Iterable[int], *, agent_id: int) -> Future[dict[int, int]]:
         """Return how much of each log the master holds safely; attempts this agent never had are left out."""
@@ -176,12 +179,12 @@ class Logs:
             self._sync_due = time.monotonic() + _SYNC_EVERY
         self._wakes.fire(f"log:{fence}")
 
-    def _finish(self, fence: int) -> None:
+    def _finish(self, fence: int, total: int) -> None:
         entry = self._files.get(fence)
         if entry is None:
             return  # the next bytes, if any are missing, find the length in the database
         try:
-            entry.facts = self._facts(fence) or entry.facts
+            entry.facts = replace(entry.facts, total=total or None)
             self._flush_at_end(entry)
         except Exception as error:
             self._drop(fence, error)

@@ -136,8 +136,10 @@ def add_superseded(tx: Tx, master: Master, project: Project, news: Sequence[Supe
         for number, new in enumerate(news, first)
     ]
     ids = runs.add_all(tx.conn, now, rows)
-    told = [(row.event.actor, run_id, _created(row)) for row, run_id in zip(rows, ids, strict=True)]
-    events.add_all(tx, now, "run-created", project.id, told)
+    told = [
+        events.Told(project.id, run_id, _created(row), row.event.actor) for row, run_id in zip(rows, ids, strict=True)
+    ]
+    events.add_all(tx, now, "run-created", told)
     tx.after_commit(partial(master.wakes.fire, "events"))
     return ids
 

@@ -25,9 +25,8 @@ def send(tx: Tx, master: Master, agent_id: int, body: messages.Body, now: int) -
     """Write down what an agent must be told, and wake its session once that is committed."""
     data: dict[str, Any] = body.model_dump(mode="json")
     secret = {key: data.pop(key) for key in _SECRET if data.get(key)}
-    if secret:
-        data["sealed"] = master.vault.seal(json.dumps(secret).encode(), _place(body.fence)).hex()
-    outgoing.add(tx.conn, agent_id, body.fence, data, now)
+    sealed = master.vault.seal(json.dumps(secret).encode(), _place(body.fence)) if secret else None
+    outgoing.add(tx.conn, agent_id, body.fence, data, now, sealed)
     tx.after_commit(partial(master.wakes.fire, f"agent:{agent_id}"))
 
 
@@ -42,10 +41,9 @@ def received(tx: Tx, agent_id: int, ids: Iterable[int], now: int) -> None:
 
 
 def _opened(master: Master, row: Outgoing) -> messages.Send:
-    data = dict(row.body)
-    sealed = data.pop("sealed", None)
-    if sealed is not None:
-        data |= json.loads(master.vault.unseal(bytes.fromhex(sealed), _place(row.fence)))
+    data = row.body
+    if row.sealed is not None:
+        data = {**data, **json.loads(master.vault.unseal(row.sealed, _place(row.fence)))}
     return messages.Send(id=row.id, body=_body.validate_python(data))
 
 

@@ -14,9 +14,10 @@ from keepflow.core.states import FINAL
 from keepflow.engine.context import Master
 from keepflow.gateway.readers import Readers
 from keepflow.gateway.sse import Sse
-from keepflow.store import deployments, jobs, runs
-from keepflow.store.jobs import Attempt, Job, Step
+from keepflow.store import deployments, jobs, runs, steps
+from keepflow.store.jobs import Attempt, Job
 from keepflow.store.runs import Run
+from keepflow.store.steps import Step
 
 #: Bytes of log in one event.
 PIECE = 256 * 1024
@@ -172,7 +173,7 @@ def _view(conn: Connection, run_id: int) -> _View:
         run=runs.by_id(conn, run_id),
         jobs=jobs.of_run(conn, run_id),
         attempts=attempts,
-        steps=[(attempt, step) for attempt in attempts for step in jobs.steps_of(conn, attempt.id)],
+        steps=[(attempt, step) for attempt in attempts for step in steps.of_attempt(conn, attempt.id)],
         phases={found.job_id: found.phase.value for found in deployments.of_run(conn, run_id)},
     )
 

@@ -235,9 +235,7 @@ class Session:
                 self._reports.task_done()
 
     def _take(self, tx: Tx, batch: list[messages.Report]) -> None:
-        # All or none: a report must not be taken when the one before it was not.
-        for report in batch:
-            reports.take(tx, self._master, self.agent.id, report, clock.now())
+        reports.take(tx, self._master, self.agent.id, batch, clock.now())
 
     # --- down ---
 

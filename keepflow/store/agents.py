@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, select, update
 
 from keepflow.store.tables import agents, join_tokens
 from keepflow.store.upsert import insert
@@ -59,18 +59,25 @@ class JoinToken:
     used_at: int | None
 
 
+#: Built once: these are asked for every report and every job, and building costs more than asking.
+_EVERY = select(agents).order_by(agents.c.name)
+_BY_ID = select(agents).where(agents.c.id == bindparam("agent"))
+_LAST_REPORT = select(agents.c.last_report).where(agents.c.id == bindparam("agent"))
+_COUNT_REPORTS = update(agents).where(agents.c.id == bindparam("agent")).values(last_report=bindparam("highest"))
+
+
 def _agent(row: RowMapping) -> Agent:
     return Agent(**{**row, "capabilities": tuple(row["capabilities"]), "labels": tuple(row["labels"])})
 
 
 def every(conn: Connection) -> list[Agent]:
     """List all agents by name, revoked ones too."""
-    return [_agent(row) for row in conn.execute(select(agents).order_by(agents.c.name)).mappings()]
+    return [_agent(row) for row in conn.execute(_EVERY).mappings()]
 
 
 def by_id(conn: Connection, agent_id: int) -> Agent:
     """Return an agent by its row id; it must exist."""
-    return _agent(conn.execute(select(agents).where(agents.c.id == agent_id)).mappings().one())
+    return _agent(conn.execute(_BY_ID, {"agent": agent_id}).mappings().one())
 
 
 def by_name(conn: Connection, name: str) -> Agent | None:
@@ -112,10 +119,12 @@ def seen(conn: Connection, agent_ids: Sequence[int], now: int) -> None:
     conn.execute(update(agents).where(agents.c.id.in_(agent_ids)).values(last_seen_at=now))
 
 
-def take_report(conn: Connection, agent_id: int, number: int) -> bool:
-    """Count a report; False when it was taken before."""
-    query = update(agents).where(agents.c.id == agent_id, agents.c.last_report < number)
-    return conn.execute(query.values(last_report=number)).rowcount == 1
+def count_reports(conn: Connection, agent_id: int, highest: int) -> int:
+    """Count all reports up to the highest one of some as taken, and return the one up to which they were before."""
+    before = int(conn.execute(_LAST_REPORT, {"agent": agent_id}).scalar_one())
+    if highest > before:
+        conn.execute(_COUNT_REPORTS, {"agent": agent_id, "highest": highest})
+    return before
 
 
 # --- join tokens -----------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ def raise_to(conn: Connection, name: str, value: int) -> None:
     conn.execute(higher)
 
 
-def next_value(conn: Connection, name: str) -> int:
-    """Raise a counter by one and return its new value; the first is 1."""
-    statement = insert(conn, counters).values(name=name, value=1)
-    statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + 1})
-    return int(conn.execute(statement.returning(counters.c.value)).scalar_one())
+def next_value(conn: Connection, name: str, count: int = 1) -> int:
+    """Take the next value of a counter, or the first of several, and return it; the first ever is 1."""
+    statement = insert(conn, counters).values(name=name, value=count)
+    statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + count})
+    return int(conn.execute(statement.returning(counters.c.value)).scalar_one()) - count + 1

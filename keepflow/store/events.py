@@ -17,6 +17,7 @@ from keepflow.store.writer import Tx
 _FIRST = "0" * 64
 #: Built once: every change of anything adds an event.
 _ADD = events.insert().returning(events.c.id)
+_ADD_ALL = events.insert()
 _LAST = select(events.c.chain).order_by(events.c.id.desc()).limit(1)
 
 
@@ -76,10 +77,22 @@ def add_about(
     )
 
 
-def add_all(tx: Tx, now: int, kind: str, project_id: int, told: Sequence[tuple[str, int, Mapping[str, Any]]]) -> None:
-    """Append events of one kind about runs of one project: each has its actor, its run's row id and its data."""
-    rows = [_row(now, kind, actor, project_id, run_id, None, None, None, data) for actor, run_id, data in told]
-    tx.conn.execute(events.insert(), [_chained(tx, row) for row in rows])
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one of several events of a kind says of a run."""
+
+    project_id: int
+    run_id: int
+    data: Mapping[str, Any]
+    actor: str = ""
+    agent_id: int | None = None
+
+
+def add_all(tx: Tx, now: int, kind: str, told: Sequence[Told]) -> None:
+    """Append events of one kind, in this order."""
+    rows = [_row(now, kind, one.actor, one.project_id, one.run_id, None, None, one.agent_id, one.data) for one in told]
+    if rows:
+        tx.conn.execute(_ADD_ALL, [_chained(tx, row) for row in rows])
 
 
 def _row(

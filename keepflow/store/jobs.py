@@ -1,4 +1,4 @@
-"""Jobs, their attempts, and the steps of an attempt."""
+"""Jobs and their attempts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keepflow.core.queueing import Waiting
 from keepflow.core.states import FINAL, Reason, State
 from keepflow.store import counters
 from keepflow.store.runs import may_come_from
-from keepflow.store.tables import attempts, jobs, projects, runs, steps
+from keepflow.store.tables import attempts, jobs, projects, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +63,6 @@ class Attempt:
     finished_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One command of an attempt; its log lies between the agent's offsets `log_from` and `log_to`."""
-
-    id: int
-    attempt_id: int
-    ordinal: int
-    name: str
-    state: State
-    exit_code: int | None
-    log_from: int
-    log_to: int | None
-    started_at: int
-    finished_at: int | None
-
-
 def _job(row: Mapping[Any, Any]) -> Job:
     return Job(**{**row, "kind": JobKind(row["kind"]), "state": State(row["state"]), "needs": tuple(row["needs"])})
 
@@ -93,6 +77,68 @@ _OF_RUN = select(jobs).where(jobs.c.run_id == bindparam("run_id")).order_by(jobs
 _SOME_OF_RUN = select(jobs.c.id).where(jobs.c.run_id == bindparam("run_id"), jobs.c.finished_at.is_(None)).limit(1)
 _RUNNING = _SOME_OF_RUN.where(jobs.c.state == State.RUNNING.value)
 _WAITING = _SOME_OF_RUN.where(jobs.c.state == State.WAITING.value, jobs.c.reason_code == bindparam("code"))
+_IN_LINE = (
+    select(jobs.c.id, runs.c.project_id, jobs.c.rank, projects.c.served, jobs.c.reason_code)
+    .join(runs, runs.c.id == jobs.c.run_id)
+    .join(projects, projects.c.id == runs.c.project_id)
+    .where(
+        jobs.c.finished_at.is_(None),
+        or_(
+            jobs.c.state == State.QUEUED.value,
+            and_(jobs.c.state == State.WAITING.value, jobs.c.reason_code == bindparam("code")),
+        ),
+        jobs.c.kind == JobKind.SCRIPT.value,
+        projects.c.paused_at.is_(None),
+    )
+)
+_WAITING_DEPLOYS = select(jobs.c.run_id).where(
+    jobs.c.finished_at.is_(None),
+    jobs.c.state == State.WAITING.value,
+    jobs.c.kind == JobKind.DEPLOY.value,
+    jobs.c.reason_code != NEEDS,
+)
+_HOLDINGS = (
+    select(attempts.c.agent_id, attempts.c.fence, jobs.c.kind, projects.c.name, runs.c.number, projects.c.id)
+    .join(jobs, jobs.c.id == attempts.c.job_id)
+    .join(runs, runs.c.id == jobs.c.run_id)
+    .join(projects, projects.c.id == runs.c.project_id)
+    .where(attempts.c.finished_at.is_(None), attempts.c.agent_id.is_not(None))
+)
+_SEVERAL = select(jobs).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+_RUNS_OF = select(jobs.c.run_id).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+_CLAIM = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job"), jobs.c.state == State.QUEUED.value)
+    .values(state=State.RUNNING.value, reason_code="", reason="")
+)
+#: Not by IN, whose length is only known when it is asked: such statements take no several rows at once.
+_MOVE = {
+    state: update(jobs).where(
+        jobs.c.id == bindparam("job"), or_(*(jobs.c.state == before.value for before in may_come_from(state)))
+    )
+    for state in State
+    if may_come_from(state)
+}
+_BEGIN = (
+    update(jobs).where(jobs.c.id == bindparam("job"), jobs.c.started_at.is_(None)).values(started_at=bindparam("at"))
+)
+_HELD = select(attempts).where(
+    attempts.c.fence.in_(bindparam("fences", expanding=True)),
+    attempts.c.agent_id == bindparam("agent"),
+    attempts.c.state == State.RUNNING.value,
+)
+_TRIES = (
+    select(attempts.c.job_id, func.count().label("n"))
+    .where(attempts.c.job_id.in_(bindparam("ids", expanding=True)))
+    .group_by(attempts.c.job_id)
+)
+_ADD_ATTEMPT = attempts.insert().returning(*attempts.c)
+_BEGIN_ATTEMPT = update(attempts).where(attempts.c.fence == bindparam("label")).values(started_at=bindparam("at"))
+_FINISH_ATTEMPT = (
+    update(attempts)
+    .where(attempts.c.fence == bindparam("label"), attempts.c.state == State.RUNNING.value)
+    .values(token_hash=None)
+)
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
@@ -130,6 +176,16 @@ def by_id(conn: Connection, job_id: int) -> Job:
     return _job(conn.execute(_BY_ID, {"id": job_id}).mappings().one())
 
 
+def by_ids(conn: Connection, job_ids: Iterable[int]) -> dict[int, Job]:
+    """Return jobs by their row ids."""
+    return {row["id"]: _job(row) for row in conn.execute(_SEVERAL, {"ids": list(job_ids)}).mappings()}
+
+
+def runs_of(conn: Connection, job_ids: Iterable[int]) -> set[int]:
+    """Return the runs of some jobs."""
+    return set(conn.execute(_RUNS_OF, {"ids": list(job_ids)}).scalars())
+
+
 def of_run(conn: Connection, run_id: int) -> list[Job]:
     """List the jobs of a run in the order of its plan."""
     return [_job(row) for row in conn.execute(_OF_RUN, {"run_id": run_id}).mappings()]
@@ -162,23 +218,12 @@ def of_runs(conn: Connection, run_ids: Iterable[int]) -> list[Job]:
     return [_job(row) for row in conn.execute(query).mappings()]
 
 
-def waiting_for_agents(conn: Connection, no_agent: str) -> list[Waiting]:
-    """List the script jobs that may start now.
+def waiting_for_agents(conn: Connection, no_agent: str) -> list[tuple[Waiting, str]]:
+    """List the script jobs that may start now, each with the code of its reason.
 
     Those are the queued ones and the ones that wait with the reason code `no_agent`, but none of a paused project.
     """
-    ready = or_(
-        jobs.c.state == State.QUEUED.value,
-        and_(jobs.c.state == State.WAITING.value, jobs.c.reason_code == no_agent),
-    )
-    query = (
-        select(jobs.c.id, runs.c.project_id, jobs.c.rank, projects.c.served)
-        .join(runs, runs.c.id == jobs.c.run_id)
-        .join(projects, projects.c.id == runs.c.project_id)
-        .where(jobs.c.finished_at.is_(None), ready, jobs.c.kind == JobKind.SCRIPT.value)
-        .where(projects.c.paused_at.is_(None))
-    )
-    return [Waiting(*row) for row in conn.execute(query)]
+    return [(Waiting(*row[:-1]), row[-1]) for row in conn.execute(_IN_LINE, {"code": no_agent})]
 
 
 def agents_of(conn: Connection, run_id: int, keys: Sequence[str]) -> set[int]:
@@ -192,32 +237,25 @@ def agents_of(conn: Connection, run_id: int, keys: Sequence[str]) -> set[int]:
     return {agent_id for agent_id in last.values() if agent_id is not None}
 
 
-def with_agents(conn: Connection, job_ids: Sequence[int]) -> list[tuple[Job, int | None]]:
-    """Return jobs in this order, each with the agent of its run."""
-    query = select(jobs, runs.c.agent_id).join(runs, runs.c.id == jobs.c.run_id).where(jobs.c.id.in_(job_ids))
-    rows = {row["id"]: dict(row) for row in conn.execute(query).mappings()}
-    found = [(rows[job_id].pop("agent_id"), rows[job_id]) for job_id in job_ids]
-    return [(_job(row), agent_id) for agent_id, row in found]
+def in_order(conn: Connection, job_ids: Sequence[int]) -> list[Job]:
+    """Return jobs in this order."""
+    found = by_ids(conn, job_ids)
+    return [found[job_id] for job_id in job_ids]
 
 
 def runs_with_waiting_deploys(conn: Connection) -> list[int]:
     """List the runs that have a deploy job waiting for something outside of their own run."""
-    query = select(jobs.c.run_id).where(
-        jobs.c.finished_at.is_(None),
-        jobs.c.state == State.WAITING.value,
-        jobs.c.kind == JobKind.DEPLOY.value,
-        jobs.c.reason_code != NEEDS,
-    )
-    return sorted(set(conn.execute(query).scalars()))
+    return sorted(set(conn.execute(_WAITING_DEPLOYS).scalars()))
 
 
 def move(conn: Connection, job_id: int, state: State, reason: Reason, now: int | None = None) -> bool:
     """Bring a job into a state (or give the state it is in a new reason); False when that move is not legal."""
-    values: dict[str, Any] = {"state": state.value, "reason_code": reason.code, "reason": reason.sentence}
-    if state in FINAL:
-        values["finished_at"] = now
-    query = update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(may_come_from(state)))
-    return conn.execute(query.values(**values)).rowcount == 1
+    return conn.execute(_MOVE[state], _move(job_id, state, reason, now)).rowcount == 1
+
+
+def _move(job_id: int, state: State, reason: Reason, now: int | None) -> dict[str, Any]:
+    values = {"job": job_id, "state": state.value, "reason_code": reason.code, "reason": reason.sentence}
+    return {**values, "finished_at": now} if state in FINAL else values
 
 
 def explain(conn: Connection, job_id: int, code: str, sentence: str) -> None:
@@ -237,7 +275,7 @@ def wait(conn: Connection, job_id: int, reason: Reason) -> bool:
 
 def run(conn: Connection, job_id: int, now: int) -> bool:
     """Say that an agent works on a job; False when it has ended."""
-    begin(conn, job_id, now)
+    begin(conn, [job_id], now)
     return move(conn, job_id, State.RUNNING, NO_REASON)
 
 
@@ -264,15 +302,22 @@ def finish(conn: Connection, job_id: int, state: State, reason: Reason, now: int
     return move(conn, job_id, state, reason, now)
 
 
+def finish_all(conn: Connection, ended: Sequence[tuple[int, State, Reason]], now: int) -> None:
+    """End jobs, by their row ids; each must be one that can end so."""
+    for state in {state for _, state, _ in ended}:
+        rows = [_move(job_id, state, reason, now) for job_id, other, reason in ended if other is state]
+        conn.execute(_MOVE[state], rows)
+
+
 def claim(conn: Connection, job_id: int) -> bool:
     """Take a queued job for one attempt; False when somebody else has it."""
-    query = update(jobs).where(jobs.c.id == job_id, jobs.c.state == State.QUEUED.value)
-    return conn.execute(query.values(state=State.RUNNING.value, reason_code="", reason="")).rowcount == 1
+    return conn.execute(_CLAIM, {"job": job_id}).rowcount == 1
 
 
-def begin(conn: Connection, job_id: int, now: int) -> None:
-    """Remember when the work on a job really began; the first attempt counts."""
-    conn.execute(update(jobs).where(jobs.c.id == job_id, jobs.c.started_at.is_(None)).values(started_at=now))
+def begin(conn: Connection, job_ids: Iterable[int], now: int) -> None:
+    """Remember when the work on jobs really began; the first attempt counts."""
+    if rows := [{"job": job_id, "at": now} for job_id in job_ids]:
+        conn.execute(_BEGIN, rows)
 
 
 # --- attempts --------------------------------------------------------------------------------------------------------
@@ -292,17 +337,41 @@ def add_attempt(
     )
     project, number, key, before = conn.execute(query).one()
     fence = counters.next_value(conn, counters.FENCE)
+    return add_numbered(
+        conn, NewAttempt(job_id, before + 1, fence, f"{project}/{number}/{key}"), agent_id, now, token_hash
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NewAttempt:
+    """An attempt that is about to be added: its number at its job, its fence, and the path of the job's logs."""
+
+    job_id: int
+    n: int
+    fence: int
+    logs: str
+
+
+def add_numbered(
+    conn: Connection, new: NewAttempt, agent_id: int | None, now: int, token_hash: str | None = None
+) -> Attempt:
+    """Add a running attempt whose number and fence were taken for it in this transaction, and return it."""
     values = {
-        "job_id": job_id,
-        "n": before + 1,
-        "fence": fence,
+        "job_id": new.job_id,
+        "n": new.n,
+        "fence": new.fence,
         "agent_id": agent_id,
         "state": State.RUNNING.value,
         "token_hash": token_hash,
-        "log_path": f"{project}/{number}/{key}.{before + 1}.log",
+        "log_path": f"{new.logs}.{new.n}.log",
         "created_at": now,
     }
-    return _attempt(conn.execute(attempts.insert().values(**values).returning(*attempts.c)).mappings().one())
+    return _attempt(conn.execute(_ADD_ATTEMPT, values).mappings().one())
+
+
+def tries(conn: Connection, job_ids: Iterable[int]) -> dict[int, int]:
+    """Return how many attempts there were at some jobs; those with none are left out."""
+    return {row.job_id: row.n for row in conn.execute(_TRIES, {"ids": list(job_ids)})}
 
 
 def attempts_of(conn: Connection, job_id: int) -> list[Attempt]:
@@ -323,13 +392,10 @@ def attempt_by_fence(conn: Connection, fence: int) -> Attempt | None:
     return _attempt(row) if row else None
 
 
-def held_attempt(conn: Connection, fence: int, agent_id: int) -> Attempt | None:
-    """Return the attempt a fence names when this agent holds it: the check before every write that it asks for."""
-    query = select(attempts).where(
-        attempts.c.fence == fence, attempts.c.agent_id == agent_id, attempts.c.state == State.RUNNING.value
-    )
-    row = conn.execute(query).mappings().first()
-    return _attempt(row) if row else None
+def held(conn: Connection, fences: Iterable[int], agent_id: int) -> dict[int, Attempt]:
+    """Return those of some attempts that this agent holds: the check before every write that it asks for."""
+    found = conn.execute(_HELD, {"fences": list(fences), "agent": agent_id}).mappings()
+    return {row["fence"]: _attempt(row) for row in found}
 
 
 def running_attempts(conn: Connection, agent_id: int) -> list[Attempt]:
@@ -352,14 +418,7 @@ class Holding:
 
 def holdings(conn: Connection) -> list[Holding]:
     """List every running attempt of every agent, oldest first."""
-    query = (
-        select(attempts.c.agent_id, attempts.c.fence, jobs.c.kind, projects.c.name, runs.c.number, projects.c.id)
-        .join(jobs, jobs.c.id == attempts.c.job_id)
-        .join(runs, runs.c.id == jobs.c.run_id)
-        .join(projects, projects.c.id == runs.c.project_id)
-        .where(attempts.c.finished_at.is_(None), attempts.c.agent_id.is_not(None))
-    )
-    rows = sorted(conn.execute(query), key=lambda row: row[1])  # sorting by SQL would walk the index of all fences
+    rows = sorted(conn.execute(_HOLDINGS), key=lambda row: row[1])  # sorting by SQL would walk the index of all fences
     return [Holding(agent, fence, JobKind(kind), *run) for agent, fence, kind, *run in rows]
 
 
@@ -370,77 +429,40 @@ def attempt_by_token(conn: Connection, token_hash: str) -> Attempt | None:
     return _attempt(row) if row else None
 
 
-def begin_attempt(conn: Connection, fence: int, now: int) -> None:
-    """Remember when an attempt really began."""
-    conn.execute(update(attempts).where(attempts.c.fence == fence).values(started_at=now))
+def begin_attempts(conn: Connection, fences: Iterable[int], now: int) -> None:
+    """Remember when attempts really began."""
+    if rows := [{"label": fence, "at": now} for fence in fences]:
+        conn.execute(_BEGIN_ATTEMPT, rows)
 
 
-def finish_attempt(
-    conn: Connection,
-    fence: int,
-    state: State,
-    reason: Reason,
-    now: int,
-    *,
-    exit_code: int | None = None,
-    log_bytes: int = 0,
-) -> bool:
-    """End an attempt and its token; False when it had ended before, and nothing was changed."""
-    query = update(attempts).where(attempts.c.fence == fence, attempts.c.state == State.RUNNING.value)
-    values = {
-        "state": state.value,
-        "reason_code": reason.code,
-        "reason": reason.sentence,
-        "exit_code": exit_code,
-        "log_bytes": log_bytes,
-        "token_hash": None,
-        "finished_at": now,
-    }
-    return conn.execute(query.values(**values)).rowcount == 1
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended; `log_bytes` is what the agent counted."""
+
+    fence: int
+    state: State
+    reason: Reason
+    exit_code: int | None = None
+    log_bytes: int = 0
 
 
-# --- steps -----------------------------------------------------------------------------------------------------------
+def finish_attempts(conn: Connection, ends: Sequence[End], now: int) -> int:
+    """End attempts and their tokens, and return how many that were; one that had ended before is not changed."""
+    rows = [
+        {
+            "label": end.fence,
+            "state": end.state.value,
+            "reason_code": end.reason.code,
+            "reason": end.reason.sentence,
+            "exit_code": end.exit_code,
+            "log_bytes": end.log_bytes,
+            "finished_at": now,
+        }
+        for end in ends
+    ]
+    return conn.execute(_FINISH_ATTEMPT, rows).rowcount if rows else 0
 
 
-def begin_step(conn: Connection, attempt_id: int, ordinal: int, name: str, log_from: int, now: int) -> None:
-    """Add a running step; said again it changes nothing."""
-    found = conn.execute(select(steps.c.id).where(steps.c.attempt_id == attempt_id, steps.c.ordinal == ordinal)).first()
-    if found is None:
-        conn.execute(
-            steps.insert().values(
-                attempt_id=attempt_id,
-                ordinal=ordinal,
-                name=name,
-                state=State.RUNNING.value,
-                log_from=log_from,
-                started_at=now,
-            )
-        )
-
-
-def end_step(conn: Connection, attempt_id: int, ordinal: int, exit_code: int, log_to: int, now: int) -> None:
-    """End a running step by its exit code."""
-    state = State.SUCCEEDED if exit_code == 0 else State.FAILED
-    query = update(steps).where(
-        steps.c.attempt_id == attempt_id, steps.c.ordinal == ordinal, steps.c.state == State.RUNNING.value
-    )
-    conn.execute(query.values(state=state.value, exit_code=exit_code, log_to=log_to, finished_at=now))
-
-
-def end_open_steps(conn: Connection, attempt_id: int, state: State, log_to: int | None, now: int) -> None:
-    """End the steps an attempt left open when it ended."""
-    query = update(steps).where(steps.c.attempt_id == attempt_id, steps.c.state == State.RUNNING.value)
-    conn.execute(query.values(state=state.value, log_to=log_to, finished_at=now))
-
-
-def steps_of_run(conn: Connection, run_id: int) -> list[Step]:
-    """List the steps of all attempts of a run, those of one attempt in their order."""
-    query = select(steps).join(attempts, attempts.c.id == steps.c.attempt_id).join(jobs, jobs.c.id == attempts.c.job_id)
-    query = query.where(jobs.c.run_id == run_id).order_by(steps.c.attempt_id, steps.c.ordinal)
-    return [Step(**{**row, "state": State(row["state"])}) for row in conn.execute(query).mappings()]
-
-
-def steps_of(conn: Connection, attempt_id: int) -> list[Step]:
-    """List the steps of an attempt in their order."""
-    query = select(steps).where(steps.c.attempt_id == attempt_id).order_by(steps.c.ordinal)
-    return [Step(**{**row, "state": State(row["state"])}) for row in conn.execute(query).mappings()]
+def finish_attempt(conn: Connection, fence: int, state: State, reason: Reason, now: int, *, log_bytes: int = 0) -> bool:
+    """End one attempt and its token; False when it had ended before, and nothing was changed."""
+    return finish_attempts(conn, [End(fence, state, reason, None, log_bytes)], now) == 1

@@ -6,35 +6,57 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from keepflow.store.tables import outgoing
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One row; `body` is a `wire.messages.Body` as plain data, its secrets sealed under the key `sealed`."""
+    """One row; `body` is a `wire.messages.Body` as plain data without its secrets, which are `sealed`."""
 
     id: int
     agent_id: int
     fence: int
     body: dict[str, Any] = field(repr=False)
+    sealed: bytes | None = field(repr=False)
     created_at: int
     received_at: int | None
 
 
-def add(conn: Connection, agent_id: int, fence: int, body: dict[str, Any], now: int) -> int:
+#: Built once: every job asks these, and building costs more than asking.
+_ADD = outgoing.insert().returning(outgoing.c.id)
+_WAITING = (
+    select(outgoing)
+    .where(
+        outgoing.c.agent_id == bindparam("agent"), outgoing.c.received_at.is_(None), outgoing.c.id > bindparam("after")
+    )
+    .order_by(outgoing.c.id)
+    .limit(bindparam("most"))
+)
+_RECEIVED = (
+    update(outgoing)
+    .where(
+        outgoing.c.agent_id == bindparam("agent"),
+        outgoing.c.id.in_(bindparam("ids", expanding=True)),
+        outgoing.c.received_at.is_(None),
+    )
+    .values(received_at=bindparam("at"), sealed=None)
+)
+
+
+def add(
+    conn: Connection, agent_id: int, fence: int, body: dict[str, Any], now: int, sealed: bytes | None = None
+) -> int:
     """Add a row for an agent and return its id; `engine.sending` also wakes the agent's session."""
-    query = outgoing.insert().values(agent_id=agent_id, fence=fence, body=body, created_at=now)
-    return int(conn.execute(query.returning(outgoing.c.id)).scalar_one())
+    values = {"agent_id": agent_id, "fence": fence, "body": body, "sealed": sealed, "created_at": now}
+    return int(conn.execute(_ADD, values).scalar_one())
 
 
 def waiting(conn: Connection, agent_id: int, after: int = 0, limit: int = 100) -> list[Outgoing]:
     """List what an agent does not have on disk yet, oldest first, beyond the row id `after`."""
-    query = select(outgoing).where(
-        outgoing.c.agent_id == agent_id, outgoing.c.received_at.is_(None), outgoing.c.id > after
-    )
-    return [Outgoing(**row) for row in conn.execute(query.order_by(outgoing.c.id).limit(limit)).mappings()]
+    found = conn.execute(_WAITING, {"agent": agent_id, "after": after, "most": limit})
+    return [Outgoing(**row) for row in found.mappings()]
 
 
 def of_fence(conn: Connection, agent_id: int, fence: int) -> list[Outgoing]:
@@ -71,9 +93,4 @@ def forget_waiting(conn: Connection, now: int) -> None:
 
 def received(conn: Connection, agent_id: int, ids: Iterable[int], now: int) -> None:
     """Mark rows as on the agent's disk; sealed secrets are no longer needed and are forgotten."""
-    query = select(outgoing).where(
-        outgoing.c.agent_id == agent_id, outgoing.c.id.in_(list(ids)), outgoing.c.received_at.is_(None)
-    )
-    for row in conn.execute(query).mappings().all():
-        kept = {key: value for key, value in row["body"].items() if key != "sealed"}
-        conn.execute(update(outgoing).where(outgoing.c.id == row["id"]).values(received_at=now, body=kept))
+    conn.execute(_RECEIVED, {"agent": agent_id, "ids": list(ids), "at": now})

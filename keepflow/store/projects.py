@@ -43,7 +43,9 @@ def _project(row: RowMapping) -> Project:
     return Project(**{**row, "images": tuple(row["images"])})
 
 
-_BY_ID = select(projects).where(projects.c.id == bindparam("id"))  # built once, asked for every report
+#: Built once: these are asked for every job, and building costs more than asking.
+_BY_ID = select(projects).where(projects.c.id == bindparam("id"))
+_SERVE = update(projects).where(projects.c.id == bindparam("project")).values(served=bindparam("fence"))
 
 
 def hook_secret_place(name: str) -> str:
@@ -73,7 +75,7 @@ def by_id(conn: Connection, project_id: int) -> Project:
 
 def serve(conn: Connection, project_id: int, fence: int) -> None:
     """Remember that a job of this project was given away, under this fence."""
-    conn.execute(update(projects).where(projects.c.id == project_id).values(served=fence))
+    conn.execute(_SERVE, {"project": project_id, "fence": fence})
 
 
 def by_name(conn: Connection, name: str) -> Project | None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, Select, bindparam, func, select, 
 
 from keepflow.core.events import Event, Trust
 from keepflow.core.states import FINAL, LIVE, MOVES, Reason, State
-from keepflow.store.tables import deliveries, runs
+from keepflow.store.tables import deliveries, projects, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,12 @@ def from_row(row: RowMapping) -> Run:
 
 #: Built once: these are asked many times for every report, and building costs as much as asking.
 _BY_ID = select(runs).where(runs.c.id == bindparam("id"))
+_PLACES = (
+    select(runs.c.id, runs.c.agent_id, runs.c.number, projects.c.name)
+    .join(projects, projects.c.id == runs.c.project_id)
+    .where(runs.c.id.in_(bindparam("ids", expanding=True)))
+)
+_SEVERAL = select(runs).where(runs.c.id.in_(bindparam("ids", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,25 @@ def _values(new: NewRun, now: int) -> dict[str, Any]:
 def by_id(conn: Connection, run_id: int) -> Run:
     """Return a run by its row id; it must exist."""
     return from_row(conn.execute(_BY_ID, {"id": run_id}).mappings().one())
+
+
+def by_ids(conn: Connection, run_ids: Collection[int]) -> dict[int, Run]:
+    """Return runs by their row ids."""
+    return {row["id"]: from_row(row) for row in conn.execute(_SEVERAL, {"ids": list(run_ids)}).mappings()}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which agent a run stays on, if any yet, and the name people know it by."""
+
+    agent_id: int | None
+    name: str
+
+
+def places(conn: Connection, run_ids: Collection[int]) -> dict[int, Place]:
+    """Return where runs are, by their row ids."""
+    found = conn.execute(_PLACES, {"ids": list(run_ids)})
+    return {run_id: Place(agent_id, f"{project}#{number}") for run_id, agent_id, number, project in found}
 
 
 def by_number(conn: Connection, project_id: int, number: int) -> Run | None:

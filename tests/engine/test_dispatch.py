@@ -11,7 +11,7 @@ from keepflow.core.states import State
 from keepflow.crypto import tokens
 from keepflow.engine import apply, commands, dispatch
 from keepflow.engine.apply import REGISTRIES
-from keepflow.store import events, jobs, releases, settings
+from keepflow.store import events, jobs, releases, settings, steps
 from keepflow.store.projects import Project
 from keepflow.wire import messages
 from keepflow.wire.desired import DesiredLogin, DesiredRegistry
@@ -226,7 +226,7 @@ def test_a_person_cancels_what_waits_and_what_runs(world: World) -> None:
     with world.read() as conn:
         attempt = jobs.attempt_by_fence(conn, order.fence)
         assert attempt is not None
-        assert [(step.state, step.exit_code) for step in jobs.steps_of(conn, attempt.id)] == [(State.FAILED, 143)]
+        assert [(step.state, step.exit_code) for step in steps.of_attempt(conn, attempt.id)] == [(State.FAILED, 143)]
 
 
 def test_cancelling_the_run_in_front_lets_the_next_one_start(world: World) -> None:
@@ -257,7 +257,7 @@ def test_p06_reports_of_a_stale_owner_change_nothing_and_it_is_told_to_stop_once
     with world.read() as conn:
         attempt = jobs.attempt_by_fence(conn, order.fence)
         assert attempt is not None
-        assert jobs.steps_of(conn, attempt.id) == []
+        assert steps.of_attempt(conn, attempt.id) == []
 
 
 def test_a_report_said_again_is_taken_once(world: World) -> None:

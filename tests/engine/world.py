@@ -77,7 +77,7 @@ class PlayedAgent:
 
     def again(self, report: messages.Report) -> None:
         """Send a report that may have been sent before."""
-        self.world.call(lambda tx: reports.take(tx, self.world.master, self.id, report, self.world.tick()))
+        self.world.call(lambda tx: reports.take(tx, self.world.master, self.id, [report], self.world.tick()))
 
     def orders(self) -> list[Any]:
         """Take what the master has for it, as its disk would."""

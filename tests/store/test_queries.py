@@ -13,7 +13,20 @@ from keepflow.core.events import Event, EventKind, Parsed
 from keepflow.core.flows import JobKind, PlannedJob
 from keepflow.core.progress import NEEDS, NO_REASON
 from keepflow.core.states import FINAL, MOVES, Reason, State
-from keepflow.store import agents, counters, deliveries, events, heads, jobs, lines, outgoing, projects, runs, settings
+from keepflow.store import (
+    agents,
+    counters,
+    deliveries,
+    events,
+    heads,
+    jobs,
+    lines,
+    outgoing,
+    projects,
+    runs,
+    settings,
+    steps,
+)
 from keepflow.store.database import Database
 from keepflow.store.deliveries import NewDelivery
 from keepflow.store.lines import Line
@@ -143,12 +156,14 @@ def test_attempts_get_rising_fences_their_own_log_and_end_once(writer: Writer) -
         second = jobs.add_attempt(tx.conn, job_id, agent, 4, token_hash="t2")
         assert (first.n, second.n, second.fence - first.fence) == (1, 2, 1)
         assert (first.log_path, second.log_path) == ("keepwork/1/steps.1.log", "keepwork/1/steps.2.log")
-        assert jobs.held_attempt(tx.conn, first.fence, agent) == first
-        assert jobs.held_attempt(tx.conn, first.fence, other) is None
+        both = (first.fence, second.fence)
+        assert jobs.held(tx.conn, both, agent) == {first.fence: first, second.fence: second}
+        assert jobs.held(tx.conn, both, other) == {}
+        assert jobs.tries(tx.conn, [job_id, job_id + 1]) == {job_id: 2}
         assert jobs.attempt_by_token(tx.conn, "t1") == first
-        assert jobs.finish_attempt(tx.conn, first.fence, State.FAILED, WHY, 9, exit_code=2, log_bytes=10)
+        assert jobs.finish_attempts(tx.conn, [jobs.End(first.fence, State.FAILED, WHY, 2, 10)], 9) == 1
         assert not jobs.finish_attempt(tx.conn, first.fence, State.SUCCEEDED, WHY, 9)
-        assert jobs.held_attempt(tx.conn, first.fence, agent) is None
+        assert jobs.held(tx.conn, [first.fence], agent) == {}
         assert jobs.attempt_by_token(tx.conn, "t1") is None
         assert [found.fence for found in jobs.running_attempts(tx.conn, agent)] == [second.fence]
         assert [held.fence for held in jobs.holdings(tx.conn)] == [second.fence]
@@ -160,14 +175,13 @@ def test_steps_are_written_once_and_closed_with_their_attempt(writer: Writer) ->
     def work(tx: Tx) -> None:
         attempt = jobs.add_attempt(tx.conn, _job(tx, _run(tx, _project(tx))), None, 3)
         for _ in range(2):
-            jobs.begin_step(tx.conn, attempt.id, 0, "make", 0, 4)
-        jobs.end_step(tx.conn, attempt.id, 0, 0, 100, 5)
-        jobs.end_step(tx.conn, attempt.id, 0, 1, 200, 6)
-        jobs.begin_step(tx.conn, attempt.id, 1, "test", 100, 6)
-        jobs.end_open_steps(tx.conn, attempt.id, State.CANCELLED, 150, 7)
+            steps.begin(tx.conn, [steps.Begun(attempt.id, 0, "make", 0)] * 2, 4)
+        steps.end(tx.conn, [steps.Ended(attempt.id, 0, 0, 100), steps.Ended(attempt.id, 0, 1, 200)], 5)
+        steps.begin(tx.conn, [steps.Begun(attempt.id, 1, "test", 100)], 6)
+        steps.end_open(tx.conn, [(attempt.id, State.CANCELLED, 150)], 7)
         found = [
             (step.name, step.state, step.exit_code, step.log_from, step.log_to)
-            for step in jobs.steps_of(tx.conn, attempt.id)
+            for step in steps.of_attempt(tx.conn, attempt.id)
         ]
         assert found == [("make", State.SUCCEEDED, 0, 0, 100), ("test", State.CANCELLED, None, 100, 150)]
 
@@ -177,14 +191,7 @@ def test_steps_are_written_once_and_closed_with_their_attempt(writer: Writer) ->
 def test_a_report_is_counted_once_and_a_new_key_starts_afresh(writer: Writer) -> None:
     def work(tx: Tx) -> None:
         agent = agents.enrol(tx.conn, "prod-1", "ed25519:a", "sha256:a", 1)
-        assert [agents.take_report(tx.conn, agent, n) for n in (1, 2, 2, 1, 5, 4)] == [
-            True,
-            True,
-            False,
-            False,
-            True,
-            False,
-        ]
+        assert [agents.count_reports(tx.conn, agent, n) for n in (1, 2, 2, 1, 5, 4)] == [0, 1, 2, 2, 2, 5]
         agents.change(tx.conn, agent, revoked_at=5, connected=True)
         assert agents.enrol(tx.conn, "prod-1", "ed25519:b", "sha256:b", 9) == agent
         found = agents.by_key(tx.conn, "sha256:b")
@@ -211,13 +218,13 @@ def test_p14_a_join_token_works_once_and_not_after_its_time(writer: Writer) -> N
 def test_outgoing_rows_stay_until_their_own_agent_has_them_and_forget_their_secrets(writer: Writer) -> None:
     def work(tx: Tx) -> None:
         agent, other = (agents.enrol(tx.conn, name, f"k{name}", f"i{name}", 1) for name in ("a", "b"))
-        ids = [outgoing.add(tx.conn, agent, n, {"type": "x", "sealed": "00"}, 2) for n in range(3)]
+        ids = [outgoing.add(tx.conn, agent, n, {"type": "x"}, 2, b"sealed") for n in range(3)]
         outgoing.received(tx.conn, other, ids, 3)
         assert [row.id for row in outgoing.waiting(tx.conn, agent)] == ids
         outgoing.received(tx.conn, agent, ids[:1], 3)
         assert [row.id for row in outgoing.waiting(tx.conn, agent)] == ids[1:]
         assert [row.id for row in outgoing.waiting(tx.conn, agent, after=ids[1])] == ids[2:]
-        assert outgoing.of_fence(tx.conn, agent, 0)[0].body == {"type": "x"}
+        assert [outgoing.of_fence(tx.conn, agent, n)[0].sealed for n in (0, 1)] == [None, b"sealed"]
         assert not outgoing.is_waiting(tx.conn, 0)
         assert outgoing.is_waiting(tx.conn, 1)
         outgoing.withdraw(tx.conn, 1)
@@ -249,6 +256,7 @@ def test_settings_and_counters_keep_what_they_were_given(writer: Writer) -> None
         settings.drop(tx.conn, "url")
         assert settings.get(tx.conn, "url", "none") == "none"
         assert [counters.next_value(tx.conn, name) for name in ("a", "b", "a")] == [1, 1, 2]
+        assert [counters.next_value(tx.conn, "a", count) for count in (3, 2, 1)] == [3, 6, 8]
 
     writer.call(work)
 

@@ -219,7 +219,7 @@ class Story:
         """Let an agent report."""
         number = self._reports[agent] = self._reports.get(agent, 0) + 1
         message = messages.Report(number=number, body=body)
-        self.write(lambda tx: reports.take(tx, self.master, self.agent_ids[agent], message, self.now))
+        self.write(lambda tx: reports.take(tx, self.master, self.agent_ids[agent], [message], self.now))
 
     def begin(self, number: int, project: str = "keepwork") -> Work:
         """Let the agent begin the script job of a run."""

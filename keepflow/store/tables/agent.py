@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
 
 from keepflow.store.tables.base import Id, at, metadata, row_id
 
@@ -60,7 +60,8 @@ outgoing = Table(
     row_id(),
     Column("agent_id", Id, ForeignKey("agents.id"), nullable=False),
     Column("fence", BigInteger, nullable=False),
-    Column("body", JSON, nullable=False),  # wire.messages.Body
+    Column("body", JSON, nullable=False),  # wire.messages.Body without its secrets
+    Column("sealed", LargeBinary),  # those secrets, until the agent has them
     at("created_at", nullable=False),
     at("received_at"),
     Index("ix_outgoing_waiting", "agent_id", "received_at", "id"),

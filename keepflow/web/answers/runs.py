@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from keepflow.core import exits, graphs
 from keepflow.core.flows import JobKind
 from keepflow.store import agents, deliveries, jobs, projects, releases, runs, statuses
+from keepflow.store import steps as stored_steps
 from keepflow.store.projects import Project
 from keepflow.web.answers.deployments import deployment_of_job
 from keepflow.wire import api
@@ -111,7 +112,7 @@ def _job(conn: Connection, project: Project, job: jobs.Job, level: int, tries: l
 def _attempts(conn: Connection, run: runs.Run) -> Mapping[int, list[api.Attempt]]:
     """Return the attempts of all jobs of a run, by the job's row id; as many questions for one job as for hundreds."""
     steps, found = defaultdict[int, list[api.Step]](list), defaultdict[int, list[api.Attempt]](list)
-    for step in jobs.steps_of_run(conn, run.id):
+    for step in stored_steps.of_run(conn, run.id):
         steps[step.attempt_id].append(_step(step))
     tries = jobs.attempts_of_run(conn, run.id)
     names = {one: agents.by_id(conn, one).name for one in {each.agent_id for each in tries} if one is not None}
@@ -137,7 +138,7 @@ def _attempt(attempt: jobs.Attempt, agent: str | None, steps: list[api.Step]) ->
     )
 
 
-def _step(step: jobs.Step) -> api.Step:
+def _step(step: stored_steps.Step) -> api.Step:
     return api.Step(
         ordinal=step.ordinal,
         name=step.name,
