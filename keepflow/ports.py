@@ -20,7 +20,7 @@ from keepflow.core.events import Parsed
 from keepflow.core.flows import Container
 from keepflow.core.notices import Notice
 from keepflow.core.statuses import CommitStatus, Request
-from keepflow.core.webhooks import HookPlace
+from keepflow.core.webhooks import HookPlace, PullPlace
 
 
 def discover(package: str) -> dict[str, ModuleType]:
@@ -366,7 +366,8 @@ class Forge(Protocol):
     `set_status(repo, api, token, status) -> Request | None` says how the forge is told of a commit's status (`api` ""
     = by the repository's address); None when nobody is there to be told,
     `hook_place(repo, api, token) -> HookPlace | None` says how the webhooks of a repository are asked for; None when no
-    API of anybody makes them.
+    API of anybody makes them,
+    `pull_place(repo, api, token) -> PullPlace | None` says how its pull requests are asked for, or None.
     """
 
     delivery_id: Callable[[Mapping[str, str]], str | None]
@@ -375,6 +376,7 @@ class Forge(Protocol):
     parse: Callable[[Mapping[str, str], bytes], Parsed]
     set_status: Callable[[str, str, str, CommitStatus], Request | None]
     hook_place: Callable[[str, str, str], HookPlace | None]
+    pull_place: Callable[[str, str, str], PullPlace | None]
 
 
 # --- notifiers ------------------------------------------------------------------------------------------------------

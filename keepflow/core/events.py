@@ -99,9 +99,11 @@ class Event:
 class Parsed:
     """What a delivery turned out to be: an event to send to flows, or a final word that no flow file can change.
 
-    Exactly one of `event` and `word` is set. `word` is a code: ping, deleted, no-commit, unknown-event, ignored.
+    Exactly one of `event` and `word` is set. `word` is a code: ping, deleted, closed, no-commit,
+    unknown-event, ignored.
     """
 
     event: Event | None = None
     word: str = ""
     sentence: str = ""
+    closed: Event | None = None  #: the pull request that the word `closed` is about

@@ -106,7 +106,13 @@ LABEL_JOB = "keepflow.job"
 
 
 _NOT_IN_IMAGE_TAG = re.compile(r"[^A-Za-z0-9_.-]+")
-_PULL_REQUEST = re.compile(r"refs/(?:pull|merge-requests)/(\d+)/head")
+_PULL_REQUEST = re.compile(r"refs/(?:pull|merge-requests)/([1-9][0-9]{0,17})/head")
+
+
+def pull_request_number(ref: str) -> int | None:
+    """Return the number of the pull request whose head a ref is; None for any other ref."""
+    found = _PULL_REQUEST.fullmatch(ref)
+    return int(found[1]) if found else None
 
 
 def image_tag(ref: str) -> str:
@@ -114,8 +120,8 @@ def image_tag(ref: str) -> str:
 
     A name that has to be changed for that gets six characters of its own at the end, so that two do not become one.
     """
-    request = _PULL_REQUEST.fullmatch(ref)
-    name = f"pr-{request[1]}" if request else ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+    request = pull_request_number(ref)
+    name = f"pr-{request}" if request else ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
     plain = _NOT_IN_IMAGE_TAG.sub("-", name).lstrip(".-")[:100]
     if plain and plain == name:
         return plain

@@ -61,6 +61,7 @@ MEANINGS: dict[str, Meaning] = {
     "no-files": Meaning("the files that earlier jobs of the run left are gone", _AGAIN),
     "conflict": Meaning("jobs that ran side by side changed the same file", "let one of them need the other"),
     # --- how it ended ---
+    "pull-request-closed": Meaning("its pull request was closed while it waited", "reopen the pull request"),
     "exit": Meaning("the script failed: its exit code was not 0", _FLOW),
     "timeout": Meaning("it took longer than its limit and was ended", "raise `timeout`, or make it quicker"),
     "system": Meaning("keepflow or the machine could not do it; the script is not to blame", _AGAIN),

@@ -1,10 +1,12 @@
-"""A project's webhook at its forge: which of those that are there is ours, and what is to be done so that it tells."""
+"""A repository at its forge: how its API is asked for webhooks and pull requests, and what a webhook still needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from keepflow.core.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,16 @@ class HookPlace:
     change: str = "PATCH"
     paging: str = "per_page=30&page="
     keeps_secret: bool = False  #: a change does not change the secret, so only another hook has another one
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlace:
+    """How one pull request is asked for at its forge: by GET of `url/NUMBER`. `read` returns None for a closed one."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    read: Callable[[Mapping[str, Any]], Event | None] = field(repr=False)
+    rights: str  #: what the token must be allowed
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,55 +23,30 @@ class HookRefused(errors.RemoteError):
     default_code = "hook-refused"
 
 
-class ForgeApi:
-    """The webhooks of one repository. Every method raises RemoteError, HookRefused or Undeliverable `egress`."""
+class Caller:
+    """Whoever calls the API of a forge, with one token. `rights` is what the token must be allowed, in words."""
 
-    def __init__(self, place: HookPlace, token: str, *, private: bool, ca_pem: str) -> None:
-        self.place, self._token, self._private, self._ca_pem = place, token, private, ca_pem
+    def __init__(
+        self, headers: Mapping[str, str], rights: str, token: str, *, private: bool = False, ca_pem: str = ""
+    ) -> None:
+        self._headers, self._rights, self._token = headers, rights, token
+        self._send = partial(ask, timeout=_TIMEOUT, private=private, ca_pem=ca_pem)
+        self._private = private
 
-    def all(self) -> list[FoundHook]:
-        """Read every webhook that there is, page by page until one is empty."""
-        return [self.place.read(hook) for page in self._pages() for hook in page]
-
-    def make(self, address: str, secret: str) -> str:
-        """Make one and return the forge's id of it."""
-        answer = self._ask("POST", self.place.url, self.place.body(address, secret))
-        if not isinstance(answer, Mapping):
-            raise errors.RemoteError("the forge made a hook and did not say which")
-        return self.place.read(answer).id
-
-    def change(self, hook: str, address: str, secret: str) -> None:
-        """Make one what it should be."""
-        self._ask(self.place.change, f"{self.place.url}/{hook}", self.place.body(address, secret))
-
-    def remove(self, hook: str) -> None:
-        """Remove one; gone already is fine."""
-        self._ask("DELETE", f"{self.place.url}/{hook}", gone_is_fine=True)
-
-    def _pages(self) -> Iterator[list[Mapping[str, Any]]]:
-        for number in range(1, _PAGES + 1):
-            page = self._ask("GET", f"{self.place.url}?{self.place.paging}{number}")
-            if not isinstance(page, list) or not all(isinstance(hook, Mapping) for hook in page):
-                raise errors.RemoteError("the forge answered with something that is no list of hooks; see `api`")
-            if not page:
-                return
-            yield page
-
-    def _ask(self, method: str, url: str, body: Mapping[str, Any] | None = None, *, gone_is_fine: bool = False) -> Any:
+    def call(self, method: str, url: str, body: Mapping[str, Any] | None = None, *, gone_is_fine: bool = False) -> Any:
+        """Return the JSON of the answer; raises RemoteError, HookRefused or Undeliverable `egress`."""
         try:
             place = Place.parse(url)
         except ValueError as error:
             raise HookRefused(f"the address of the forge's API {error}") from None
         if not place.tls and not self._private:
             raise HookRefused("the forge's API is asked over https only; `private: true` allows http")
-        content = json.dumps(body).encode() if body is not None else b""
-        how = partial(ask, timeout=_TIMEOUT, private=self._private, ca_pem=self._ca_pem)
-        answer = how(method, place, content, self.place.headers)
+        answer = self._send(method, place, json.dumps(body).encode() if body is not None else b"", self._headers)
         if 200 <= answer.status < 300:
             return _read(answer.body)
         if answer.status == 404 and gone_is_fine:
             return None
-        said = self._without_token(_words(answer.body))
+        said = _words(answer.body).replace(self._token or "\0", "***")
         sentence = f"{place.host} answered {answer.status}{f': {said}' if said else ''}; {self._help(answer.status)}"
         if answer.status == 429 or answer.status >= 500:
             raise errors.RemoteError(sentence)
@@ -81,13 +56,45 @@ class ForgeApi:
         if 300 <= status < 400:
             return "no redirect is followed with the token; write the address of the API it leads to, with `api`"
         if status in (401, 403, 404):
-            return f"it needs {self.place.rights}, and the repository to be there"
+            return f"it needs {self._rights}, and the repository to be there"
         if status == 429 or status >= 500:
             return "it is asked again"
         return "the forge may not be let call this server: look at its settings for webhooks in local networks"
 
-    def _without_token(self, text: str) -> str:
-        return text.replace(self._token, "***") if self._token else text
+
+class HookApi:
+    """The webhooks of one repository. Every method raises what `Caller.call` raises, and UsageError for odd answers."""
+
+    def __init__(self, place: HookPlace, caller: Caller) -> None:
+        self.place, self._call = place, caller.call
+
+    def all(self) -> list[FoundHook]:
+        """Read every webhook that there is, page by page until one is empty."""
+        return [self.place.read(hook) for page in self._pages() for hook in page]
+
+    def make(self, address: str, secret: str) -> str:
+        """Make one and return the forge's id of it."""
+        answer = self._call("POST", self.place.url, self.place.body(address, secret))
+        if not isinstance(answer, Mapping):
+            raise errors.RemoteError("the forge made a hook and did not say which")
+        return self.place.read(answer).id
+
+    def change(self, hook: str, address: str, secret: str) -> None:
+        """Make one what it should be."""
+        self._call(self.place.change, f"{self.place.url}/{hook}", self.place.body(address, secret))
+
+    def remove(self, hook: str) -> None:
+        """Remove one; gone already is fine."""
+        self._call("DELETE", f"{self.place.url}/{hook}", gone_is_fine=True)
+
+    def _pages(self) -> Iterator[list[Mapping[str, Any]]]:
+        for number in range(1, _PAGES + 1):
+            page = self._call("GET", f"{self.place.url}?{self.place.paging}{number}")
+            if not isinstance(page, list) or not all(isinstance(hook, Mapping) for hook in page):
+                raise errors.RemoteError("the forge answered with something that is no list of hooks; see `api`")
+            if not page:
+                return
+            yield page
 
 
 def _read(body: bytes) -> Any:

@@ -22,7 +22,7 @@ from keepflow.core.webhooks import mending
 from keepflow.crypto.vault import Vault
 from keepflow.engine import clock
 from keepflow.engine.context import Master
-from keepflow.engine.forge_api import ForgeApi, HookRefused
+from keepflow.engine.forge_api import Caller, HookApi, HookRefused
 from keepflow.engine.woken import LONGEST_WAIT, Woken
 from keepflow.store import events, forge_hooks, projects
 from keepflow.store.forge_hooks import DUE, FAILED, KEPT, LEFT, ForgeHook
@@ -165,12 +165,13 @@ def _digest(address: str, secret: str) -> str:
     return hashlib.sha256(f"{address}\n{secret}".encode()).hexdigest()
 
 
-def _api(master: Master, hook: ForgeHook) -> ForgeApi:
+def _api(master: Master, hook: ForgeHook) -> HookApi:
     how = opened(master.vault, hook)
     place = master.forges[hook.forge].hook_place(hook.repo, how.api, how.token)
     if place is None:
         raise HookRefused(f"the forge {hook.forge!r} has no API that keeps hooks")
-    return ForgeApi(place, how.token, private=how.private, ca_pem=how.ca_pem)
+    caller = Caller(place.headers, place.rights, how.token, private=how.private, ca_pem=how.ca_pem)
+    return HookApi(place, caller)
 
 
 def _keep(master: Master, hook: ForgeHook, project: Project) -> None:

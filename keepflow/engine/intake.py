@@ -20,7 +20,7 @@ import structlog
 from keepflow import errors
 from keepflow.core.events import Parsed
 from keepflow.core.text import one_line
-from keepflow.engine import clock
+from keepflow.engine import clock, pulls
 from keepflow.engine.context import Master
 from keepflow.engine.deciding import decided, handle
 from keepflow.store import deliveries
@@ -93,6 +93,9 @@ def record_all(tx: Tx, master: Master, calls: Sequence[Call]) -> list[Recorded]:
         else Recorded(row_id, True, new.decision is not None, call.parsed, new.decision)
         for call, new, row_id in zip(calls, news, deliveries.add_all(tx.conn, news), strict=True)
     ]
+    for call, one in zip(calls, found, strict=True):
+        if one.first and call.parsed.closed is not None:
+            pulls.closed(tx, master, call.project, one.id, call.parsed, call.received_at)
     if any(one.first and not one.handled for one in found):
         tx.after_commit(partial(master.wakes.fire, "deliveries"))
     if any(one.first and one.parsed.word == "deleted" for one in found):

@@ -69,7 +69,7 @@ class Mirrors:
             except errors.CommandFailed as error:
                 if isinstance(error, errors.CommandTimeout):
                     raise
-                if ls_remote(remote, timeout=_FETCH_SECONDS).get(check_ref(ref)) is None:
+                if ls_remote(remote, pulls=True, timeout=_FETCH_SECONDS).get(check_ref(ref)) is None:
                     return Fetched(None)
                 mirror.fetch(
                     remote, timeout=_FETCH_SECONDS
@@ -112,9 +112,12 @@ class Mirrors:
                 self._contained.popitem(last=False)
         return found
 
-    def heads(self, project: Project) -> dict[str, str]:
-        """Ask the remote for its branches and tags. Raises BadRemote, CommandFailed, CommandTimeout."""
-        return ls_remote(self.remote(project))
+    def heads(self, project: Project, *, pulls: bool = False) -> dict[str, str]:
+        """Ask the remote for its branches and tags, and the heads of pull requests when they are asked for.
+
+        Raises BadRemote, CommandFailed, CommandTimeout.
+        """
+        return ls_remote(self.remote(project), pulls=pulls)
 
     def read(self, project: Project, sha: str) -> AtCommit:
         """Return what a commit says of itself, and its flow file.

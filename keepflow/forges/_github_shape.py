@@ -113,25 +113,41 @@ def push(payload: Mapping[str, Any]) -> Parsed:
 def pull_request(payload: Mapping[str, Any], new_code: Collection[str]) -> Parsed:
     """Read a pull request; `new_code` are the actions that bring some. Raises UsageError for a wrong field."""
     action = text(payload, "action")
-    if action not in new_code:
+    if action not in new_code and action != "closed":
         return Parsed(word="ignored", sentence=f"a pull request that is {quoted(action)} brings no new code")
+    event = _proposed(payload)
+    return Parsed(event) if action in new_code else closed(event)
+
+
+def closed(event: Event) -> Parsed:
+    """Return the word about a pull request that was closed, merged or not."""
+    sentence = f"pull request {event.number} was closed; what waited for it is over"
+    return Parsed(word="closed", sentence=sentence, closed=event)
+
+
+def open_pull_request(request: Mapping[str, Any]) -> Event | None:
+    """Read a pull request as the API shows it; None for one that is closed. Raises UsageError for a wrong field."""
+    if request.get("state") != "open":
+        return None
+    return _proposed({"number": request.get("number"), "pull_request": request, "sender": request.get("user")})
+
+
+def _proposed(payload: Mapping[str, Any]) -> Event:
     request = mapping(payload, "pull_request")
     head, base = mapping(request, "head"), mapping(request, "base")
     number, before = whole_number(payload, "number"), optional(payload, "before")
-    return Parsed(
-        Event(
-            kind=EventKind.PULL_REQUEST,
-            ref=f"refs/pull/{number}/head",
-            sha=commit_id(text(head, "sha")),
-            before=commit_id(before) if before else None,
-            message=optional(request, "title", TEXT_LIMIT),
-            author=sender({"sender": request.get("user")}),
-            actor=sender(payload),
-            url=web_address(optional(request, "html_url", 2048)),
-            target=branch(text(base, "ref")),
-            number=number,
-            fork=not _same_repository(head, base),
-        )
+    return Event(
+        kind=EventKind.PULL_REQUEST,
+        ref=f"refs/pull/{number}/head",
+        sha=commit_id(text(head, "sha")),
+        before=commit_id(before) if before else None,
+        message=optional(request, "title", TEXT_LIMIT),
+        author=sender({"sender": request.get("user")}),
+        actor=sender(payload),
+        url=web_address(optional(request, "html_url", 2048)),
+        target=branch(text(base, "ref")),
+        number=number,
+        fork=not _same_repository(head, base),
     )
 
 

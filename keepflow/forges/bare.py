@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from keepflow.core.events import Parsed
 from keepflow.core.statuses import CommitStatus, Request
-from keepflow.core.webhooks import HookPlace
+from keepflow.core.webhooks import HookPlace, PullPlace
 from keepflow.forges import _github_shape as shape
 
 delivery_id = shape.delivery_id
@@ -26,4 +26,9 @@ def set_status(repo: str, api: str, token: str, status: CommitStatus) -> Request
 
 def hook_place(repo: str, api: str, token: str) -> HookPlace | None:  # noqa: ARG001 - the port's signature
     """Say that no API makes its hook: `keepflow hook show` prints it."""
+    return None
+
+
+def pull_place(repo: str, api: str, token: str) -> PullPlace | None:  # noqa: ARG001 - the port's signature
+    """Say that there are no pull requests here."""
     return None

@@ -10,7 +10,7 @@ from typing import Any
 from keepflow.core.events import Parsed
 from keepflow.core.statuses import CommitStatus, Request, place_of, quoted_path
 from keepflow.core.text import quoted
-from keepflow.core.webhooks import FoundHook, HookPlace
+from keepflow.core.webhooks import FoundHook, HookPlace, PullPlace
 from keepflow.errors import BadSignature, UsageError
 from keepflow.forges import _github_shape as shape
 
@@ -87,7 +87,7 @@ def hook_place(repo: str, api: str, token: str) -> HookPlace | None:
     base, name = place
     return HookPlace(
         url=f"{base}/repos/{quoted_path(name, '/')}/hooks",
-        headers={"Authorization": f"token {token}", "Accept": "application/json"},
+        headers=_headers(token),
         body=_hook,
         read=_found,
         page=f"{name}: Settings, Webhooks",
@@ -108,3 +108,17 @@ def _found(hook: Mapping[str, Any]) -> FoundHook:
     told = {"push", "delete", "pull_request", "pull_request_sync"} <= events
     reads = hook.get("type") in ("gitea", "forgejo") and content_type in ("json", "form")
     return FoundHook(shape.hook_id(hook), url, told and reads and hook.get("active") is True)
+
+
+def pull_place(repo: str, api: str, token: str) -> PullPlace | None:
+    """Return how the pull requests of a Gitea repository are asked for; None when its address names no host."""
+    place = place_of(repo, api, "/api/v1")
+    if place is None:
+        return None
+    base, name = place
+    url = f"{base}/repos/{quoted_path(name, '/')}/pulls"
+    return PullPlace(url, _headers(token), shape.open_pull_request, "a token that may read pull requests")
+
+
+def _headers(token: str) -> Mapping[str, str]:
+    return {"Authorization": f"token {token}", "Accept": "application/json"}

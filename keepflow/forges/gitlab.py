@@ -16,7 +16,7 @@ from keepflow.core.events import Event, EventKind, Parsed
 from keepflow.core.names import is_ref
 from keepflow.core.statuses import CommitStatus, Request, Verdict, place_of, quoted_path
 from keepflow.core.text import quoted
-from keepflow.core.webhooks import FoundHook, HookPlace
+from keepflow.core.webhooks import FoundHook, HookPlace, PullPlace
 from keepflow.errors import BadSignature, UsageError
 from keepflow.forges import _github_shape as shape
 
@@ -119,28 +119,40 @@ def _commit(payload: Mapping[str, Any], sha: str) -> Mapping[str, Any]:
 def _merge_request(payload: Mapping[str, Any]) -> Parsed:
     request = shape.mapping(payload, "object_attributes")
     action, before = shape.text(request, "action"), shape.optional(request, "oldrev")
-    if action not in ("open", "reopen") and not (action == "update" and before):
+    over = action in ("close", "merge")
+    if not over and action not in ("open", "reopen") and not (action == "update" and before):
         return Parsed(
             word="ignored", sentence=f"the action {quoted(action)} of a merge request brings no new code here"
         )
+    event = _proposed(request, payload.get("user"))
+    return shape.closed(event) if over else Parsed(event)
+
+
+def _open_merge_request(request: Mapping[str, Any]) -> Event | None:
+    """Read a merge request as the API shows it; None for one that is closed. Raises UsageError for a wrong field."""
+    if request.get("state") != "opened":
+        return None
+    told = {**request, "last_commit": {"id": request.get("sha")}, "url": request.get("web_url")}
+    return _proposed(told, request.get("author"))
+
+
+def _proposed(request: Mapping[str, Any], user: object) -> Event:
+    before = shape.optional(request, "oldrev")
     number = shape.whole_number(request, "iid")
-    user = payload.get("user")
     actor = shape.optional(user, "username") if isinstance(user, Mapping) else ""
     source, target = request.get("source_project_id"), request.get("target_project_id")
-    return Parsed(
-        Event(
-            kind=EventKind.PULL_REQUEST,
-            ref=f"refs/merge-requests/{number}/head",
-            sha=shape.commit_id(shape.text(shape.mapping(request, "last_commit"), "id")),
-            before=shape.commit_id(before) if before else None,
-            message=shape.optional(request, "title", shape.TEXT_LIMIT),
-            author=actor,
-            actor=actor,
-            url=shape.web_address(shape.optional(request, "url", 2048)),
-            target=shape.branch(shape.text(request, "target_branch")),
-            number=number,
-            fork=not (isinstance(source, int) and source == target),
-        )
+    return Event(
+        kind=EventKind.PULL_REQUEST,
+        ref=f"refs/merge-requests/{number}/head",
+        sha=shape.commit_id(shape.text(shape.mapping(request, "last_commit"), "id")),
+        before=shape.commit_id(before) if before else None,
+        message=shape.optional(request, "title", shape.TEXT_LIMIT),
+        author=actor,
+        actor=actor,
+        url=shape.web_address(shape.optional(request, "url", 2048)),
+        target=shape.branch(shape.text(request, "target_branch")),
+        number=number,
+        fork=not (isinstance(source, int) and source == target),
     )
 
 
@@ -168,7 +180,7 @@ def hook_place(repo: str, api: str, token: str) -> HookPlace | None:
     base, name = place
     return HookPlace(
         url=f"{base}/projects/{quoted_path(name)}/hooks",
-        headers={"PRIVATE-TOKEN": token, "Accept": "application/json"},
+        headers=_headers(token),
         body=_hook,
         read=_found,
         page=f"{name}: Settings, Webhooks",
@@ -189,3 +201,17 @@ def _found(hook: Mapping[str, Any]) -> FoundHook:
     dead = hook.get("alert_status") in ("disabled", "temporarily_disabled")
     fits = all(hook.get(name) is True for name in _TOLD) and not hook.get("push_events_branch_filter")
     return FoundHook(shape.hook_id(hook), shape.optional(hook, "url", 2048), fits, dead)
+
+
+def pull_place(repo: str, api: str, token: str) -> PullPlace | None:
+    """Return how the merge requests of a GitLab project are asked for; None when its address names no host."""
+    place = place_of(repo, api, "/api/v4")
+    if place is None:
+        return None
+    base, name = place
+    url = f"{base}/projects/{quoted_path(name)}/merge_requests"
+    return PullPlace(url, _headers(token), _open_merge_request, "a token that may read merge requests")
+
+
+def _headers(token: str) -> Mapping[str, str]:
+    return {"PRIVATE-TOKEN": token, "Accept": "application/json"}

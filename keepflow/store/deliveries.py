@@ -151,6 +151,13 @@ def page(conn: Connection, project_id: int, before: int | None, limit: int) -> l
     return [_delivery(row) for row in conn.execute(query.order_by(deliveries.c.id.desc()).limit(limit)).mappings()]
 
 
+def last_event(conn: Connection, project_id: int, ref: str) -> Event | None:
+    """Return what was told last of a ref; slow for one of which nothing was told."""
+    query = select(deliveries.c.event).where(deliveries.c.project_id == project_id, deliveries.c.ref == ref)
+    found = conn.execute(query.order_by(deliveries.c.id.desc()).limit(1)).scalar()
+    return Event.from_json(found) if found else None
+
+
 def projects_waiting(conn: Connection) -> list[int]:
     """List the projects that have unhandled deliveries, the one that waits longest first.
 
@@ -217,6 +224,14 @@ def decide_all(conn: Connection, decisions: Mapping[int, dict[str, Any]], now: i
 def decide_unhandled(conn: Connection, project_id: int, decision: dict[str, Any], now: int) -> None:
     """Decide everything of a project that waits to be handled."""
     query = update(deliveries).where(_unhandled(project_id))
+    conn.execute(query.values(decision=decision, handled=True, handled_at=now))
+
+
+def decide_before(
+    conn: Connection, project_id: int, ref: str, delivery_id: int, decision: dict[str, Any], now: int
+) -> None:
+    """Decide everything that was told of one ref before a delivery and waits to be handled."""
+    query = update(deliveries).where(_unhandled(project_id), deliveries.c.ref == ref, deliveries.c.id < delivery_id)
     conn.execute(query.values(decision=decision, handled=True, handled_at=now))
 
 

@@ -9,11 +9,15 @@ from keepflow.store.upsert import insert
 
 #: A row under this "ref" says that the project's first sweep was made; what was there before it is not built.
 _BASELINE = ""
+#: And under this one the highest number of a pull request that was seen at the remote: older ones are no news.
+_PULLS = "pulls"
 
 
 def of_project(conn: Connection, project_id: int) -> dict[str, str]:
     """Return the commit last taken per ref."""
-    query = select(heads.c.ref, heads.c.sha).where(heads.c.project_id == project_id, heads.c.ref != _BASELINE)
+    query = select(heads.c.ref, heads.c.sha).where(
+        heads.c.project_id == project_id, heads.c.ref.not_in((_BASELINE, _PULLS))
+    )
     return {row.ref: row.sha for row in conn.execute(query)}
 
 
@@ -42,3 +46,14 @@ def has_baseline(conn: Connection, project_id: int) -> bool:
 def mark_baseline(conn: Connection, project_id: int, now: int) -> None:
     """Remember that the first sweep of a project was made."""
     put(conn, project_id, _BASELINE, "", now)
+
+
+def newest_pull(conn: Connection, project_id: int) -> int | None:
+    """Return the highest number of a pull request that a sweep saw; None before the first one looked."""
+    found = get(conn, project_id, _PULLS)
+    return int(found) if found is not None else None
+
+
+def saw_pulls(conn: Connection, project_id: int, number: int, now: int) -> None:
+    """Remember the highest number of a pull request that there is."""
+    put(conn, project_id, _PULLS, str(number), now)

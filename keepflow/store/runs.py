@@ -181,6 +181,13 @@ def every_live(conn: Connection) -> list[Run]:
     return [from_row(row) for row in conn.execute(query).mappings()]
 
 
+def waiting_of_ref(conn: Connection, project_id: int, ref: str) -> list[Run]:
+    """List the runs of a ref that nothing works on, oldest first."""
+    states = runs.c.state.in_((State.QUEUED, State.WAITING))
+    query = select(runs).where(states, runs.c.project_id == project_id, runs.c.ref == ref).order_by(runs.c.id)
+    return [from_row(row) for row in conn.execute(query).mappings()]
+
+
 def judged_before(conn: Connection, run: Run) -> Run | None:
     """Return the last older run of the same flow and ref that succeeded or failed."""
     judged = [state.value for state in (State.SUCCEEDED, State.FAILED, State.LOST)]

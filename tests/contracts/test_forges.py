@@ -27,8 +27,8 @@ def test_the_forges_of_today_are_found_by_file_name() -> None:
 
 
 @every_forge
-def test_a_forge_has_the_six_functions(name: str) -> None:
-    functions = ("delivery_id", "event_name", "verify", "parse", "set_status", "hook_place")
+def test_a_forge_has_the_seven_functions(name: str) -> None:
+    functions = ("delivery_id", "event_name", "verify", "parse", "set_status", "hook_place", "pull_place")
     assert all(callable(getattr(FORGES[name], found)) for found in functions)
 
 
@@ -65,7 +65,7 @@ WORDS = {
     "push-deleted": "deleted",
     "push-deleted-tag": "deleted",
     "push-without-head": "no-commit",
-    "pull-request-closed": "ignored",
+    "pull-request-closed": "closed",
     "pull-request-labeled": "ignored",
     "create-tag": "ignored",
     "issue-comment": "unknown-event",
@@ -99,6 +99,31 @@ def test_r06_new_code_of_a_pull_request_is_an_event(name: str, sample: str) -> N
     assert event.ref in ("refs/pull/7/head", "refs/merge-requests/7/head")
     assert (event.fork, event.message, event.actor) == (False, "Mend the login page", "ann")
     assert event.url.endswith("/7")
+
+
+@pulls
+def test_r06_a_closed_pull_request_says_which_one(name: str) -> None:
+    parsed = FORGES[name].parse(*delivery("pull-request-closed", forge=name))
+    assert (parsed.event, parsed.word, parsed.closed.number) == (None, "closed", 7)
+    assert parsed.closed.ref == FORGES[name].parse(*delivery("pull-request-opened", forge=name)).event.ref
+
+
+@pulls
+def test_r06_the_api_shows_a_pull_request_as_its_hook_tells_it(name: str) -> None:
+    told = FORGES[name].parse(*delivery("pull-request-opened", forge=name)).event
+    place = FORGES[name].pull_place("https://git.example.org/team/shop.git", "", "the-token")
+    assert place.url.startswith("https://git.example.org/api/")
+    assert "the-token" not in place.url + repr(place)
+    sample = payload("pull-request-opened", name)
+    shown = {**sample.get("pull_request", {}), "number": 7, "state": "open"}
+    if name == "gitlab":
+        request = sample["object_attributes"]
+        own = {"state": "opened", "sha": request["last_commit"]["id"], "author": sample["user"]}
+        shown = {**request, **own, "web_url": request["url"]}
+    event = place.read(shown)
+    assert (event.ref, event.sha, event.target, event.number) == (told.ref, told.sha, told.target, told.number)
+    assert (event.fork, event.message, event.author) == (False, told.message, told.author)
+    assert place.read({**shown, "state": "closed"}) is None
 
 
 @pulls

@@ -176,7 +176,7 @@ def test_f11_a_late_hook_of_a_pull_request_does_not_bring_old_code_back(forge: F
     assert [(run.event.tip, run.state) for run in world.runs()] == [(new, State.WAITING), (old, State.SUPERSEDED)]
 
 
-def test_the_sweep_forgets_no_pull_request_and_makes_nothing_of_them(forge: Forge, world: World) -> None:
+def test_the_sweep_forgets_no_pull_request(forge: Forge, world: World) -> None:
     reconcile.reconcile(world.master, forge.project)
     head = forge.propose({"new": "1"})
     git(forge.repository, "update-ref", "-d", "refs/heads/proposal")

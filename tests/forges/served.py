@@ -41,6 +41,7 @@ class ServedForge:
         self.headers: list[dict[str, str]] = []
         self._ids = itertools.count(11)
         self.api = ""
+        self.pulls: dict[int, dict[str, Any]] = {}  #: pull requests by number, as the API shows them
 
     def add(self, body: dict[str, Any]) -> int:
         """Make a hook, as a person or the API does."""
@@ -66,6 +67,10 @@ class ServedForge:
         if headers.get(name.lower()) != value:
             return 401, {"message": "Bad credentials" if self.kind == "github" else "401 Unauthorized"}
         base = _PATH[self.kind]
+        where, _, last = parts.path.rpartition("/")
+        if where == base.replace("hooks", "merge_requests" if self.kind == "gitlab" else "pulls"):
+            found = self.pulls.get(int(last))
+            return (200, found) if found and method == "GET" else (404, {"message": "Not Found"})
         if parts.path == base:
             return self._listed(parts.query) if method == "GET" else self._made(method, body)
         number = parts.path.removeprefix(f"{base}/")

@@ -63,7 +63,7 @@ def test_r06_code_of_another_repository_is_said_to_be(name: str) -> None:
     assert event(name).fork
 
 
-@pytest.mark.parametrize("action", ["closed", "edited", "labeled", "assigned", "review_requested", "locked", "x"])
+@pytest.mark.parametrize("action", ["edited", "labeled", "assigned", "review_requested", "locked", "x"])
 def test_r06_only_new_code_of_a_pull_request_is_an_event(action: str) -> None:
     assert parse("pull-request-opened", action=action).word == "ignored"
 
@@ -75,7 +75,7 @@ def test_r06_only_new_code_of_a_pull_request_is_an_event(action: str) -> None:
         ("push-deleted", "deleted"),
         ("push-deleted-tag", "deleted"),
         ("push-without-head", "no-commit"),
-        ("pull-request-closed", "ignored"),
+        ("pull-request-closed", "closed"),
         ("issue-comment", "unknown-event"),
         ("star", "unknown-event"),
     ],

@@ -88,7 +88,7 @@ deliveries = Table(
     Column("body", LargeBinary, nullable=False),
     Column("event", JSON),  # core.events.Event, None for a final word
     Column("ref", String(255), nullable=False, default=""),  # of the event
-    Column("word", String(40), nullable=False, default=""),  # ping, deleted, no-commit, unknown-event, ignored
+    Column("word", String(40), nullable=False, default=""),  # ping, deleted, closed, no-commit, unknown-event, ignored
     Column("handled", Boolean, nullable=False, default=False),
     Column("decision", JSON),  # {"runs": [{"flow", "run", "why"}], "not": {flow: why}, "sentence": …}
     at("received_at", nullable=False),

@@ -121,13 +121,19 @@ def environment(
     )
 
 
-def ls_remote(remote: Remote, *, timeout: float = 60.0) -> dict[str, str]:
+_NO_PULLS = ("--heads", "--tags")
+_PULLS = ("refs/heads/*", "refs/tags/*", "refs/pull/*/head", "refs/merge-requests/*/head")
+
+
+def ls_remote(remote: Remote, *, pulls: bool = False, timeout: float = 60.0) -> dict[str, str]:
     """Ask a remote for its branches and tags: full ref name → commit (an annotated tag counts as its commit).
 
+    `pulls` also asks for the heads of pull requests, those that are closed included.
     Names that are not legal UTF-8 ref names are left out. Raises BadRemote, CommandFailed, CommandTimeout.
     """
+    patterns = _PULLS if pulls else ()
     done = processes.run(
-        ["git", "ls-remote", "--quiet", "--heads", "--tags", "--end-of-options", remote.url],
+        ["git", "ls-remote", "--quiet", *([] if pulls else _NO_PULLS), "--end-of-options", remote.url, *patterns],
         env=remote.environment(),
         timeout=timeout,
         limit=64 * processes.MIB,
