@@ -56,7 +56,6 @@ def _answered(tx: Tx, master: Master, deployment: Deployment, body: messages.Dep
             outcome="unknown" if known else "failed",
             code=body.code,
             sentence=f"the agent {'knows nothing of it any more' if known else 'refused the order'}: {body.sentence}",
-            serving=None if known else deployment.identity_before,
         )
         _finished(tx, master, deployment, finished, now)
         return

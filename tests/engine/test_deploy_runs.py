@@ -9,7 +9,7 @@ import pytest
 from keepflow.core.flows import JobKind
 from keepflow.core.states import Phase, State
 from keepflow.engine import commands, deploying, enrol
-from keepflow.store import deployments, events, jobs
+from keepflow.store import deployments, environments, events, jobs
 from keepflow.store.deployments import Deployment
 from keepflow.store.projects import Project
 from keepflow.wire import messages
@@ -341,3 +341,26 @@ def test_an_agent_that_lost_its_memory_leaves_the_outcome_unknown(world: World, 
     agent.report(refused)
     assert (world.run().state, world.run().reason_code) == (State.WAITING, "outcome-unknown")
     assert "knows nothing of it any more" in _deployment(world).reason
+
+
+def test_a_refused_order_says_nothing_of_what_serves(world: World, place: tuple[Project, Path]) -> None:
+    agent = world.agent(**BOTH)
+    push(world, *place, TEXT)
+    deploy = _built(agent)
+    _accept(agent, deploy)
+    _finish(agent, deploy)
+    state = messages.ServiceState(service="keepwork-dev", instance="main", environment="x", identity="sha256:by-hand")
+    beat = messages.Heartbeat(at=1, services=(state,))
+    world.call(lambda tx: enrol.heartbeat(tx, world.master, agent.id, beat, world.tick(10 * 1_000_000)))
+    push(world, *place, TEXT)
+    again = _built(agent)
+    code, why = "expect-current", "the order expects another"
+    agent.report(
+        messages.DeployAnswer(
+            fence=again.fence, deployment=again.deployment, at=9, accepted=False, code=code, sentence=why
+        )
+    )
+    assert world.run(2).reason_code == code
+    with world.read() as conn:
+        environment = environments.by_id(conn, _deployment(world).environment_id)
+    assert environment.hosts[0].identity == "sha256:by-hand", "as it was last seen"
