@@ -10,6 +10,7 @@ What serves is read from the front door and the containers; this is for a rollba
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -163,7 +164,7 @@ class Instance:
         return (self.root / names.prefix(self.service, self.instance) / "front.json").exists()
 
     def forget(self) -> None:
-        """Remember nothing of it any more; only the lock stays, which somebody may be waiting for."""
+        """Remember nothing of it any more; the lock goes with `release`."""
         (self.place / "front.json").unlink(missing_ok=True)
         for path in self.place.iterdir():
             if path.name != "lock":
@@ -204,32 +205,40 @@ class Instance:
 
         Waits up to `patience` seconds for whoever holds it; then raises Refused `instance-busy`.
         """
-        descriptor = os.open(self.place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + patience
-        while not _taken(descriptor):
+        while (held := _taken(self.place / "lock")) is None:
             if time.monotonic() >= deadline:
-                os.close(descriptor)
                 raise Refused(
                     f"{self.service}/{self.instance}: a deployment is under way on this host; wait for its end",
                     code="instance-busy",
                 )
             time.sleep(0.01)
-        self._lock = descriptor
+        self._lock = held
         return self
 
     def release(self) -> None:
-        """Let the next deployment come."""
+        """Let the next deployment come; of an instance of which nothing is remembered, nothing is left."""
         if self._lock is not None:
+            if [path.name for path in self.place.iterdir()] == ["lock"]:
+                (self.place / "lock").unlink()
+                with contextlib.suppress(OSError):  # somebody who waited has made it anew
+                    self.place.rmdir()
             os.close(self._lock)
             self._lock = None
 
 
-def _taken(descriptor: int) -> bool:
+def _taken(path: Path) -> int | None:
+    """Lock a file and return its descriptor; None when somebody holds it, or it was removed by who held it."""
     try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def known_instances(root: Path) -> Iterator[Instance]:

@@ -46,13 +46,14 @@ def given(
     """Give a step its secrets and yield the variables that come with them; its files are gone afterwards.
 
     `token` is in the names of what is laid aside for this step; with `again` an earlier process of the agent has given
-    them already. Raises UsageError for a secret that did not come with the job, or whose file has no place in the
-    checkout.
+    them already. Raises UsageError for a secret that is not optional and did not come with the job, or whose file has
+    no place in the checkout.
     """
-    missing = [use.name for use in uses if use.name not in values]
+    missing = [use.name for use in uses if use.name not in values and not use.optional]
     if missing:
         names = ", ".join(map(quoted, missing))
         raise errors.UsageError(f"no value of {names} came with this job", code="no-secret")
+    uses = [use for use in uses if use.name in values]
     variables = {use.env: values[use.name] for use in uses if use.env}
     with contextlib.ExitStack() as stack:
         for number, use in enumerate(uses):

@@ -29,7 +29,7 @@ from keepflow.agent.task import Task
 from keepflow.config.where import Where
 from keepflow.core import exits
 from keepflow.core.boxes import Owner
-from keepflow.core.text import one_line, words
+from keepflow.core.text import one_line, quoted, words
 from keepflow.executors.shell import MARK, Shell
 from keepflow.ports import Command, Executor, RegistryLogin, Running, StepContext, contained
 from keepflow.wire.messages import BuiltImage, Login, StepOrder
@@ -160,6 +160,9 @@ class Steps:
         token = hashlib.sha256(f"{self._attempt.nonce} secrets {turn.index}".encode()).hexdigest()[:16]
         has_them = self._attempt.result(turn.index, 0).exists()
         account = self._host.account.account
+        without = [use.name for use in turn.step.secrets if use.optional and use.name not in self._task.secrets]
+        if without and not has_them:
+            self._recording.say_line(f"this run does not get {', '.join(map(quoted, without))}; the step goes without")
         return job_secrets.given(
             turn.step.secrets, self._task.secrets, self._places, account, token=token, again=has_them
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
-from keepflow.config.fields import EnvName, Model, OneOrMany, RelativePath, bad
+from keepflow.config.fields import EnvName, Flag, Model, OneOrMany, RelativePath, bad
 from keepflow.core import job_secrets
 from keepflow.core.job_secrets import is_owned
 
@@ -37,6 +37,7 @@ class SecretUse(Model):
     env: Variable | None = None
     file: RelativePath | None = None
     file_env: Variable | None = None
+    optional: Flag = False  #: the step runs without it where its run does not get it
 
     @model_validator(mode="after")
     def _one_way(self) -> SecretUse:
@@ -52,7 +53,8 @@ class SecretUse(Model):
     def to_core(self) -> job_secrets.SecretUse:
         """Return what the plan holds."""
         env = self.env or ("" if self.file or self.file_env else self.name)
-        return job_secrets.SecretUse(self.name, env, normpath(self.file) if self.file else "", self.file_env or "")
+        file = normpath(self.file) if self.file else ""
+        return job_secrets.SecretUse(self.name, env, file, self.file_env or "", self.optional)
 
 
 def _named(value: Any) -> Any:

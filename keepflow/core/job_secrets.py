@@ -19,12 +19,16 @@ _OWNED_NAMES = frozenset({"CI", "HOME", "WORKSPACE", "JENKINS_HOME"})
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """One secret that a step asks for by name. Exactly one of the others says how it gets it."""
+    """One secret that a step asks for by name. Exactly one of the others says how it gets it.
+
+    A step runs without an `optional` one that its run does not get; it never gets more by that.
+    """
 
     name: str
     env: str = ""  #: variable that holds the value
     file: str = ""  #: path in the checkout of a file that holds it
     file_env: str = ""  #: variable that holds the path of a file outside of the checkout
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

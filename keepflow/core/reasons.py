@@ -61,6 +61,8 @@ MEANINGS: dict[str, Meaning] = {
     "no-files": Meaning("the files that earlier jobs of the run left are gone", _AGAIN),
     "conflict": Meaning("jobs that ran side by side changed the same file", "let one of them need the other"),
     # --- how it ended ---
+    "no-base": Meaning("the environment that the instance of a branch belongs to is not there any more"),
+    "idle": Meaning("nothing was deployed to the instance of a branch for as long as `idle` of its environment says"),
     "pull-request-closed": Meaning("its pull request was closed while it waited", "reopen the pull request"),
     "exit": Meaning("the script failed: its exit code was not 0", _FLOW),
     "timeout": Meaning("it took longer than its limit and was ended", "raise `timeout`, or make it quicker"),

@@ -69,8 +69,8 @@ def binding_of(secret: StoredSecret) -> Binding:
 
 
 def lacking(conn: Connection, run: Run, job: Job) -> str | None:
-    """Say which secrets a job asks for and does not get, why, and how to mend it; None when it gets all."""
-    wanted = _names(job)
+    """Say which secrets a job cannot do without and does not get, why, and how to mend it; None when it gets all."""
+    wanted = _names(job, optional=False)
     if not wanted:
         return None
     project = projects.by_id(conn, run.project_id)
@@ -106,9 +106,10 @@ def values(conn: Connection, vault: Vault, project: Project) -> tuple[str, ...]:
     return tuple(_opened(vault, project, one).decode() for one in secrets.of_projects.held(conn, project.id).values())
 
 
-def _names(job: Job) -> list[str]:
+def _names(job: Job, *, optional: bool = True) -> list[str]:
+    """List the secrets that a job names, each once; without those that all of its steps can do without, if asked."""
     uses = (use for step in job.spec["steps"] for use in step["secrets"])
-    return list(dict.fromkeys(use["name"] for use in uses))
+    return list(dict.fromkeys(use["name"] for use in uses if optional or not use.get("optional")))
 
 
 def _receiver(conn: Connection, project: Project, run: Run) -> Receiver:

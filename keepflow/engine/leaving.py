@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection
 
-from keepflow.core.states import OUTCOMES
+from keepflow.core.states import OUTCOMES, Reason
 from keepflow.engine import preparing
 from keepflow.engine.context import Master
 from keepflow.store import deployments, environments, events, preparations, releases
@@ -19,6 +19,7 @@ from keepflow.store.projects import Project
 from keepflow.store.writer import Tx
 
 _SECOND = 1_000_000
+_AGAIN = 600  #: seconds until the removal of an idle instance that failed is ordered anew
 
 
 def gone(tx: Tx, master: Master, project: Project, there: Collection[str], now: int) -> None:
@@ -28,14 +29,33 @@ def gone(tx: Tx, master: Master, project: Project, there: Collection[str], now: 
             _remove(tx, master, environment, "branch-gone", f"{environment.ref} is gone", now)
 
 
+def sweep(master: Master, now: int) -> None:
+    """Remove the instances whose time is over; the writer is asked only when there is one."""
+    with master.database.read() as conn:
+        over = any(_over(conn, environment, now) for environment in environments.with_instances(conn))
+    if over:
+        master.writer.call(lambda tx: idle(tx, master, now))
+
+
 def idle(tx: Tx, master: Master, now: int) -> None:
     """Remove the instances that nothing was deployed to for as long as their environment says, or without one."""
     for environment in environments.with_instances(tx.conn):
-        base = environments.base_of(tx.conn, environment)
-        if base.removed:
-            _remove(tx, master, environment, "no-base", f"{base.name} is no environment any more", now)
-        elif base.idle and _last_used(tx.conn, environment) + base.idle * _SECOND <= now:
-            _remove(tx, master, environment, "idle", "nothing was deployed to it for too long", now)
+        why = _over(tx.conn, environment, now)
+        if why is not None:
+            _remove(tx, master, environment, why.code, why.sentence, now)
+
+
+def _over(conn: Connection, environment: Environment, now: int) -> Reason | None:
+    """Say why the time of an instance is over, or None while it is not, or its removal was ordered a moment ago."""
+    ordered = preparations.newest(conn, environment.id, REMOVAL)
+    if ordered is not None and ordered.requested_at + _AGAIN * _SECOND > now:
+        return None
+    base = environments.base_of(conn, environment)
+    if base.removed:
+        return Reason("no-base", f"{base.name} is no environment any more")
+    if base.idle and _last_used(conn, environment) + base.idle * _SECOND <= now:
+        return Reason("idle", "nothing was deployed to it for too long")
+    return None
 
 
 def _instances(conn: Connection, project_id: int) -> list[Environment]:

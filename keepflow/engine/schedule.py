@@ -66,6 +66,7 @@ class Schedule:
         self._every(10, "notice silence", self._notice_silence)
         self._every(30, "renew what waits", self._renew)
         self._every(3600, "forget sessions", self._forget)
+        self._every(60, "remove idle instances", lambda: leaving.sweep(self._master, clock.now()))
         self._every(600, "let go of artifacts", lambda: artifacts.sweep(self._master, clock.now()))
         self._every(3600, "let go of logs", self._let_go)
         self._every(24 * 3600, "tidy mirrors", self._tidy)
@@ -132,7 +133,6 @@ class Schedule:
         def forget(tx: Tx) -> None:
             people.sweep(tx, clock.now())
             notices.sweep(tx.conn, clock.now() - notifying.KEPT)
-            leaving.idle(tx, self._master, clock.now())
 
         self._write(forget)
 

@@ -59,6 +59,12 @@ def live(conn: Connection, environment_id: int, kind: str) -> list[Preparation]:
     return _listed(conn, of_it & preparations.c.phase.in_(_LIVE), 50)
 
 
+def newest(conn: Connection, environment_id: int, kind: str) -> Preparation | None:
+    """Return the one of an environment that was asked for last."""
+    of_it = (preparations.c.environment_id == environment_id) & (preparations.c.kind == kind)
+    return next(iter(_listed(conn, of_it, 1)), None)
+
+
 def of_release(conn: Connection, environment_id: int, identity: str) -> list[Preparation]:
     """List those of one release in an environment, newest first."""
     of_it = (preparations.c.environment_id == environment_id) & (preparations.c.identity == identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,23 @@ def test_an_instance_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     first.release()
     first.release()
     Instance(tmp_path, "shop", "main").claim().release()
+
+
+def test_a_forgotten_instance_leaves_no_lock_and_who_waited_for_it_holds_a_real_one(tmp_path: Path) -> None:
+    first = Instance(tmp_path, "shop", "a-111111").claim()
+    first.front()
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(Instance(tmp_path, "shop", "a-111111").claim, 10) for _ in range(8)]
+        first.forget()
+        first.release()
+        for _ in waiting:
+            done, rest = wait(waiting, 10, FIRST_COMPLETED)
+            assert len(done) == 1, "one at a time holds it"
+            waiting = list(rest)
+            with pytest.raises(Refused):
+                Instance(tmp_path, "shop", "a-111111").claim()
+            done.pop().result().release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_env_file_is_taken_literally(tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ def test_a_secret_that_did_not_come_or_does_not_open_refuses_the_step_and_names_
         assert "\nran\n" not in ran.log
 
 
+def test_a_step_runs_without_an_optional_secret_that_did_not_come_and_says_so(builder: Builder) -> None:
+    uses = (SecretUse(name="A", env="A", optional=True), SecretUse(name="B", file="b", optional=True))
+    script = 'test -z "${A+set}" && test ! -e b && echo ran without'
+    ran = builder.run(steps=(StepOrder(kind="run", name="x", spec={"script": script}, secrets=uses),), secrets=())
+    assert ran.end.state == "succeeded", ran.log
+    assert "\nran without\n" in ran.log
+    assert "this run does not get 'A', 'B'; the step goes without" in ran.log
+
+
 def test_no_link_of_a_repository_or_a_step_leads_a_secret_out(builder: Builder, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

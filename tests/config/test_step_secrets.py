@@ -25,6 +25,7 @@ def uses(text: str) -> tuple[SecretUse, ...]:
         ("[{name: config.page, file: ./www/config.page}]", [SecretUse("config.page", file="www/config.page")]),
         ("[{name: deploy.key, file_env: KEY}]", [SecretUse("deploy.key", file_env="KEY")]),
         ("[A, {name: A, file: a}]", [SecretUse("A", env="A"), SecretUse("A", file="a")]),
+        ("[{name: A, optional: true}]", [SecretUse("A", env="A", optional=True)]),
         ("[]", []),
     ],
 )
@@ -47,6 +48,8 @@ def test_r31_a_step_names_its_secrets_as_variables_or_files(text: str, wanted: l
         ("[A, A]", "conflict", 34),
         ("[{name: a, file: x}, {name: b, file: ./x}]", "conflict", 34),
         ("[{nme: A}]", "unknown-key", 36),
+        ("[{name: A, optional: maybe}]", "wrong-type", 55),
+        ("[{name: A, optionl: true}]", "unknown-key", 45),
         ("3", "wrong-type", 34),
     ],
 )
@@ -66,4 +69,4 @@ def test_editors_know_the_key() -> None:
     entries = schema["$defs"]["Flow"]["properties"]["steps"]["items"]["anyOf"]
     [run] = [entry for entry in entries if entry["required"] == ["run"]]
     assert {"name", "secrets"} < set(run["properties"])
-    assert {"name", "env", "file", "file_env"} == set(schema["$defs"]["SecretUse"]["properties"])
+    assert {"name", "env", "file", "file_env", "optional"} == set(schema["$defs"]["SecretUse"]["properties"])

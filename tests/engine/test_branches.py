@@ -20,6 +20,7 @@ from keepflow.store.projects import Project
 from keepflow.wire import messages
 from tests.engine.test_deploy_runs import BOTH, BUILT, _accept, _finish
 from tests.engine.test_dispatch import IMAGE, flow, push
+from tests.engine.test_several_hosts import Farm, image
 from tests.engine.world import PlayedAgent, World
 from tests.tools.repositories import git
 
@@ -175,13 +176,18 @@ def test_an_instance_nobody_deploys_to_is_removed_after_its_idle_time(
 ) -> None:
     agent = world.agent(**BOTH)
     deployed(world, place, agent, "a")
-    world.call(lambda tx: leaving.idle(tx, world.master, world.tick((IDLE - 1) * 1_000_000)))
+    leaving.sweep(world.master, world.tick((IDLE - 1) * 1_000_000))
     assert removals(agent) == []
-    world.call(lambda tx: leaving.idle(tx, world.master, world.tick(2_000_000)))
+    leaving.sweep(world.master, world.tick(2_000_000))
     [order] = removals(agent)
     with world.read() as conn:
         [found] = preparations.live(conn, next(iter(instances(world, place[0]).values())).id, "removal")
     assert (found.id, found.phase) == (order.deployment, Phase.OFFERED)
+    _removed(world, agent, order, "failed")
+    leaving.sweep(world.master, world.tick(60_000_000))
+    assert removals(agent) == [], "not every minute again"
+    leaving.sweep(world.master, world.tick(600_000_000))
+    assert len(removals(agent)) == 1
 
 
 def test_what_a_host_refuses_is_the_reason_of_the_run(world: World, place: tuple[Project, Path]) -> None:
@@ -218,3 +224,56 @@ def test_a_hook_about_a_deleted_branch_has_the_remote_looked_at(world: World, pl
         lambda tx: intake.record(tx, world.master, place[0], "d1", "github", "push", {}, b"{}", said, world.tick())
     )
     assert heard == ["projects"]
+
+
+# --- over several hosts ----------------------------------------------------------------------------------------------
+
+HOSTS = ("web-1", "web-2")
+
+
+def _branch_on_two_hosts(farm: Farm, world: World) -> None:
+    push(world, farm.project, farm.repository, TEXT, branch="main")
+    [job] = farm.builder.orders()
+    farm.builder.finish(job, images=(image("a"),))
+    for host in HOSTS:
+        orders = farm.asked()
+        assert list(orders) == [host], "only one host is asked at a time, in their order"
+        assert signed(orders[host])["instance"] == names.branch_instance("refs/heads/main")
+        farm.finish(host, orders[host])
+    assert world.run().state is State.SUCCEEDED
+
+
+def test_r46_a_branch_has_its_instance_on_every_host_of_the_environment(world: World) -> None:
+    farm = Farm(world, HOSTS)
+    _branch_on_two_hosts(farm, world)
+    [own] = instances(world, farm.project).values()
+    assert own.agents == HOSTS
+    assert {host.host: host.identity for host in own.hosts} == dict.fromkeys(HOSTS, "sha256:" + "a0" * 32)
+    assert farm.serving() == dict.fromkeys(HOSTS), "nothing was deployed to the environment itself"
+
+
+def test_r46_an_instance_goes_from_every_host_and_is_there_until_the_last_one_let_it_go(world: World) -> None:
+    farm = Farm(world, HOSTS)
+    _branch_on_two_hosts(farm, world)
+    world.call(lambda tx: leaving.gone(tx, world.master, farm.project, (), world.tick()))
+    orders = {host: removals(farm.hosts[host])[0] for host in HOSTS}
+    _removed(world, farm.hosts["web-1"], orders["web-1"])
+    assert instances(world, farm.project), "the other host still has it"
+    _removed(world, farm.hosts["web-2"], orders["web-2"], "failed")
+    assert instances(world, farm.project)
+    world.call(lambda tx: leaving.gone(tx, world.master, farm.project, (), world.tick()))
+    for host in HOSTS:
+        [order] = removals(farm.hosts[host])
+        _removed(world, farm.hosts[host], order)
+    assert instances(world, farm.project) == {}
+
+
+def test_a_host_that_fails_stops_the_instance_of_a_branch_on_the_hosts_behind_it(world: World) -> None:
+    farm = Farm(world, HOSTS)
+    push(world, farm.project, farm.repository, TEXT, branch="main")
+    [job] = farm.builder.orders()
+    farm.builder.finish(job, images=(image("a"),))
+    orders = farm.asked()
+    farm.finish("web-1", orders["web-1"], "failed", "it answers 500")
+    assert farm.asked() == {}
+    assert world.run().state is State.FAILED

@@ -217,3 +217,36 @@ def test_r06_a_real_pull_request_that_names_a_secret_gets_none_neither_approved_
     assert [(run.state, run.reason_code) for run in world.runs()] == [(State.FAILED, "no-secret")] * 2
     assert "pull requests and forks" in world.run(2).reason
     assert agent.orders() == []
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_r06_a_pull_request_runs_without_an_optional_secret_and_still_never_gets_it(world: World, fork: bool) -> None:
+    forge, agent = Forge(world), _agent(world)
+    world.environment(forge.project, "dev", ["**"])
+    everybody = Binding(branches=("**",), tags=("**",))
+    world.call(lambda tx: job_secrets.put(tx, world.master, forge.project, "NPM_TOKEN", CANARY, everybody, "bo", 1))
+    step = "[{run: env, secrets: [{name: NPM_TOKEN, optional: true}]}]"
+    forge.tell(forge.propose({".keepflow.yml": (FLOW % "latest").replace("[{run: make}]", step)}), fork=fork)
+    if fork:
+        world.call(lambda tx: commands.approve_run(tx, world.master, world.run().id, "ann", world.tick()))
+    [order] = agent.orders()
+    assert (order.secrets, order.steps[0].secrets[0].optional) == ((), True)
+    assert "c4nary" not in order.model_dump_json()
+
+
+def test_a_secret_that_one_step_cannot_do_without_is_lacking_whatever_another_step_says(
+    world: World, place: tuple[Project, Path]
+) -> None:
+    steps = "[{run: a, secrets: [{name: NPM_TOKEN, optional: true}]}, {run: b, secrets: NPM_TOKEN}]"
+    push(world, *place, flow(steps=steps))
+    assert (world.run().state, world.run().reason_code) == (State.FAILED, "no-secret")
+
+
+def test_a_run_that_may_have_an_optional_secret_gets_it(
+    world: World, place: tuple[Project, Path], put: Callable[..., Any]
+) -> None:
+    agent = _agent(world)
+    put()
+    push(world, *place, flow(steps="[{run: make, secrets: [{name: NPM_TOKEN, optional: true}]}]"))
+    [order] = agent.orders()
+    assert [one.name for one in order.secrets] == ["NPM_TOKEN"]

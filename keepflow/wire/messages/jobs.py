@@ -14,12 +14,13 @@ from keepflow.wire.messages.base import Message, Whole
 
 
 class SecretUse(Message):
-    """How a step gets one of the job's secrets: exactly one of the last three is set (`core.job_secrets`)."""
+    """How a step gets one of the job's secrets: one of the next three is set (`core.job_secrets`)."""
 
     name: str
     env: str = ""
     file: str = ""
     file_env: str = ""
+    optional: bool = False  #: the step runs without it when no value of it came
 
 
 class Shared(Message):
