@@ -12,13 +12,17 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 
 from keepflow import errors
 from keepflow.agent import checkout
+from keepflow.agent.job_host import Saying
+from keepflow.agent.patience import MOST as MOST_PATIENCE
+from keepflow.agent.patience import Patience, Waiting
 from keepflow.core.artifacts import MOST, is_path
 from keepflow.core.patterns import decide
 from keepflow.core.text import one_line, quoted
@@ -27,6 +31,8 @@ from keepflow.wire.messages import RunJob
 
 _TIMEOUT = (10.0, 300.0)  #: seconds to connect, and without a byte
 _PIECE = 1024 * 1024
+_AWAY = (502, 503, 504)  #: what a master that stops says, and a proxy before one that is not there
+T = TypeVar("T")
 _FIND = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -37,43 +43,59 @@ class Artifacts:
     master: str
     ca_file: Path | None
     account: Account | None
+    most: float = MOST_PATIENCE  #: seconds that a master is waited for which cannot be reached
 
-    def keep(
-        self, order: RunJob, tree: Path, patterns: Sequence[str], seconds: float, say: Callable[[str], None]
-    ) -> None:
+    def keep(self, order: RunJob, tree: Path, patterns: Sequence[str], seconds: float, log: Saying) -> None:
         """Keep every file that fits one of the patterns; raises UsageError `no-artifact` when one fits none."""
         fitting = dict.fromkeys(patterns, 0)
-        for count, (path, found) in enumerate(_files(tree, patterns, self.account, say), 1):
+        for count, (path, found) in enumerate(_files(tree, patterns, self.account, log.tell), 1):
             with os.fdopen(found, "rb") as file:
                 if count > MOST:
                     raise errors.UsageError(f"more than {MOST} files fit; pack them into one", code="too-many")
-                size = self._send(order, path, file, seconds)
-            say(f"kept {path} ({size:,} bytes)")
+                size = self._send(order, path, file, seconds, log)
+            log.tell(f"kept {path} ({size:,} bytes)")
             for pattern in patterns:
                 fitting[pattern] += decide([pattern, f"{pattern.rstrip('/')}/**"], path).selected
         if missing := [pattern for pattern, count in fitting.items() if not count]:
             raise errors.UsageError(f"no file fits {', '.join(map(quoted, missing))}", code="no-artifact")
 
-    def fetch(self, order: RunJob, tree: Path, say: Callable[[str], None]) -> None:
+    def fetch(self, order: RunJob, tree: Path, log: Saying) -> None:
         """Lay what earlier jobs of the run have kept into a checkout; what is in its place is replaced."""
         if not order.artifacts:
             return
-        listed = self._ask(order, "GET", "/artifacts/needed").json()["items"]
+        waiting = self._waiting(log)
+        listed = self._patiently(waiting, lambda: self._ask(order, "GET", "/artifacts/needed").json()["items"])
         for one in listed:
-            self._lay(order, tree, one)
-        say(f"── {len(listed)} artifact{'s' * (len(listed) != 1)} of earlier jobs")
+            self._patiently(self._waiting(log), partial(self._lay, order, tree, one))
+        log.tell(f"── {len(listed)} artifact{'s' * (len(listed) != 1)} of earlier jobs")
 
-    def _send(self, order: RunJob, path: str, file: Any, seconds: float) -> int:
+    def _send(self, order: RunJob, path: str, file: Any, seconds: float, log: Saying) -> int:
         digest, size = hashlib.sha256(), 0
         while data := file.read(_PIECE):
             digest.update(data)
             size += len(data)
-        file.seek(0)
         mode = os.fstat(file.fileno()).st_mode
         query: dict[str, Any] = {"path": path, "sha256": digest.hexdigest(), "keep": seconds}
         query["executable"] = int(bool(mode & stat.S_IXUSR))
-        self._ask(order, "PUT", "/artifacts/kept", params=query, data=file if size else b"")
+
+        def send() -> None:
+            file.seek(0)
+            self._ask(order, "PUT", "/artifacts/kept", params=query, data=file if size else b"")
+
+        self._patiently(self._waiting(log), send)
         return size
+
+    def _waiting(self, log: Saying) -> Waiting:
+        return Patience(self.master, log.say_line, self.most).begin()
+
+    def _patiently(self, waiting: Waiting, act: Callable[[], T]) -> T:
+        """Do what does no harm when it is done twice until the master answers, or has been waited for long enough."""
+        while True:
+            try:
+                return act()
+            except errors.Unavailable as error:
+                if not waiting.again():
+                    raise errors.Unavailable(f"{error.message}{waiting.over}", code=error.code) from None
 
     def _lay(self, order: RunJob, tree: Path, one: dict[str, Any]) -> None:
         path = str(one["path"])
@@ -125,6 +147,8 @@ class Artifacts:
                 raise errors.Unavailable(f"the master cannot be reached: {one_line(str(error), 200)}") from None
         if answer.ok:
             return answer
+        if answer.status_code in _AWAY:
+            raise errors.Unavailable(f"the master is away: it answered {answer.status_code}")
         try:
             said = one_line(str(answer.json()["detail"]), 200)
         except (ValueError, KeyError):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from keepflow.agent.logs import Log
 from keepflow.agent.progress import Progress
+from keepflow.core.boxes import new_mark
 from keepflow.tools.files import sync_directory, write_atomic
 from keepflow.wire.messages import RunJob
 
@@ -111,11 +112,12 @@ class Attempt:
 
 
 class Attempts:
-    """All attempts of one agent directory. Every method may be called from every thread."""
+    """All attempts of one agent directory; `agent` is the id of its key. Any thread may call any method."""
 
-    def __init__(self, root: Path, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, root: Path, wake: Callable[[], None] = lambda: None, agent: str = "") -> None:
         self._root = root
         self._wake = wake
+        self._agent = agent
         self._lock = threading.Lock()
         self._seen_file = root / "seen"
         self._seen = _read_seen(self._seen_file)
@@ -147,7 +149,7 @@ class Attempts:
             directory = self._root / str(order.fence)
             directory.mkdir(mode=0o700, exist_ok=True)
             data = {
-                "mark": f"{order.fence}-{secrets.token_hex(8)}",
+                "mark": new_mark(self._agent, order.fence, secrets.token_hex(8)),
                 "nonce": secrets.token_hex(12),
                 "order": order.model_dump(mode="json"),
             }

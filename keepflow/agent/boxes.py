@@ -1,21 +1,27 @@
-"""The containers of one job: boxes that its commands run in, on a network of the job's own, removed with the job."""
+"""The containers of one job: boxes that its commands run in, on a network of the job's own, removed with the job.
+
+Everything has a name that follows from the attempt and the place that it is for (its `scope`: the job, or a step), so
+what an earlier process of the agent made is found again by making it: it is there already.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepflow import errors
+from keepflow.agent.box_notes import Notes
 from keepflow.agent.environment import Places, of_box, of_remote
+from keepflow.agent.leftovers import remove
 from keepflow.agent.logs import Log
 from keepflow.agent.workplace import docker_config
 from keepflow.config.agent_file import AgentFile, Containers, SshHost
 from keepflow.config.where import BUILT_IMAGE, Box, Limits, Where
-from keepflow.core import boxes, names
+from keepflow.core import boxes
 from keepflow.core.interpolation import interpolate
 from keepflow.core.releases import ImageRef
 from keepflow.core.text import quoted
@@ -30,6 +36,8 @@ from keepflow.wire.messages import Login, RunJob
 
 log = Log(__name__)
 
+OF_JOB = "job"  #: the scope of what all steps of a job share
+_MADE = "made"
 _AWAY = 30.0  #: seconds to remove a checkout on another host
 
 
@@ -52,14 +60,16 @@ class Site:
         return self.directory / "handed"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Hands:
     """What a job lends its containers: a way to run a command in its log, and to say something there."""
 
-    run: Callable[[Command], int]  #: as the agent itself; ends with the job
-    say: Callable[[str], None]
+    run: Callable[[str, Command], int]  #: as the agent itself, under a name of its own in the job; ends with the job
+    tell: Callable[[str], None]  #: a line that is left out when it was told before a restart, and nothing else was not
+    section: Callable[[], int]  #: the part of the log that is written: only what was told in it can be left out
     built: Callable[[], str | None]  #: what the run built last
     check_stop: Callable[[], None]  #: raises when the job shall end
+    brake: Callable[[], contextlib.AbstractContextManager[None]]  #: what is waited for inside ends when the job shall
 
 
 @dataclass(slots=True)
@@ -68,33 +78,40 @@ class Boxes:
 
     site: Site
     hands: Hands
-    _network: bool = False
-    _made: int = 0
-    _of_job: dict[str, Docker] = field(default_factory=dict)
+    notes: Notes
+    _of_job: Docker | None = None
 
     @contextlib.contextmanager
-    def executor(self, step: Where, job: Where, env: Mapping[str, str]) -> Iterator[Executor | None]:
+    def executor(self, scope: str, step: Where, job: Where, env: Mapping[str, str]) -> Iterator[Executor | None]:
         """Give what runs the commands of one step: its own box for as long as it runs, its job's, or None for neither.
 
-        Raises Refused, UsageError and Unavailable.
+        `scope` is the step's name among the places of the job. Raises Refused, UsageError and Unavailable.
         """
         host, wanted = _place(step, job)
         if host is not None:
-            with self._there(host) as there:
+            with self._there(scope, host) as there:
                 yield there
         elif wanted is None:
             yield None
         elif step.image is None:
-            key = wanted.model_dump_json()
-            if key not in self._of_job:
-                self._of_job[key] = self._box(wanted, env)
-            yield self._of_job[key]
+            if self._of_job is None:
+                self._of_job = self._box(OF_JOB, wanted, env)
+            yield self._of_job
         else:
-            box = self._box(wanted, env)
+            box = self._box(scope, wanted, env)
             try:
                 yield box
             finally:
                 box.remove()
+
+    def tell(self, what: str, text: str) -> None:
+        """Say a line once, however often the agent is restarted meanwhile; `what` is its name in the job."""
+        name, section = f"told {what}", self.hands.section()
+        told = self.notes.get(name)
+        if told is None:
+            self.notes.put(name, section)
+        if told in (None, section):  # of this part of the log, who writes it knows whether the line came there
+            self.hands.tell(text)
 
     def command(self, command: Command, step: Where, job: Where) -> Command:
         """Return a command as it is inside the box: with the variables that mean something there."""
@@ -111,30 +128,45 @@ class Boxes:
     def close(self) -> None:
         """Remove everything that was made; what the engine does not give up now is removed when the agent starts."""
         try:
-            if self._network:
+            if self.notes.get("network"):
                 remove(self.site.engine, self.site.owner.mark)
         except errors.KeepflowError as error:
             log.warning("containers of a job are left", fence=self.site.owner.fence, reason=error.message)
-            self.hands.say(f"── the containers of this job could not be removed yet: {error.message}")
+            self.hands.tell(f"── the containers of this job could not be removed yet: {error.message}")
         finally:
             shutil.rmtree(self.site.handed, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _there(self, name: str) -> Iterator[Ssh]:
+    def _there(self, scope: str, name: str) -> Iterator[Ssh]:
         """Give what runs commands on another host, in a copy of the checkout that is there for this step alone."""
-        site, host = self.site, self.site.ssh[name]
+        site, there = self.site, self._ssh(name)
         site.handed.mkdir(mode=0o711, exist_ok=True)
-        key = Remote(host.address, host.port, host.user, str(host.key_file), host.host_key)
-        there = Ssh(key, self._directory(name), site.handed)
-        self.hands.say(f"── copies the checkout to {name}")
+        self.notes.put("host", name)
+        self.tell(f"{scope} copies", f"── copies the checkout to {name}")
+        well = False
         try:
-            if self.hands.run(there.laying(site.places.workspace, site.account)):
+            if self.hands.run(f"{scope}-laying", there.laying(site.places.workspace, site.account)):
                 raise errors.Unavailable(f"the checkout could not be copied to {name}", code="ssh")
             yield there
-        finally:
-            away = there.removing()
+            well = True
+        finally:  # else a command may go on there that nobody waits for any more
+            away = there.removing(end=not well)
             if run(away.argv, timeout=_AWAY, env=away.env, check=False).exit_code:
-                self.hands.say(f"── the copy of the checkout on {name} could not be removed")
+                self.hands.tell(f"── the copy of the checkout on {name} could not be removed")
+
+    def forsake(self) -> None:
+        """Remove and end what an earlier process of the agent made, when nobody takes it up. Raises nothing."""
+        host = self.notes.get("host")
+        if host in self.site.ssh:
+            self.site.handed.mkdir(mode=0o711, exist_ok=True)
+            away = self._ssh(host).removing(end=True)
+            run(away.argv, timeout=_AWAY, env=away.env, check=False)
+        self.close()
+
+    def _ssh(self, name: str) -> Ssh:
+        host = self.site.ssh[name]
+        key = Remote(host.address, host.port, host.user, str(host.key_file), host.host_key)
+        return Ssh(key, self._directory(name), self.site.handed)
 
     def _directory(self, name: str) -> str:
         return f"{self.site.ssh[name].directory}/{self.site.owner.named('checkout')}"
@@ -142,30 +174,37 @@ class Boxes:
     def network(self) -> str:
         """Return the name of the job's own network, made when it is not there yet."""
         name, owner = self.site.owner.named("net"), self.site.owner
-        if not self._network:
-            self._network = True
+        if self.notes.get("network") != _MADE:
+            self.notes.put("network", "begun")
             labels = [part for key, value in owner.labels.items() for part in ("--label", f"{key}={value}")]
             try:
-                self.site.engine.docker("network", "create", *labels, name)
+                self.site.engine.make_once("network", "create", *labels, name)
             except errors.CommandFailed as error:
                 raise errors.Unavailable(
                     f"the job's network could not be made: {error.tail}", code="network"
                 ) from error
+            self.notes.put("network", _MADE)
         return name
 
-    def image(self, text: str, env: Mapping[str, str]) -> str:
-        """Return the id of an image that a flow names, pulled when this host does not have it."""
-        reference = self._reference(text, env)
-        found = self.site.engine.image_id(reference)
+    def image(self, use: str, text: str, env: Mapping[str, str]) -> str:
+        """Return the id of an image that a flow names, pulled when this host does not have it.
+
+        `use` says in the job what it is for: once it was found, that use keeps it.
+        """
+        known, pulls = f"{use} image", f"told {use} pulls"
+        reference = self._reference(text, env) if self.notes.get(known) is None else text
+        found: str | None = self.notes.get(known) or self.site.engine.image_id(reference)
+        if found is None and text == BUILT_IMAGE:
+            raise errors.Refused(f"{BUILT_IMAGE}: this host has no image {quoted(reference)}", code="no-image")
+        if found is None or self.notes.get(pulls) is not None:
+            self.tell(f"{use} pulls", f"── pulls {reference}")
         if found is None:
-            if text == BUILT_IMAGE:
-                raise errors.Refused(f"{BUILT_IMAGE}: this host has no image {quoted(reference)}", code="no-image")
-            self.hands.say(f"── pulls {reference}")
             argv = ("docker", "pull", "--quiet", "--", reference)
-            self.hands.run(Command(argv, self.site.engine.env, self.site.directory))
+            self.hands.run(f"{use}-pull", Command(argv, self.site.engine.env, self.site.directory))
             found = self.site.engine.image_id(reference)
         if found is None:
             raise errors.Unavailable(f"the image {quoted(reference)} could not be pulled", code="pull-failed")
+        self.notes.put(known, found)
         return found
 
     def limits(self, wanted: Limits) -> boxes.Limits:
@@ -187,18 +226,13 @@ class Boxes:
             disk=given.disk or 0,
         )
 
-    def name(self, what: str) -> str:
-        """Return the next name of a container of this job."""
-        self._made += 1
-        return self.site.owner.named(f"{self._made}-{what}")
-
-    def _box(self, wanted: Box, env: Mapping[str, str]) -> Docker:
-        site = self.site
-        image, limits = self.image(wanted.name, env), self.limits(wanted)
+    def _box(self, scope: str, wanted: Box, env: Mapping[str, str]) -> Docker:
+        site, made = self.site, f"{scope} box"
+        image, limits = self.image(f"{scope}-box", wanted.name, env), self.limits(wanted)
         site.handed.mkdir(mode=0o711, exist_ok=True)
         user = (site.account.uid, site.account.gid) if site.account else (os.geteuid(), os.getegid())
         box = boxes.Box(
-            name=self.name("box"),
+            name=site.owner.named(f"{scope}-box"),
             image=image,
             user="{}:{}".format(*user),
             workdir=self._at(wanted),
@@ -207,9 +241,11 @@ class Boxes:
             mounts=_mounts(site.places, self._at(wanted), site.handed),
             limits=limits,
         )
-        made = Docker(box, site.engine, site.handed, site.account)
-        made.make()
-        return made
+        docker = Docker(box, site.engine, site.handed, site.account)
+        if self.notes.get(made) is None:  # what has been made is made anew only for a command that is still to begin
+            docker.make()
+            self.notes.put(made, _MADE)
+        return docker
 
     def _at(self, box: Box) -> str:
         return box.at or str(self.site.places.workspace)
@@ -256,31 +292,6 @@ def save_logins(engine: Engine, file: AgentFile) -> None:
 def wants(order: RunJob) -> bool:
     """Say whether a job has containers, or runs on another host."""
     return any(where for where in (order.where, *(step.where for step in order.steps)))
-
-
-def remove(engine: Engine, mark: str) -> None:
-    """Remove everything that was made for one attempt, by Compose as well. Raises Unavailable, CommandFailed."""
-    engine.remove_labelled({names.LABEL_ATTEMPT: mark})
-    _remove_compose(engine, mark)
-
-
-def sweep(engine: Engine, agent: str, marks: Sequence[str]) -> int:
-    """Remove what jobs of an agent that was killed left on the engine; `marks` are those of attempts it still knows."""
-    found = engine.remove_labelled({names.LABEL_AGENT: agent})
-    for mark in marks:
-        found += _remove_compose(engine, mark)
-    return len(found)
-
-
-def _remove_compose(engine: Engine, mark: str) -> list[str]:
-    """Remove what Compose made for an attempt, and the images that it named after its project."""
-    project = boxes.compose_project(mark)
-    found = engine.remove_labelled({names.LABEL_COMPOSE: project})
-    named = ("--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={project}*")
-    images = engine.docker("image", "ls", *named).text.split()  # by name: others may have built the same
-    if images:
-        engine.docker("image", "rm", "--force", *images, check=False)
-    return [*found, *images]
 
 
 def _mounts(places: Places, at: str, handed: Path) -> list[boxes.Mount]:

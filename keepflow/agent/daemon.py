@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from keepflow import errors
-from keepflow.agent import boxes
+from keepflow.agent import boxes, leftovers
 from keepflow.agent.accounts import jobs_account
 from keepflow.agent.artifacts import Artifacts
 from keepflow.agent.attempts import Attempt, Attempts
@@ -77,7 +77,7 @@ class Daemon:
         self._clock = Clock()
         self._pulse = Pulse()
         self._reports = Reports(state.root / "reports", wake)
-        self._attempts = Attempts(state.directory("attempts"), wake)
+        self._attempts = Attempts(state.directory("attempts"), wake, key.public.key_id)
         engine = Docker(file.docker.host)
         made = MadeHere(state.root / "made-here")
         self._kinds = discover("keepflow.steps")
@@ -139,7 +139,7 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         signal.signal(signal.SIGINT, self._asked_to_stop)
         threading.excepthook = self._thread_broke
-        self._remove_boxes([attempt.mark for attempt in self._attempts if not _goes_on(attempt)])
+        self._remove_boxes([attempt.mark for attempt in self._attempts if _goes_on(attempt)])
         self._workplace.clear(self._begun())
         self._jobs.recover()
         self._deploys.recover()
@@ -217,12 +217,12 @@ class Daemon:
         refusal = refusal_of(order, file.capabilities, frozenset(self._kinds))
         return refusal or where_refusal(order, file)
 
-    def _remove_boxes(self, marks: list[str]) -> None:
-        """Remove the containers that jobs of an agent that was killed left; without an engine there are none."""
+    def _remove_boxes(self, going_on: list[str]) -> None:
+        """Remove the containers that jobs of an agent that was killed left, but those of the marks that go on."""
         if "run" not in self._host.file.capabilities or not self._account.engine_socket.exists():
             return
         try:
-            if found := boxes.sweep(self._host.engine, self._host.key_id, marks):
+            if found := leftovers.sweep(self._host.engine, self._host.key_id, going_on):
                 log.warning("containers of jobs that were broken off are removed", found=found)
         except errors.KeepflowError as error:
             log.warning("containers of jobs that were broken off may be left", reason=error.message)
@@ -306,7 +306,7 @@ def _places(file: AgentFile) -> tuple[str, ...]:
 
 def _goes_on(attempt: Attempt) -> bool:
     """Say whether an attempt that an earlier process began is taken up with all that it has on the engine."""
-    return attempt.ended is None and attempt.progress.start is not None and not boxes.wants(attempt.order)
+    return attempt.ended is None and attempt.progress.start is not None
 
 
 def _stay_lean() -> None:

@@ -30,15 +30,23 @@ class Code(Protocol):
         """
 
 
+class Saying(Protocol):
+    """Where lines of a job's log are said: `agent.recording.Recording`."""
+
+    def tell(self, text: str) -> None:
+        """Say a line of what is done again when the job is taken up: it is not said again."""
+
+    def say_line(self, text: str) -> None:
+        """Say a line of what happens by chance."""
+
+
 class Keeper(Protocol):
     """Where files of jobs are kept."""
 
-    def keep(
-        self, order: RunJob, tree: Path, patterns: Sequence[str], seconds: float, say: Callable[[str], None]
-    ) -> None:
+    def keep(self, order: RunJob, tree: Path, patterns: Sequence[str], seconds: float, log: Saying) -> None:
         """Keep every file of a checkout that fits one of the patterns; raises UsageError when one fits none."""
 
-    def fetch(self, order: RunJob, tree: Path, say: Callable[[str], None]) -> None:
+    def fetch(self, order: RunJob, tree: Path, log: Saying) -> None:
         """Lay what the jobs before this one have kept into its checkout."""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from keepflow import errors
+from keepflow.agent.patience import Patience, Waiting
 from keepflow.executors.shell import Account
 from keepflow.tools.git import Lane
 
@@ -30,6 +31,7 @@ class Source:
     sha: str
     token: str
     ca_file: Path | None = None
+    patience: Patience | None = None  #: with a master that cannot be reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,47 +102,58 @@ class Lanes:
         return sorted(found.parent for found in self._root.glob(f"*/*/{name}"))
 
     def fill(self, place: Path, source: Source) -> Path:
-        """Bring a lane to exactly one commit, clean, and return its working tree. Raises CommandFailed, CommandTimeout.
+        """Bring a lane to exactly one commit, clean, and return its working tree.
 
+        Raises CommandFailed, CommandTimeout, and Unavailable when the master was waited for in vain.
         A lane that is damaged, or that cannot be cleaned, is begun afresh; it is given up only once a fresh fetch
         worked, so that a network that is down costs nobody a kept checkout.
         """
         lane = self._lane(place, "git", _TREE)
+        waiting = source.patience.begin() if source.patience else None
         try:
-            self._fill(lane, source)
+            _fetch(lane, source, waiting)
+            lane.checkout(source.sha)
         except errors.CommandTimeout:
             raise
         except errors.CommandFailed:
-            self._begin_afresh(place, lane, source)
+            self._begin_afresh(place, lane, source, waiting)
         return lane.work_tree
 
     def ignored(self, place: Path, paths: Sequence[str]) -> set[str]:
         """Return those of some paths that the repository asks git to ignore."""
         return self._lane(place, "git", _TREE).ignored(paths)
 
-    def _fill(self, lane: Lane, source: Source) -> None:
-        _fetch(lane, source)
-        lane.checkout(source.sha)
-
     def _lane(self, place: Path, git_dir: str, work_tree: str) -> Lane:
         account = (self._account.uid, self._account.gid) if self._account else None
         return Lane(place / git_dir, place / work_tree, account)
 
-    def _begin_afresh(self, place: Path, lane: Lane, source: Source) -> None:
+    def _begin_afresh(self, place: Path, lane: Lane, source: Source, waiting: Waiting | None) -> None:
         fresh = self._lane(place, "git-afresh", "work-afresh")
         try:
-            _fetch(fresh, source)
+            _fetch(fresh, source, waiting)
         except BaseException:
             fresh.discard()
             raise
         _put_aside(place, lane)
         fresh.git_dir.rename(lane.git_dir)
         fresh.work_tree.rename(lane.work_tree)
-        self._fill(lane, source)
+        _fetch(lane, source, waiting)
+        lane.checkout(source.sha)
 
 
-def _fetch(lane: Lane, source: Source) -> None:
-    lane.update(source.url, source.sha, f"Authorization: Bearer {source.token}", ca_file=source.ca_file)
+def _fetch(lane: Lane, source: Source, waiting: Waiting | None) -> None:
+    while True:
+        try:
+            lane.update(source.url, source.sha, f"Authorization: Bearer {source.token}", ca_file=source.ca_file)
+        except errors.CommandTimeout:
+            raise
+        except errors.CommandFailed as error:
+            if waiting is None or not waiting.again():
+                if waiting is not None and waiting.over:
+                    raise errors.Unavailable(f"the code could not be fetched{waiting.over}: {error.tail}") from None
+                raise
+        else:
+            return
 
 
 def _put_aside(place: Path, lane: Lane) -> None:

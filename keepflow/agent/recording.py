@@ -54,10 +54,11 @@ class Recording:
 
     def say(self, text: str) -> None:
         """Add text to the log, in its place among the job's own output; what this step had said before is left out."""
-        if self._repeated:
-            self._repeated -= 1
-        else:
-            self._write(text.encode(errors="replace") + self._word)
+        self._once(text.encode(errors="replace"))
+
+    def tell(self, text: str) -> None:
+        """Add one line as `say_line` does; what had been told before a restart is left out, as `say` does."""
+        self._once(self._whole_line(text))
 
     def say_line(self, text: str) -> None:
         """Add one line to the log that begins at the start of a line, whatever the job wrote last."""
@@ -91,6 +92,12 @@ class Recording:
                 self._tell()
         finally:
             self._raw.close()
+
+    def _once(self, data: bytes) -> None:
+        if self._repeated:
+            self._repeated -= 1
+        else:
+            self._write(data + self._word)
 
     def _await(self, then: Callable[[int], None]) -> None:
         self._awaited.append(then)

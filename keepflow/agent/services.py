@@ -21,42 +21,51 @@ _TAIL_LINES = "60"
 _PAUSE = 0.05  #: seconds between two looks at a service
 _TRY = 2.0  #: seconds for one try of a port or a page
 _COMMAND_TRY = 10.0  #: seconds for one try of a command
-_ADDRESS = "{{.State.Running}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}} {{.State.ExitCode}}"
+_ADDRESS = "{{.State.Status}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}} {{.State.ExitCode}}"
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
     """What the engine says of a service."""
 
-    running: bool
+    status: str
     address: str
     exit_code: int
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self.status == "running"
 
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    """A service whose container was started."""
+    """A service whose container was started, in this life of the agent or an earlier one."""
 
+    use: str  #: its name in the job
     alias: str
     name: str
     service: Service
-    engine: Engine
-    say: Callable[[str], None]
+    made: Boxes
+
+    @property
+    def _engine(self) -> Engine:
+        return self.made.site.engine
 
     def state(self) -> _State:
         """Ask the engine; raises Unavailable when it has no such container any more."""
-        done = self.engine.docker("inspect", "--type", "container", "--format", _ADDRESS, self.name, check=False)
+        done = self._engine.docker("inspect", "--type", "container", "--format", _ADDRESS, self.name, check=False)
         words = done.text.split(" ")
         if done.exit_code or len(words) != 3:
             raise errors.Unavailable(f"service {self.alias}: its container is gone", code="service")
-        return _State(words[0] == "true", words[1], int(words[2]))
+        return _State(words[0], words[1], int(words[2]))
 
     def tell(self, sentence: str) -> None:
         """Say a sentence and the last lines of the service."""
-        tail = self.engine.docker("logs", "--tail", _TAIL_LINES, self.name, check=False)
-        self.say(f"── service {self.alias} {sentence}; its last lines:")
-        for line in (tail.stdout + tail.stderr).decode(errors="replace").splitlines():
-            self.say(f"{self.alias} | {line}")
+        tail = self._engine.docker("logs", "--tail", _TAIL_LINES, self.name, check=False)
+        self.made.tell(f"{self.use} ended", f"── service {self.alias} {sentence}; its last lines:")
+        for number, line in enumerate((tail.stdout + tail.stderr).decode(errors="replace").splitlines()):
+            self.made.tell(f"{self.use} line {number}", f"{self.alias} | {line}")
 
     def await_ready(self, check_stop: Callable[[], None]) -> str:
         """Wait until it is ready and return its address; raises Unavailable, with its last lines in the log."""
@@ -71,7 +80,8 @@ class _Started:
                 )
             if ready is None or self._is_ready(ready, state.address):
                 took = time.monotonic() - began
-                self.say(f"── service {self.alias} {f'is ready ({took:.1f} s)' if ready else 'is started'}")
+                how = f"is ready ({took:.1f} s)" if ready else "is started"
+                self.made.tell(f"{self.use} ready", f"── service {self.alias} {how}")
                 return state.address
             if time.monotonic() - began > ready.within:
                 self.tell(f"was not ready within {ready.within:g} s")
@@ -83,7 +93,7 @@ class _Started:
     def _is_ready(self, ready: Ready, address: str) -> bool:
         if ready.command:
             try:
-                done = self.engine.docker("exec", self.name, *ready.command, timeout=_COMMAND_TRY, check=False)
+                done = self._engine.docker("exec", self.name, *ready.command, timeout=_COMMAND_TRY, check=False)
             except errors.CommandTimeout:
                 return False
             return done.exit_code == 0
@@ -101,34 +111,47 @@ class _Started:
 
 
 @contextlib.contextmanager
-def beside(made: Boxes, where: Where, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def beside(made: Boxes, scope: str, where: Where, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Run services for as long as the block takes, and yield the variables that say where they are.
 
-    Raises Unavailable for one that does not get ready, Refused and UsageError for one that may not be.
+    Those that were ready before the agent was restarted are where they were: they have gone on, or have ended by
+    themselves. Raises Unavailable for one that does not get ready, Refused and UsageError for one that may not be.
     """
     started: list[_Started] = []
-    ready = False
+    addresses: dict[str, str] | None = made.notes.get(f"{scope} addresses")
     try:
         for alias, service in where.services.items():
             made.hands.check_stop()
-            started.append(_start(made, alias, service, env))
-        addresses = {_variable(one.alias): one.await_ready(made.hands.check_stop) for one in started}
-        ready = True
+            one = _Started(
+                f"{scope}-service-{alias}", alias, made.site.owner.named(f"{scope}-service-{alias}"), service, made
+            )
+            started.append(one)
+            if addresses is None:
+                _start(one, env)
+            else:
+                made.image(one.use, service.image, env)  # is known, and what was told of it is not told again
+                _tell_started(one)
+                made.tell(f"{one.use} ready", f"── service {alias} is ready")
+        if addresses is None:
+            with made.hands.brake():
+                addresses = {_variable(one.alias): one.await_ready(made.hands.check_stop) for one in started}
+            made.notes.put(f"{scope} addresses", addresses)
         yield addresses
     finally:
-        if ready:
+        if addresses is not None:
             _tell_ended(started)
         _remove(made, started)
 
 
-def _start(made: Boxes, alias: str, service: Service, env: Mapping[str, str]) -> _Started:
-    site, name = made.site, made.name(alias)
+def _start(one: _Started, env: Mapping[str, str]) -> None:
+    """Have a service run; one that an earlier process of the agent made and started stays as it is, running or not."""
+    made, site, alias, service = one.made, one.made.site, one.alias, one.service
     variables = site.directory / f"service-{alias}.env"
     write_atomic(variables, "".join(f"{key}={value}\n" for key, value in service.env.items()).encode(), 0o600)
     settings = boxes.Service(
-        name=name,
+        name=one.name,
         alias=alias,
-        image=made.image(service.image, env),
+        image=made.image(one.use, service.image, env),
         network=made.network(),
         labels=site.owner.labels,
         env_file=str(variables),
@@ -136,14 +159,17 @@ def _start(made: Boxes, alias: str, service: Service, env: Mapping[str, str]) ->
         limits=made.limits(service),
     )
     try:
-        site.engine.docker(*boxes.service_argv(settings))
-        site.engine.docker("start", name)
+        if site.engine.make_once(*boxes.service_argv(settings)) or one.state().status == "created":
+            site.engine.docker("start", one.name)
     except errors.CommandFailed as error:
         raise errors.Unavailable(f"service {alias} could not be started: {error.tail}", code="service") from error
     finally:
         variables.unlink()
-    made.hands.say(f"── service {alias}: {service.image}")
-    return _Started(alias, name, service, site.engine, made.hands.say)
+    _tell_started(one)
+
+
+def _tell_started(one: _Started) -> None:
+    one.made.tell(f"{one.use} started", f"── service {one.alias}: {one.service.image}")
 
 
 def _tell_ended(started: list[_Started]) -> None:
@@ -159,7 +185,7 @@ def _remove(made: Boxes, started: list[_Started]) -> None:
     """Remove services; what cannot be removed now is, with the job."""
     if started:
         with contextlib.suppress(errors.KeepflowError):
-            made.site.engine.docker("rm", "--force", "--volumes", *(one.name for one in started))
+            made.site.engine.docker("rm", "--force", "--volumes", *(one.name for one in started), check=False)
 
 
 def _variable(alias: str) -> str:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from keepflow import errors
 from keepflow.agent import boxes as containers
 from keepflow.agent import environment, job_secrets, outputs, services
+from keepflow.agent.box_notes import Notes
 from keepflow.agent.boxes import Boxes, Hands, Site
 from keepflow.agent.environment import Places
 from keepflow.agent.halting import KILL_GRACE, TIMED_OUT, TIMEOUT, Ended
@@ -66,17 +67,17 @@ class Steps:
         """Carry out what is left of the steps and return how they ended; raises Ended and what goes wrong elsewhere."""
         host, order, places = self._host, self._order, self._places
         if not self._progress.same_boot:
+            if containers.wants(order):
+                self._boxes({}).forsake()
             raise Ended(Ending("lost", "machine-restarted", "the machine was restarted while this job ran"))
-        if self._task.taken_up and containers.wants(order):
-            sentence = "the agent was restarted while this job ran; its containers were removed"
-            raise Ended(Ending("lost", "agent-restarted", sentence))
         env = environment.of_job(order, host.agent, host.master, host.account.name, self._attempt.mark, places)
         env |= _added(order.given) | _added(dict(outputs.read(places.env)[0]))
         if not self._recording.marks:  # no step has begun, here or before a restart
-            host.artifacts.fetch(order, places.workspace, self._recording.say_line)
+            with self._halt.brake.applied():
+                host.artifacts.fetch(order, places.workspace, self._recording)
         boxes = self._boxes(env)
         try:
-            with services.beside(boxes, Where.model_validate(order.where), env) as addresses:
+            with services.beside(boxes, containers.OF_JOB, Where.model_validate(order.where), env) as addresses:
                 env |= addresses
                 for index, step in enumerate(order.steps):
                     if self._recording.marks < 2 * index + 2:
@@ -112,10 +113,12 @@ class Steps:
             told = self._told(self._places.output)
             return next((text for key, text in reversed(told) if key == "image"), order.built or None)
 
-        def run(command: Command) -> int:
-            return self._run(command, Shell(), attempt.directory / "box-result")
+        def run(name: str, command: Command) -> int:
+            return self._run(command, Shell(), attempt.directory / f"box-{name}", again=True)
 
-        return Boxes(site, Hands(run, self._recording.say_line, built, self._halt.check))
+        recording, halt = self._recording, self._halt
+        hands = Hands(run, recording.tell, lambda: recording.marks, built, halt.check, halt.brake.applied)
+        return Boxes(site, hands, Notes(attempt.directory / "boxes"))
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -200,9 +203,10 @@ class Steps:
             registries={login.address: _lent(login) for login in self._order.logins},
             keep=self._keep,
         )
-        with services.beside(boxes, beside, env) as addresses:
+        scope = f"step-{turn.index + 1}"
+        with services.beside(boxes, scope, beside, env) as addresses:
             env |= addresses
-            with boxes.executor(own, of_job, env) as box:
+            with boxes.executor(scope, own, of_job, env) as box:
                 try:
                     return int(kind.perform(spec, context))
                 finally:
@@ -211,9 +215,12 @@ class Steps:
 
     # --- one command --------------------------------------------------------------------------------------------------
 
-    def _run(self, command: Command, executor: Executor, result: Path) -> int:
+    def _run(self, command: Command, executor: Executor, result: Path, *, again: bool = False) -> int:
+        """Run a command to its end; `again` is for one that does no harm when it is begun once more."""
+
         def begin() -> Running:
-            return self._found(executor, result) or executor.start(command, self._recording.output, result)
+            found = self._found(executor, result, again=again)
+            return found or executor.start(command, self._recording.output, result)
 
         with self._halt.ends(begin) as running:
             code = running.wait(command.timeout)
@@ -223,11 +230,13 @@ class Steps:
                 raise Ended(Ending("failed", TIMEOUT, f"{command.argv[0]} did not end within {limit}", TIMED_OUT))
         return code
 
-    def _found(self, executor: Executor, result: Path) -> Running | None:
+    def _found(self, executor: Executor, result: Path, *, again: bool) -> Running | None:
         """Return a command that an earlier process of the agent had begun, running or ended."""
         try:
             return executor.find(self._attempt.mark, result) if self._task.taken_up else None
         except errors.Unavailable as error:
+            if again:
+                return None
             raise Ended(Ending("lost", "agent-restarted", f"the agent was restarted: {error.message}")) from None
 
     def _clean_up(self, command: Command) -> None:
@@ -238,7 +247,8 @@ class Steps:
             self._recording.say_line(f"── {command.argv[0]} did not put everything away within {words(_CLEANING)}")
 
     def _keep(self, patterns: Sequence[str], seconds: float) -> None:
-        self._host.artifacts.keep(self._order, self._places.workspace, patterns, seconds, self._recording.say_line)
+        with self._halt.brake.applied():
+            self._host.artifacts.keep(self._order, self._places.workspace, patterns, seconds, self._recording)
 
     # --- what steps tell ----------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from keepflow.agent.job_host import Host
 from keepflow.agent.lanes import Source
 from keepflow.agent.logs import Log
 from keepflow.agent.masks import masked
+from keepflow.agent.patience import Patience
 from keepflow.agent.progress import Ending, Start, Stop
 from keepflow.agent.recording import Recording, forget
 from keepflow.agent.reports import Reports
@@ -112,7 +113,7 @@ class Job:
     def _in_lane(self, recording: Recording) -> Ending:
         order, host, start = self._order, self._host, self._progress.start
         with self._files:
-            workspace = Path(start.workspace) if start else self._filled()
+            workspace = Path(start.workspace) if start else self._filled(recording)
             engine = host.file.docker.host if self._task.engine else None
             with host.workplace.of(order, workspace, engine, as_they_are=start is not None) as places:
                 try:
@@ -122,10 +123,11 @@ class Job:
                 self._progress.end(ending, recording.marks)  # before what it rests on is taken away
                 return ending
 
-    def _filled(self) -> Path:
-        host = self._host
+    def _filled(self, recording: Recording) -> Path:
+        host, source = self._host, self._source()
+        source = replace(source, patience=Patience(host.master, recording.say_line))
         with self._halt.brake.applied():
-            workspace = self._files.enter_context(host.code.of(self._order, self._source()))
+            workspace = self._files.enter_context(host.code.of(self._order, source))
         self._halt.check()
         host.reports.append(messages.JobStarted(fence=self.fence, at=host.clock.now(), node=host.agent))
         self._progress.begin(Start(str(workspace), self._began))

@@ -6,11 +6,15 @@ socket, a namespace of the host, or a folder of the host beyond what the agent i
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from keepflow.core import names
 
+#: The project of an attempt at the start of a name that Compose made of it.
+_OF_COMPOSE = re.compile(r"kf-job-[0-9]+-[0-9a-f]{12}-[0-9a-f]{16}(?=[_-])")
 #: Where a box finds what the agent hands to its commands; read-only.
 HANDED = "/run/keepflow"
 #: What a service may do that images need which begin as root and step down to an account of their own.
@@ -72,9 +76,30 @@ class Owner:
         return f"kf-job-{self.mark}-{what}"
 
 
+def new_mark(agent: str, fence: int, lot: str) -> str:
+    """Return the mark of an attempt: `lot`, 16 hex digits, is drawn for it. `agent` is the id of the agent's key."""
+    return f"{fence}-{_short(agent)}-{lot}"
+
+
+def mark_pattern(agent: str) -> str:
+    """Return what all marks of an agent look like, as a regular expression."""
+    return f"[0-9]+-{_short(agent)}-[0-9a-f]{{16}}"
+
+
+def _short(agent: str) -> str:
+    """Return what tells the agents of one engine apart, in letters that may be in any name."""
+    return hashlib.sha256(agent.encode()).hexdigest()[:12]
+
+
 def compose_project(mark: str) -> str:
     """Return the name of the Compose project of one attempt; everything it makes carries LABEL_COMPOSE with it."""
     return f"kf-job-{mark}"
+
+
+def project_of(image: str) -> str:
+    """Return the project that an image is named after which Compose built: `PROJECT_SERVICE` or `PROJECT-SERVICE`."""
+    found = _OF_COMPOSE.match(image)
+    return found[0] if found else ""
 
 
 @dataclass(frozen=True, slots=True)

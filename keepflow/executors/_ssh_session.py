@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from paramiko import Channel, PKey, SSHException, Transport
 
 _DIAL = 15.0  #: seconds to connect, and for each step of the handshake
 _PIECE = 64 * 1024
+_AGAIN = (0.0, 1.0, 3.0, 9.0, 27.0)  #: seconds before each try to reach a host again whose connection broke
 _NO_CONNECTION = 255  #: as ssh itself says it
 _ENDED = 137
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
@@ -48,7 +50,23 @@ def main(path: Path) -> int:
             return _carried_out(transport, settings)
         except (OSError, EOFError, SSHException) as error:
             _say(f"ssh to {settings['address']}: the connection broke: {error or type(error).__name__}")
-            return _NO_CONNECTION
+    if settings["left"]:
+        ended = any(_ended_after(pause, settings) for pause in _AGAIN)
+        _say(f"what went on there {'was ended' if ended else 'may still go on: the host cannot be reached any more'}")
+    return _NO_CONNECTION
+
+
+def _ended_after(pause: float, settings: dict[str, Any]) -> bool:
+    """Connect once more and end what a broken connection left there; False when that did not work."""
+    time.sleep(pause)
+    try:
+        with contextlib.closing(_connected(settings)) as transport:
+            channel = transport.open_session(timeout=_DIAL)
+            channel.settimeout(_DIAL)
+            channel.exec_command(settings["left"])
+            return channel.recv_exit_status() >= 0
+    except (OSError, EOFError, SSHException, ValueError):
+        return False
 
 
 def _connected(settings: dict[str, Any]) -> Transport:
@@ -86,6 +104,8 @@ def _carried_out(transport: Transport, settings: dict[str, Any]) -> int:
         _write(piece)
     copying.join(_DIAL)
     code = channel.recv_exit_status()
+    if code < 0 and not transport.is_active():
+        raise EOFError("it was closed from there, or on the way")
     return code if code >= 0 else _ENDED
 
 

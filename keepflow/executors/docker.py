@@ -31,7 +31,6 @@ class Docker:
         self._box, self._engine, self._handed, self._account = box, engine, handed, account
         self._lock = threading.Lock()
         self._made = self._runs = False
-        self._commands = 0
 
     def start(self, command: Command, output: BinaryIO, result: Path) -> _InBox:
         """Start the command; its exit code also comes to the file `result`, as one line that ends with a newline.
@@ -40,9 +39,7 @@ class Docker:
         exit code 127. Raises Unavailable when the container cannot be made or started.
         """
         self.make()
-        with self._lock:
-            self._commands += 1
-            variables = f"{self._box.name}-{self._commands}"
+        variables = f"{self._box.name}-{result.name}"
         mark = command.env.get(MARK)
         self._hand(variables, {name: value for name, value in command.env.items() if name != MARK})
         env = {**self._engine.env, **({MARK: mark} if mark else {})}
@@ -55,18 +52,18 @@ class Docker:
         Raises Unavailable `processes-gone` when it is gone without having told how it ended.
         """
         found = Shell().find(mark, result)
-        if found is None:
-            return None
-        self._made = self._runs = True
-        return _InBox(self, found)
+        return _InBox(self, found) if found else None
 
     def make(self) -> None:
-        """Have the container run: made when it is not there, started when it was stopped. Raises Unavailable."""
+        """Have the container run: made when it is not there, started when it was stopped. Raises Unavailable.
+
+        One that an earlier process of the agent made under this name is this one, with all that was left in it.
+        """
         with self._lock:
             try:
                 if not self._made:
                     self._made = True
-                    self._engine.docker(*box_argv(self._box))
+                    self._engine.make_once(*box_argv(self._box))
                 if not self._runs:
                     self._engine.docker("start", self._box.name)
                     self._runs = True
@@ -83,8 +80,7 @@ class Docker:
     def remove(self) -> None:
         """End and remove the container. Raises Unavailable."""
         with self._lock:
-            if self._made:
-                self._remove()
+            self._remove()
 
     def _remove(self) -> None:
         try:
@@ -97,6 +93,7 @@ class Docker:
     def _hand(self, name: str, env: Mapping[str, str]) -> None:
         """Lay down the variables of one command, readable for its account alone."""
         text = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in env.items())
+        (self._handed / name).unlink(missing_ok=True)  # of an agent that was killed before the command began
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(self._handed / name, flags, 0o400), "wb") as file:
             if self._account:

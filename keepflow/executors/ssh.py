@@ -1,13 +1,15 @@
 """Runs commands on another host that is reached by SSH, in a directory there.
 
 The other side needs a POSIX shell and `tar`, nothing of keepflow. A command and its variables go there by standard
-input: no list of processes shows them. What ends a command here ends what it began there, by its process group.
+input: no list of processes shows them. What ends a command here ends what it began there, by its process group; beside
+the directory, `.group` says which that is to a session that comes after one that was lost.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,16 @@ from keepflow.ports import Command
 from keepflow.tools.processes import clean_env
 
 _LAY = 'echo "$$" >&2; umask 077; rm -rf -- "$1" && mkdir -p -- "$1" && cd -- "$1" && exec tar -xf -'
-_REMOVE = 'cd / && rm -rf -- "$1"'
+# The group can be nobody else's: its leader is what it was when it began, or it is gone and others of it are left.
+_END_LEFT = """(read -r group began <"$1.group" || exit 0
+set -- $(ps -o lstart= -p "$group" 2>/dev/null)
+[ -z "$*" ] || [ "$*" = "$began" ] || exit 0
+kill -s TERM -- "-$group" || exit 0
+n=0
+while kill -s 0 -- "-$group" && [ "$n" -lt 20 ]; do sleep 0.05; n=$((n + 1)); done
+kill -s KILL -- "-$group") 2>/dev/null
+"""
+_REMOVE = 'cd / && rm -rf -- "$1" "$1.group"'
 _CONNECTION = 5.0  #: seconds that ending a command takes beyond its grace: a word there and one back
 
 
@@ -40,7 +51,6 @@ class Ssh:
 
     def __init__(self, remote: Remote, directory: str, handed: Path) -> None:
         self._remote, self._directory, self._handed = remote, directory, handed
-        self._sessions = 0
 
     def start(self, command: Command, output: BinaryIO, result: Path) -> _There:
         """Start the command in `directory`, whatever `cwd` says; its exit code also comes to the file `result`.
@@ -50,7 +60,8 @@ class Ssh:
         mark = command.env.get(MARK)
         env = {name: value for name, value in command.env.items() if name != MARK}
         grace_file = _grace_file(result)
-        session = self._session("exec sh", script(command.argv, env, self._directory), grace_file)
+        text = script(command.argv, env, self._directory)
+        session = self._session("exec sh", text, grace_file, left=self._line(_END_LEFT))
         marked = {**session.env, **({MARK: mark} if mark else {})}
         return _There(Shell().start(Command(session.argv, marked, session.cwd), output, result), grace_file)
 
@@ -64,12 +75,14 @@ class Ssh:
 
     def laying(self, folder: Path, account: Account | None) -> Command:
         """Return the command that copies a folder to the directory there; `account` reads it."""
-        line = shlex.join(["sh", "-c", _LAY, "sh", self._directory])
-        return self._session(line, folder=folder, account=account)
+        return self._session(self._line(_LAY), folder=folder, account=account)
 
-    def removing(self) -> Command:
-        """Return the command that removes the directory there."""
-        return self._session(shlex.join(["sh", "-c", _REMOVE, "sh", self._directory]))
+    def removing(self, *, end: bool = False) -> Command:
+        """Return the command that removes the directory there; with `end` it first ends what went on in it."""
+        return self._session(self._line((_END_LEFT if end else "") + _REMOVE))
+
+    def _line(self, text: str) -> str:
+        return shlex.join(["sh", "-c", text, "sh", self._directory])
 
     def _session(
         self,
@@ -79,9 +92,9 @@ class Ssh:
         *,
         folder: Path | None = None,
         account: Account | None = None,
+        left: str = "",
     ) -> Command:
-        self._sessions += 1
-        path = self._handed / f"ssh-{id(self)}-{self._sessions}"
+        path = self._handed / f"ssh-{secrets.token_hex(8)}"
         settings = {
             **asdict(self._remote),
             "line": line,
@@ -89,6 +102,7 @@ class Ssh:
             "folder": str(folder) if folder else "",
             "account": [account.uid, account.gid] if account else None,
             "grace_file": str(grace_file),
+            "left": left,
         }
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
@@ -123,4 +137,8 @@ def _grace_file(result: Path) -> Path:
 def script(argv: Sequence[str], env: Mapping[str, str], directory: str) -> str:
     """Return the shell script that becomes one command; its first line tells the process group."""
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
-    return f'echo "$$" >&2\n{exports}cd {shlex.quote(directory)} || exit 126\nexec {shlex.join(argv)} </dev/null 2>&1\n'
+    there = shlex.quote(directory)
+    return (
+        f'echo "$$" >&2\necho "$$" $(ps -o lstart= -p "$$" 2>/dev/null) >{there}.group\n'
+        f"{exports}cd {there} || exit 126\nexec {shlex.join(argv)} </dev/null 2>&1\n"
+    )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from keepflow import errors
-from keepflow.tools.processes import Done, clean_env, run
+from keepflow.tools.processes import Done, clean_env, failed, run
 
 _SECONDS = 60.0
 _KINDS = (
-    ("container", ("ls", "--all", "--quiet", "--no-trunc"), ("rm", "--force", "--volumes")),
-    ("network", ("ls", "--quiet", "--no-trunc"), ("rm",)),
-    ("volume", ("ls", "--quiet"), ("rm", "--force")),
+    ("container", ("ls", "--all", "--no-trunc"), "ID", ("rm", "--force", "--volumes")),
+    ("network", ("ls", "--no-trunc"), "ID", ("rm",)),
+    ("volume", ("ls",), "Name", ("rm", "--force")),
 )
+_TAKEN = b"is already in use by container", b"already exists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,13 @@ class Engine:
         """Run `docker ARGV…` to its end; raises what `tools.processes.run` raises."""
         return run(("docker", *argv), timeout=timeout, env=self.env, check=check)
 
+    def make_once(self, *argv: str) -> bool:
+        """Run `docker create …` or the like; False when there is already what bears the name. Raises CommandFailed."""
+        done = self.docker(*argv, check=False)
+        if done.exit_code and not any(words in done.stderr for words in _TAKEN):
+            raise failed(done)
+        return done.exit_code == 0
+
     def image_id(self, reference: str) -> str | None:
         """Return the id of an image that is on the engine, or None. Raises Unavailable when the engine cannot tell."""
         done = self.docker("image", "inspect", "--format", "{{.Id}}", "--", reference, check=False)
@@ -43,15 +51,21 @@ class Engine:
             return None
         raise errors.Unavailable(f"the engine does not answer: {_last(done)}", code="engine")
 
-    def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:
+    def remove_labelled(self, labels: Mapping[str, str], spare: Callable[[str], bool] | None = None) -> list[str]:
         """Remove every container, network and volume with all of these labels; returns what was removed.
 
-        Raises Unavailable when something could not be removed.
+        A label with the value "" may have any; `spare` is asked with the value of the last label and keeps what it says
+        True of. Raises Unavailable when something could not be removed.
         """
-        wanted = [part for key, value in labels.items() for part in ("--filter", f"label={key}={value}")]
+        wanted = [part for key, value in labels.items() for part in ("--filter", f"label={key}{value and '='}{value}")]
+        asked = list(labels)[-1]
         removed: list[str] = []
-        for noun, listing, removal in _KINDS:
-            found = self.docker(noun, *listing, *wanted).text.split()
+        for noun, listing, number, removal in _KINDS:
+            shown = f'{{{{.{number}}}}}\t{{{{.Label "{asked}"}}}}'
+            listed = [
+                line.split("\t") for line in self.docker(noun, *listing, *wanted, "--format", shown).text.splitlines()
+            ]
+            found = [identity for identity, value in listed if spare is None or not spare(value)]
             if not found:
                 continue
             done = self.docker(noun, *removal, *found, check=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,12 @@ flows:
 """
 
 
+class Said(list[str]):
+    """What was said in a job's log."""
+
+    tell = say_line = list.append
+
+
 class Kept:
     """A world whose gateway is reached, with the orders of the jobs of keepwork#1."""
 
@@ -43,10 +51,10 @@ class Kept:
         self.agent: PlayedAgent = world.agent(slots=5)
         push(world, project, repository, GRAPH)
         self.orders: dict[str, RunJob] = {order.job: order for order in self.agent.orders()}
-        self.said: list[str] = []
+        self.said = Said()
 
     def keep(self, tree: Path, *patterns: str, job: str = "package", seconds: float = 0.0) -> None:
-        self.files.keep(self.orders[job], tree, patterns, seconds, self.said.append)
+        self.files.keep(self.orders[job], tree, patterns, seconds, self.said)
 
     def listed(self) -> list[tuple[str, str, int]]:
         with self.world.read() as conn:
@@ -56,17 +64,26 @@ class Kept:
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[Kept]:
     world, port = World(tmp_path / "world"), free_port()
+    try:
+        with gateway(world, port):
+            yield Kept(world, f"http://127.0.0.1:{port}")
+    finally:
+        world.close()
+
+
+@contextlib.contextmanager
+def gateway(world: World, port: int) -> Iterator[None]:
+    """Run the real gateway of a world."""
     config = uvicorn.Config(create_app(world.master, None), "127.0.0.1", port, lifespan="off", log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         wait_until(lambda: server.started, 20, "the server's start")
-        yield Kept(world, f"http://127.0.0.1:{port}")
+        yield
     finally:
         server.should_exit = True
         thread.join(10)
-        world.close()
 
 
 @pytest.fixture
@@ -91,7 +108,7 @@ def test_r69_declared_files_are_stored_and_reach_the_job_that_needs_them(
     later = tmp_path / "later"
     (later / "dist").mkdir(parents=True)
     (later / "dist/app").write_text("older")
-    kept.files.fetch(use, later, kept.said.append)
+    kept.files.fetch(use, later, kept.said)
     assert (later / "dist/app").read_text() == "binary"
     assert (later / "dist/app").stat().st_mode & 0o777 == 0o755
     assert (later / "report é.html").stat().st_mode & 0o777 == 0o644
@@ -118,7 +135,7 @@ def test_r74_a_job_gets_files_of_jobs_it_needs_and_of_no_other(kept: Kept, tree:
     strange = use.model_copy(update={"token": tokens.new("job"), "artifacts": 1})
     for order in (dead, strange):
         with pytest.raises(errors.RemoteError, match="token"):
-            kept.files.fetch(order, tmp_path, kept.said.append)
+            kept.files.fetch(order, tmp_path, kept.said)
 
 
 def test_t17_no_link_leads_out_of_the_checkout_neither_in_nor_out(kept: Kept, tree: Path, tmp_path: Path) -> None:
@@ -142,7 +159,7 @@ def test_t17_no_link_leads_out_of_the_checkout_neither_in_nor_out(kept: Kept, tr
     later.mkdir()
     (later / "dist").symlink_to(outside)
     with pytest.raises(errors.UsageError, match="has no place in the checkout"):
-        kept.files.fetch(use, later, kept.said.append)
+        kept.files.fetch(use, later, kept.said)
     assert [path.name for path in outside.iterdir()] == ["shadow"]
 
 
@@ -190,3 +207,21 @@ def test_r69_what_has_had_its_time_is_let_go_of_and_shared_bytes_stay(kept: Kept
         gone = {one.path: one.removed_at is not None for _, _, one in artifacts.of_run(conn, kept.world.run().id)}
         assert gone == {"dist/app": True, "empty": True, "copy": False}
         assert jobs.of_run(conn, kept.world.run().id)
+
+
+def test_artifacts_wait_for_a_master_that_is_being_restarted(tree: Path, tmp_path: Path) -> None:
+    """Kept and fetched once it is back; a master that never comes back is told in words after a while."""
+    world, port = World(tmp_path / "world"), free_port()
+    kept = Kept(world, f"http://127.0.0.1:{port}")
+    try:
+        with ThreadPoolExecutor() as beside:
+            keeping = beside.submit(kept.keep, tree, "dist")
+            wait_until(lambda: any("the master cannot be reached; waits" in line for line in kept.said), 20, "a wait")
+            with gateway(world, port):
+                keeping.result(60)
+        assert {path for _, path, _ in kept.listed()} == {"dist/app", "dist/deep/map.js"}
+        kept.files = Artifacts(kept.files.master, None, None, most=0.3)
+        with pytest.raises(errors.Unavailable, match=r"cannot be reached: .*; it was waited for, 300ms$"):
+            kept.keep(tree, "dist")
+    finally:
+        world.close()

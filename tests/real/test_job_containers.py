@@ -22,7 +22,6 @@ from tests.agent.test_cancelling import silent_server
 from tests.real.boxes import left, of, step
 from tests.real.engines import Engine
 from tests.real.test_push_script import Registry, registry
-from tests.real.waiting import wait_until
 
 __all__ = ["registry"]  # the fixture
 
@@ -132,7 +131,7 @@ def test_t12_a_box_has_no_right_no_door_and_no_folder_beyond_its_job(
     for key in ("Binds", "CapAdd", "Devices", "DeviceRequests", "VolumesFrom", "Links", "ExtraHosts", "GroupAdd"):
         assert not host[key], key
     assert not host["PortBindings"]
-    assert host["NetworkMode"] == f"{told['Name'][1:].rpartition('-1-box')[0]}-net"
+    assert host["NetworkMode"] == f"{told['Name'][1:].rpartition('-job-box')[0]}-net"
     mounts = {(mount["Type"], mount["Source"], mount["RW"]) for mount in told["Mounts"]}
     work = {source for _, source, _ in mounts if source.endswith("/work")}
     assert mounts - {("bind", source, True) for source in work} == {
@@ -210,23 +209,6 @@ def test_what_a_host_does_not_give_is_refused_with_the_line_to_write(builder: Bu
     assert builder.run("true", where={"image": {"name": "keepflow-test/none:1"}}).end.state == "failed"
     privileged = builder.send("true", where={"image": {**image["image"], "privileged": True}})
     assert builder.master.await_report(messages.JobRefused, privileged).code == "bad-job"
-
-
-def test_a_killed_agent_leaves_containers_that_its_next_start_removes(
-    builder: Builder, engine: Engine, image: dict[str, Any]
-) -> None:
-    fence = builder.send("echo inside; sleep 600", where=image)
-    builder.master.await_log(fence, b"\ninside\n")
-    stranger = engine.docker("run", "--detach", "--init", image["image"]["name"], "sleep", "600")
-    try:
-        builder.agent.kill()
-        assert len(left(engine, fence)) == 2
-        builder.agent.start()
-        builder.master.await_report(messages.JobFinished, fence)
-        wait_until(lambda: not left(engine, fence), 20, "the end of what the killed agent left")
-        assert engine.docker("inspect", "--format", "{{.State.Running}}", stranger) == "true"
-    finally:
-        engine.docker("rm", "--force", stranger)
 
 
 def test_a_box_cannot_open_the_engine(builder: Builder, engine: Engine, image: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +94,22 @@ def test_what_a_stopped_step_began_there_is_ended_there(builder: Builder, there:
     builder.stop(fence, grace=1)
     assert builder.result(fence).end.state == "cancelled"
     assert [started_at(number) for number in numbers] == [None, None]
+    assert list(there.iterdir()) == []
+
+
+def test_a_connection_that_breaks_leaves_nothing_there(builder: Builder, there: Path, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    fence = builder.send(steps=(step(f"sleep 600 & echo $! >{pid}; echo began; wait", ssh="mac-1"),))
+    builder.master.await_log(fence, b"\nbegan\n")
+    number = session = number_in(pid)
+    while not Path(f"/proc/{session}/comm").read_text().startswith("sshd"):
+        session = int(Path(f"/proc/{session}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(session, signal.SIGKILL)
+    ran = builder.result(fence)
+    assert (ran.end.state, ran.end.exit_code) == ("failed", 255), ran.log
+    assert "the connection broke: " in ran.log
+    assert "\nwhat went on there was ended\n" in ran.log
+    assert started_at(number) is None
     assert list(there.iterdir()) == []
 
 

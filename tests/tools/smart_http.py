@@ -28,8 +28,10 @@ class GitServer:
 
 
 @contextmanager
-def serve(repository: Path, expects: str | None = None, redirect_to: str | None = None) -> Iterator[GitServer]:
-    """Serve one repository on a free loopback port."""
+def serve(
+    repository: Path, expects: str | None = None, redirect_to: str | None = None, port: int = 0
+) -> Iterator[GitServer]:
+    """Serve one repository on loopback, on a free port when none is named."""
     state = GitServer(repository, expects=expects, redirect_to=redirect_to)
 
     class Handler(BaseHTTPRequestHandler):
@@ -71,7 +73,7 @@ def serve(repository: Path, expects: str | None = None, redirect_to: str | None 
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     state.url = f"http://127.0.0.1:{server.server_port}/repo.git"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

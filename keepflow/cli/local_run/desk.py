@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from keepflow.agent import boxes
+from keepflow.agent import boxes, leftovers
 from keepflow.agent.accounts import jobs_account
 from keepflow.agent.attempts import Attempts
 from keepflow.agent.clock import Clock
 from keepflow.agent.images import Images, MadeHere, ask_registry
-from keepflow.agent.job_host import Host
+from keepflow.agent.job_host import Host, Saying
 from keepflow.agent.reports import Reports
 from keepflow.agent.workplace import Workplace, remove
 from keepflow.cli.local_run.checkout import OneTree
@@ -101,13 +101,11 @@ def _laid_out(place: Path, directory: Path, flow: str, wake: Callable[[], None])
 class _Nowhere:
     """What is kept of a local run: nothing, the files are in its checkout, which goes with it."""
 
-    def keep(
-        self, _order: RunJob, _tree: Path, patterns: Sequence[str], _seconds: float, say: Callable[[str], None]
-    ) -> None:
+    def keep(self, _order: RunJob, _tree: Path, patterns: Sequence[str], _seconds: float, log: Saying) -> None:
         """Say that nothing is kept."""
-        say(f"a local run keeps no artifacts; these would be kept: {', '.join(patterns)}")
+        log.tell(f"a local run keeps no artifacts; these would be kept: {', '.join(patterns)}")
 
-    def fetch(self, order: RunJob, tree: Path, say: Callable[[str], None]) -> None:
+    def fetch(self, order: RunJob, tree: Path, log: Saying) -> None:
         """Do nothing: the jobs of a local run share one checkout."""
 
 
@@ -139,7 +137,7 @@ def _sweep(place: Path, engine: Engine) -> None:
             for attempt in Attempts(left / "attempts"):
                 end_marked(attempt.mark, 0)
                 if boxes.wants(attempt.order):
-                    boxes.remove(engine, attempt.mark)
+                    leftovers.remove(engine, attempt.mark)
                 remove(place / "scratch" / str(attempt.fence))
         remove(left)
         os.close(lock)
