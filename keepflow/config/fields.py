@@ -29,6 +29,8 @@ from keepflow.core.names import NAME, is_name
 from keepflow.core.patterns import path_pattern_problem, pattern_problem
 from keepflow.core.releases import ImageRef
 
+#: Key of the validation's context: the inputs and axes that `${NAME}` may name, as variables.
+GIVEN = "given"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PERSON = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _DURATION = re.compile(
@@ -158,8 +160,8 @@ def _is_host(text: str) -> bool:
     return len(text) <= 253 and _HOST.fullmatch(text) is not None
 
 
-def _interpolated(text: str) -> str:
-    if sentence := problem_of(text):
+def _interpolated(text: str, info: ValidationInfo) -> str:
+    if sentence := problem_of(text, (info.context or {}).get(GIVEN)):
         raise bad("unknown-variable", sentence)
     return text
 

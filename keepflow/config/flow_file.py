@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keepflow.config import flow_models as models
+from keepflow.config.flow_given import given_by, where_problems
 from keepflow.config.flow_jobs import JobRead, graph_of, matrix_problems, read_jobs
 from keepflow.config.flow_rules import rule_problems
 from keepflow.config.flow_steps import Kinds, read_parts
@@ -54,9 +55,10 @@ def _flows(document: Document) -> list[tuple[str, dict[str, Any]]]:
 
 def _read_work(name: str, flow: dict[str, Any], kinds: Kinds, document: Document) -> _Work:
     path: Path = ("flows", name)
-    parts, problems = read_parts(flow.get("steps"), kinds, document, (*path, "steps"))
-    jobs, job_problems = read_jobs(flow.get("jobs"), kinds, document, (*path, "jobs"))
-    return _Work(parts, jobs, [*_choice_problems(flow, path, document), *problems, *job_problems])
+    parts, problems = read_parts(flow.get("steps"), kinds, document, (*path, "steps"), given_by(flow))
+    jobs, job_problems = read_jobs(flow, kinds, document, (*path, "jobs"))
+    problems += [*job_problems, *where_problems(flow, document, path)]
+    return _Work(parts, jobs, [*_choice_problems(flow, path, document), *problems])
 
 
 def _choice_problems(flow: dict[str, Any], path: Path, document: Document) -> Iterator[Problem]:

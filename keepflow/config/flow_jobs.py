@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keepflow.config import flow_models as models
+from keepflow.config.flow_given import Given, given_by
 from keepflow.config.flow_steps import Kinds, read_parts, read_target
 from keepflow.config.validation import shown
 from keepflow.config.where import KEYS, Where
@@ -30,13 +31,16 @@ class JobRead:
     per_branch: bool = False
 
 
-def read_jobs(jobs: Any, kinds: Kinds, document: Document, path: Path) -> tuple[dict[str, JobRead], list[Problem]]:
+def read_jobs(
+    flow: Mapping[str, Any], kinds: Kinds, document: Document, path: Path
+) -> tuple[dict[str, JobRead], list[Problem]]:
     """Read what the jobs of a flow do, as far as they have their shape; the rest is left to the model."""
+    jobs = flow.get("jobs")
     found: dict[str, JobRead] = {}
     problems: list[Problem] = []
     for name, job in jobs.items() if isinstance(jobs, dict) else ():
         if isinstance(job, dict):
-            read, more = _read_job(job, kinds, document, (*path, name))
+            read, more = _read_job(job, kinds, document, (*path, name), given_by(flow, job))
             problems += more
             if read is not None:
                 found[name] = read
@@ -89,7 +93,7 @@ def _graph_job(name: str, job: models.Job, read: JobRead, flow: models.Flow) -> 
 
 
 def _read_job(
-    job: dict[str, Any], kinds: Kinds, document: Document, path: Path
+    job: dict[str, Any], kinds: Kinds, document: Document, path: Path, given: Given
 ) -> tuple[JobRead | None, list[Problem]]:
     found = [key for key in job if key == _STEPS or key in JOB_KEYS]
     if len(found) > 1:
@@ -105,7 +109,7 @@ def _read_job(
         kind = JobKind(found[0])
         part, problems = read_target(kind, job[found[0]], document, (*path, found[0]))
         return JobRead(kind, target=part.target, per_branch=part.per_branch) if part else None, problems
-    parts, problems = read_parts(job[_STEPS], kinds, document, (*path, _STEPS))
+    parts, problems = read_parts(job[_STEPS], kinds, document, (*path, _STEPS), given)
     problems += _no_steps(job[_STEPS], document, (*path, _STEPS))
     return JobRead(JobKind.SCRIPT, tuple(part.step for part in parts if part.step)), problems
 

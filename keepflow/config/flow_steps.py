@@ -9,6 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from keepflow.config import flow_models as models
 from keepflow.config import where
+from keepflow.config.fields import GIVEN
+from keepflow.config.flow_given import Given
 from keepflow.config.step_secrets import StepSecrets
 from keepflow.config.validation import check, kind_of, shown
 from keepflow.config.yaml_loader import Document, Path
@@ -30,19 +32,23 @@ _BESIDE: dict[str, tuple[TypeAdapter[Any], str, str]] = {
 }
 
 
-def read_parts(entries: Any, kinds: Kinds, document: Document, path: Path) -> tuple[tuple[JobPart, ...], list[Problem]]:
+def read_parts(
+    entries: Any, kinds: Kinds, document: Document, path: Path, given: Given
+) -> tuple[tuple[JobPart, ...], list[Problem]]:
     """Read a list of entries as far as it is one; what is no list is left to the model."""
     parts: list[JobPart] = []
     problems: list[Problem] = []
     for index, entry in enumerate(entries if isinstance(entries, list) else ()):
         if (*path, index) in document.values:
-            part, found = read_part(entry, kinds, document, (*path, index))
+            part, found = read_part(entry, kinds, document, (*path, index), given)
             problems += found
             parts += [part] if part else []
     return tuple(parts), problems
 
 
-def read_part(entry: Any, kinds: Kinds, document: Document, path: Path) -> tuple[JobPart | None, list[Problem]]:
+def read_part(
+    entry: Any, kinds: Kinds, document: Document, path: Path, given: Given
+) -> tuple[JobPart | None, list[Problem]]:
     """Read one entry under `steps`: exactly one kind, and perhaps a name; None when it has problems."""
     if not isinstance(entry, dict):
         hint = f"; write '- run: {quoted(entry, 30)[1:-1]}'" if isinstance(entry, str) else ""
@@ -60,15 +66,15 @@ def read_part(entry: Any, kinds: Kinds, document: Document, path: Path) -> tuple
         choice = ", ".join(sorted({*kinds, JobKind.DEPLOY.value, JobKind.NOTIFY.value}))
         missing = document.problem(path, "missing", f"{shown(path)}: says nothing to do; write one of {choice}")
         return None, problems or [missing]
-    part, more = _entry(found[0], entry, kinds, document, path)
+    part, more = _entry(found[0], entry, kinds, document, path, given)
     return (None if problems else part), problems + more
 
 
 def _entry(
-    kind: str, entry: dict[str, Any], kinds: Kinds, document: Document, path: Path
+    kind: str, entry: dict[str, Any], kinds: Kinds, document: Document, path: Path, given: Given
 ) -> tuple[JobPart | None, list[Problem]]:
     if kind not in JOB_KEYS:
-        return _step_part(kind, entry, kinds, document, path)
+        return _step_part(kind, entry, kinds, document, path, given)
     part, problems = read_target(JobKind(kind), entry[kind], document, (*path, kind))
     if kind != JobKind.DEPLOY:
         others = [key for key in entry if key != kind]
@@ -120,30 +126,30 @@ def read_target(kind: JobKind, target: Any, document: Document, place: Path) -> 
 
 
 def _step_part(
-    kind: str, entry: dict[str, Any], kinds: Kinds, document: Document, path: Path
+    kind: str, entry: dict[str, Any], kinds: Kinds, document: Document, path: Path, given: Given
 ) -> tuple[JobPart | None, list[Problem]]:
     module: StepKind = kinds[kind]
     value, place, skip = entry[kind], (*path, kind), 0
     if not isinstance(value, dict):
         value, skip = module.shorthand(value), 1
-    spec, problems = check(module.Spec, value, document, place, skip=skip)
+    spec, problems = check(module.Spec, value, document, place, skip=skip, context={GIVEN: given})
     said, said_problems = _beside(entry, document, path)
     asked = {"secrets": entry["secrets"]} if "secrets" in entry else {}
-    given, secret_problems = check(StepSecrets, asked, document, path)
-    work, where_problems = _where(kind, entry, module, document, path)
+    lent, secret_problems = check(StepSecrets, asked, document, path)
+    work, where_problems = _where(kind, entry, module, document, path, given)
     said_problems += secret_problems + where_problems
-    if spec is None or given is None or work is None or said_problems:
+    if spec is None or lent is None or work is None or said_problems:
         return None, problems + said_problems
     line = document.mark(path)[0]
     settings = spec.model_dump(mode="json", exclude_defaults=True)
-    uses = tuple(use.to_core() for use in given.secrets)
+    uses = tuple(use.to_core() for use in lent.secrets)
     name, timeout = said.get("name") or module.title(spec), said.get("timeout", 0.0)
     step = Step(kind, name, settings, line, timeout, uses, work.plain(), said.get("idempotent", False))
     return JobPart(JobKind.SCRIPT, step, line=line), []
 
 
 def _where(
-    kind: str, entry: dict[str, Any], module: StepKind, document: Document, path: Path
+    kind: str, entry: dict[str, Any], module: StepKind, document: Document, path: Path, given: Given
 ) -> tuple[where.Where | None, list[Problem]]:
     """Read the image and the services of one step."""
     elsewhere = next((key for key in ("image", "ssh") if key in entry), None)
@@ -152,7 +158,8 @@ def _where(
             f"{shown(path)}: {kind} works on the machine itself; {elsewhere} is for steps with their own commands"
         )
         return None, [document.problem((*path, elsewhere), "conflict", sentence, key=True)]
-    return check(where.Where, {key: entry[key] for key in where.KEYS if key in entry}, document, path)
+    said = {key: entry[key] for key in where.KEYS if key in entry}
+    return check(where.Where, said, document, path, context={GIVEN: given})
 
 
 def _beside(entry: dict[str, Any], document: Document, path: Path) -> tuple[dict[str, Any], list[Problem]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+from keepflow.core.text import did_you_mean
 
 _HOLE = re.compile(r"\$\{([^}]*)\}")
+INPUT, MATRIX = "KEEPFLOW_INPUT_", "KEEPFLOW_MATRIX_"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 #: Variables every script job has; `interface` of the flow file: fields with `${NAME}` may use exactly these.
@@ -21,13 +24,21 @@ VARIABLES: tuple[str, ...] = (
     *("BUILD_NUMBER", "BUILD_ID", "BUILD_URL", "BUILD_TAG", "JOB_NAME", "NODE_NAME", "WORKSPACE", "GIT_COMMIT"),
     *("GIT_URL", "JENKINS_URL", "JENKINS_HOME", "GIT_BRANCH", "BRANCH_NAME"),
 )
+#: What begins like this is given by the flow, and what it is.
+_GIVEN = {INPUT: "an input of this flow", MATRIX: "an axis that every combination of this job's matrix has"}
 
 
-def problem_of(text: str) -> str | None:
-    """Return a sentence about the first `${…}` that names no known variable or is not closed, or None."""
+def problem_of(text: str, given: Collection[str] | None = None) -> str | None:
+    """Return a sentence about the first `${…}` that names no known variable or is not closed, or None.
+
+    `given` are the inputs and the axes of a matrix that a job has, under their names as variables; None when that is
+    not known here, and then any such name is taken.
+    """
     for name in _HOLE.findall(text):
-        if name not in VARIABLES and not _is_input(name):
-            return f"${{{name}}} is not a variable of a job"
+        if name in VARIABLES or (_is_input(name) if given is None else name in given):
+            continue
+        what = next((noun for prefix, noun in _GIVEN.items() if name.startswith(prefix)), "a variable of a job")
+        return f"${{{name}}} is not {what}{did_you_mean(name, (*VARIABLES, *(given or ())))}"
     if "${" in _HOLE.sub("", text):
         return "'${' is not closed with '}'"
     return None
@@ -42,4 +53,4 @@ def interpolate(text: str, values: Mapping[str, str]) -> str:
 
 
 def _is_input(name: str) -> bool:
-    return name.startswith(("KEEPFLOW_INPUT_", "KEEPFLOW_MATRIX_")) and _NAME.fullmatch(name) is not None
+    return name.startswith(tuple(_GIVEN)) and _NAME.fullmatch(name) is not None

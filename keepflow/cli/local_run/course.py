@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections.abc import Callable
@@ -64,7 +65,7 @@ class Course:
                 views[key] = self._left_out(views[key], Reason("local", why))
             else:
                 states = {one: view.state for one, view in views.items()}
-                end = self._carried_out(planned[key], failed_before(planned[key], self.plan.jobs, states))
+                end = self._tried(planned[key], failed_before(planned[key], self.plan.jobs, states))
                 reason = Reason(end.code, end.sentence)
                 views[key] = replace(views[key], state=State(end.state), reason=reason, pending=False)
 
@@ -72,8 +73,18 @@ class Course:
         self.say(f"── {view.key} is left out: {reason.sentence.removeprefix('skipped, ')}")
         return replace(view, state=State.SKIPPED, reason=reason, pending=False)
 
-    def _carried_out(self, planned: PlannedJob, failed: str) -> messages.JobFinished:
-        attempt = self.desk.attempts.add(self._order(planned, failed))
+    def _tried(self, planned: PlannedJob, failed: str) -> messages.JobFinished:
+        """Carry a job out as often as its flow says; a further try finds the checkout as the one before left it."""
+        for tries in itertools.count(1):
+            end, rule = self._carried_out(planned, failed, tries), planned.retry
+            if rule is None or not rule.after(tries, State(end.state), end.code, end.exit_code):
+                break
+            self.say(f"── {planned.key}: {rule.reason(tries, end.sentence).sentence}")
+            threading.Event().wait(rule.delay)
+        return end
+
+    def _carried_out(self, planned: PlannedJob, failed: str, tries: int) -> messages.JobFinished:
+        attempt = self.desk.attempts.add(self._order(planned, failed, tries))
         if attempt is None:
             raise AssertionError("a number of an attempt came twice")
         job, done, shown = Job(attempt, self.desk.host), threading.Event(), _Shown(attempt, self.show)
@@ -118,7 +129,7 @@ class Course:
         reports.confirm(told[-1].number)
         return next(one.body for one in told if isinstance(one.body, messages.JobFinished) and one.body.fence == fence)
 
-    def _order(self, planned: PlannedJob, failed: str) -> messages.RunJob:
+    def _order(self, planned: PlannedJob, failed: str, tries: int) -> messages.RunJob:
         for step in planned.steps:
             if step.kind == _PUSH:
                 self.say(f"── step {one_line(step.name)} is left out: {_NO_PUSH}")
@@ -137,7 +148,7 @@ class Course:
             run=0,
             flow=self.plan.flow,
             job=planned.key,
-            attempt=1,
+            attempt=tries,
             sha=self.event.sha,
             ref=self.event.ref,
             trust="other",

@@ -42,6 +42,18 @@ flows:
       ask: {needs: make, approve: Is the demo over?}
       publish: {needs: ask, steps: [{run: echo published}]}
       tell: {needs: make, when: always, notify: team@example.org}
+  again:
+    on: {push: dev}
+    retry: {max: 2, on_exit: [75], delay: 10ms}
+    steps: [{run: 'echo "try $KEEPFLOW_ATTEMPT"; test -e left || { touch left; exit 75; }'}]
+  never:
+    on: {push: dev}
+    retry: 2
+    steps: [{run: 'echo "try $KEEPFLOW_ATTEMPT"; exit 4'}]
+  patient:
+    on: {push: dev}
+    retry: {max: 1, delay: 1h}
+    steps: [{run: echo tried; exit 1}]
   long:
     on: {push: dev}
     steps:
@@ -198,6 +210,32 @@ def test_another_file_is_taken_by_its_content(shop: Path, keepflow: Call) -> Non
     code, out, _ = keepflow("run", "mine", "--local", "-f", "../mine.yml")
     assert code == 0
     assert "\nfrom-mine\n" in out
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_job_is_tried_again_as_its_flow_says(keepflow: Call) -> None:
+    code, out, err = keepflow("run", "again", "--local")
+    assert code == 0, out + err
+    assert [line for line in out.splitlines() if line.startswith("try ")] == ["try 1", "try 2"]
+    assert "── steps: try 2 of 3 follows in 10ms, because step 1/1" in err
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_last_try_decides(keepflow: Call) -> None:
+    code, out, err = keepflow("run", "never", "--local")
+    assert code == 3
+    assert [line for line in out.splitlines() if line.startswith("try ")] == ["try 1", "try 2", "try 3"]
+    assert "failed with exit code 4" in err
+
+
+def test_ctrl_c_ends_the_wait_for_a_further_try(shop: Path, cache: Path) -> None:
+    process = start(shop, "patient")
+    assert process.stderr is not None
+    next(line for line in process.stderr if "try 2 of 2 follows in 1h" in line)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert list((cache / "runs").iterdir()) == []
 
 
 def test_a_broken_file_is_told_with_line_and_column(shop: Path, keepflow: Call) -> None:
