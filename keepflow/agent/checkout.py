@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from keepflow import errors
+from keepflow.core.text import quoted
 from keepflow.executors.shell import Account
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FIND = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -44,6 +49,45 @@ def new_file(directory: int, name: str, mode: int, account: Account | None) -> i
     descriptor = os.open(name, _NEW_FILE, mode, dir_fd=directory)
     own(descriptor, account)
     return descriptor
+
+
+def plain_file(directory: int, name: str, account: Account | None) -> int | None:
+    """Open a regular file that is nobody else's under another name; None for anything else."""
+    try:
+        descriptor = os.open(name, _FIND, dir_fd=directory)
+    except OSError:
+        return None
+    seen = os.fstat(descriptor)
+    strange = account is not None and seen.st_nlink > 1 and seen.st_uid != account.uid
+    if stat.S_ISREG(seen.st_mode) and not strange:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def lay(
+    root: Path, path: str, data: Iterable[bytes], sha256: str, *, executable: bool, coming: str, account: Account | None
+) -> None:
+    """Lay a file into a checkout, whole or not at all; what is in its place goes. `coming` is its name meanwhile.
+
+    Raises OSError when it has no place there, and RemoteError when the bytes are others than announced.
+    """
+    parents, name = split(path)
+    directory, digest = enter(root, parents, account), hashlib.sha256()
+    try:
+        try:
+            with os.fdopen(new_file(directory, coming, 0o755 if executable else 0o644, account), "wb") as file:
+                for piece in data:
+                    digest.update(piece)
+                    file.write(piece)
+            if digest.hexdigest() != sha256:
+                raise errors.RemoteError(f"other bytes came for {quoted(path)} than were kept", code="bad-digest")
+            os.rename(coming, name, src_dir_fd=directory, dst_dir_fd=directory)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(coming, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def own(descriptor: int, account: Account | None) -> None:

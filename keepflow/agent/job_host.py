@@ -20,6 +20,16 @@ from keepflow.tools.engine import Engine
 from keepflow.wire.messages import RunJob
 
 
+class Saying(Protocol):
+    """Where lines of a job's log are said: `agent.recording.Recording`."""
+
+    def tell(self, text: str) -> None:
+        """Say a line of what is done again when the job is taken up: it is not said again."""
+
+    def say_line(self, text: str) -> None:
+        """Say a line of what happens by chance."""
+
+
 class Code(Protocol):
     """Where jobs have their files: `agent.workspaces.Workspaces`, or a person's own working tree."""
 
@@ -29,15 +39,8 @@ class Code(Protocol):
         `again` is the one that a job has which an earlier process of the agent began: that one, as it is.
         """
 
-
-class Saying(Protocol):
-    """Where lines of a job's log are said: `agent.recording.Recording`."""
-
-    def tell(self, text: str) -> None:
-        """Say a line of what is done again when the job is taken up: it is not said again."""
-
-    def say_line(self, text: str) -> None:
-        """Say a line of what happens by chance."""
+    def hand_on(self, order: RunJob, source: Source, log: Saying) -> None:
+        """Bring the files of a job whose steps have ended to where other machines find them."""
 
 
 class Keeper(Protocol):

@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -29,9 +29,10 @@ class Source:
 
     url: str
     sha: str
-    token: str
+    token: str = field(repr=False)
     ca_file: Path | None = None
     patience: Patience | None = None  #: with a master that cannot be reached
+    plain: bool = False  #: every file as it was handed on, whatever attributes in the tree say
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +109,24 @@ class Lanes:
         A lane that is damaged, or that cannot be cleaned, is begun afresh; it is given up only once a fresh fetch
         worked, so that a network that is down costs nobody a kept checkout.
         """
-        lane = self._lane(place, "git", _TREE)
+        lane = self.of(place)
         waiting = source.patience.begin() if source.patience else None
         try:
             _fetch(lane, source, waiting)
-            lane.checkout(source.sha)
+            lane.checkout(source.sha, plain=source.plain)
         except errors.CommandTimeout:
             raise
         except errors.CommandFailed:
             self._begin_afresh(place, lane, source, waiting)
         return lane.work_tree
 
+    def of(self, place: Path) -> Lane:
+        """Return the repository and the tree of a place."""
+        return self._lane(place, "git", _TREE)
+
     def ignored(self, place: Path, paths: Sequence[str]) -> set[str]:
         """Return those of some paths that the repository asks git to ignore."""
-        return self._lane(place, "git", _TREE).ignored(paths)
+        return self.of(place).ignored(paths)
 
     def _lane(self, place: Path, git_dir: str, work_tree: str) -> Lane:
         account = (self._account.uid, self._account.gid) if self._account else None
@@ -138,7 +143,7 @@ class Lanes:
         fresh.git_dir.rename(lane.git_dir)
         fresh.work_tree.rename(lane.work_tree)
         _fetch(lane, source, waiting)
-        lane.checkout(source.sha)
+        lane.checkout(source.sha, plain=source.plain)
 
 
 def _fetch(lane: Lane, source: Source, waiting: Waiting | None) -> None:

@@ -8,12 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+from keepflow import errors
 from keepflow.core.text import words
 from keepflow.tools import http_get
 from keepflow.tools.brake import stoppable
 
+T = TypeVar("T")
 MOST = 600.0  #: seconds that an unreachable master is waited for
 _FIRST, _LONGEST = 0.2, 10.0  #: seconds between two tries: about, and at most
 _TRIES = 3  #: of what fails although the master answers: it may just have come back
@@ -63,6 +66,17 @@ class Waiting:
     def over(self) -> str:
         """Say how long it was waited for, as the end of a sentence; "" when it was not."""
         return f"; it was waited for, {words(self.patience.most)}" if self._told else ""
+
+
+def patiently(waiting: Waiting | None, act: Callable[[], T]) -> T:
+    """Do what does no harm when it is done twice until the master answers, or has been waited for long enough."""
+    while True:
+        try:
+            return act()
+        except errors.Unavailable as error:
+            if waiting is None or not waiting.again():
+                over = waiting.over if waiting else ""
+                raise errors.Unavailable(f"{error.message}{over}", code=error.code) from None
 
 
 def answers(master: str) -> bool:

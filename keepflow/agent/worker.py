@@ -16,6 +16,7 @@ from keepflow import errors
 from keepflow.agent.attempts import Attempt
 from keepflow.agent.clock import Clock
 from keepflow.agent.halting import Ended, Halt
+from keepflow.agent.handing_on import NOT_HANDED_ON
 from keepflow.agent.job_host import Host
 from keepflow.agent.lanes import Source
 from keepflow.agent.logs import Log
@@ -28,6 +29,7 @@ from keepflow.agent.stepping import Steps
 from keepflow.agent.task import Task
 from keepflow.core.text import one_line
 from keepflow.executors.shell import end_marked
+from keepflow.tools.brake import Brake
 from keepflow.wire import messages
 
 log = Log(__name__)
@@ -120,8 +122,28 @@ class Job:
                     ending = self._ending_of(recording, Steps(self._task, recording, places).carry_out)
                 finally:  # nothing of this job may be left when its lane and its places go to the next one
                     self._end_processes(recording)
+                ending = self._handed_on(recording, ending)
                 self._progress.end(ending, recording.marks)  # before what it rests on is taken away
                 return ending
+
+    def _handed_on(self, recording: Recording, ending: Ending) -> Ending:
+        """Hand the files of a job on, when it ended by itself and jobs on other machines go on with them."""
+        shared = self._order.shared
+        if shared is None or not shared.hands_on or ending.state not in ("succeeded", "failed"):
+            return ending
+        if self._halt.asked is not None:
+            self._halt.brake = Brake()  # it took too long, which its handlers are to look into; this may be stopped too
+
+        def hand_on() -> Ending:
+            source = replace(self._source(), patience=Patience(self._host.master, recording.say_line))
+            with self._halt.brake.applied():
+                self._host.code.hand_on(self._order, source, recording)
+            return ending
+
+        handed = self._ending_of(recording, hand_on)
+        if handed.code == "system":
+            handed = replace(handed, code=NOT_HANDED_ON)
+        return ending if ending.state == "failed" else replace(handed, images=ending.images, outputs=ending.outputs)
 
     def _filled(self, recording: Recording) -> Path:
         host, source = self._host, self._source()

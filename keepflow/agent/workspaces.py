@@ -1,7 +1,8 @@
 """The working trees of jobs, each in a lane: a job finds its commit and what the jobs it goes on with have left.
 
 Where one job follows one other, the lane simply passes on, with everything in it. Where several follow one, or one
-follows several, each works in a lane of its own, and what was changed is brought over. A lane that somebody may still
+follows several, each works in a lane of its own, and what was changed is brought over; what was left on another machine
+is fetched into a lane first (`handing_on`), and goes on like any other. A lane that somebody may still
 go on with is kept, closed to all jobs, until its last follower has it or the run has ended; a note beside the tree
 outlives a restart of the agent.
 """
@@ -19,6 +20,8 @@ from typing import Any
 
 from keepflow import errors
 from keepflow.agent import trees
+from keepflow.agent.handing_on import Carrier
+from keepflow.agent.job_host import Saying
 from keepflow.agent.lanes import Held, Lanes, Source
 from keepflow.agent.logs import Log
 from keepflow.core.sharing import Left, merge, written
@@ -45,6 +48,7 @@ class _Kept:
     held: Held
     left: Left
     followers: int
+    fence: int  #: of the attempt that left it
     readers: int = 0
 
 
@@ -62,6 +66,8 @@ class Workspaces:
 
     def __init__(self, lanes: Lanes, account: Account | None = None) -> None:
         self._lanes = lanes
+        self._carrier = Carrier(lanes, account)
+        self._working: dict[int, _Work] = {}
         self._account = (account.uid, account.gid) if account else None
         self._lock = threading.Lock()
         self._kept: dict[Run, dict[str, _Kept]] = {}
@@ -87,10 +93,21 @@ class Workspaces:
         with self._lock:
             self._ended.pop(run, None)
         work = _begun(self._again(again)) if again else self._begin(run, order, order.shared, source)
+        self._working[order.fence] = work
         try:
             yield work.held.tree
         finally:
+            self._working.pop(order.fence, None)
             self._end(run, order, order.shared, work)
+
+    def hand_on(self, order: RunJob, source: Source, log: Saying) -> None:
+        """Bring the files of a job whose steps have ended to where other machines find them.
+
+        Raises what `handing_on.Carrier.hand_on` raises.
+        """
+        work, shared = self._working[order.fence], order.shared
+        paths = trees.changed(work.look, trees.look(work.held.tree)) if shared and shared.tracked else []
+        self._carrier.hand_on(order, source, work.held, written(work.left, order.job, paths), log)
 
     def release(self, project: str, run: int) -> None:
         """Give back what is kept for a run that has ended."""
@@ -114,43 +131,67 @@ class Workspaces:
 
     def _begin(self, run: Run, order: RunJob, shared: Shared, source: Source) -> _Work:
         """Return the lane a job works in, with all files it goes on with."""
-        bases = self._claim(run, shared)
+        here = self._claim(run, shared)
         try:
-            first = bases[0] if bases else None
-            if first is not None and self._passes_on(run, first, shared):
-                (first.held.place / _NOTE).unlink(missing_ok=True)
-                first.held.open()
-                work = _Work(first.held, first.left)
-                bases = bases[1:]
-            else:
-                work = _Work(self._lanes.take(order.project, order.trust), Left())
-                self._fill(work, source)
-            self._bring_all(work, bases, shared)
+            work, brought = self._first(run, order, shared, source, here)
+            try:
+                for key in shared.bases[brought:]:
+                    self._bring_base(work, order, shared, source, key, here.get(key))
+                work.look = trees.look(work.held.tree) if shared.tracked else {}
+            except BaseException:
+                work.held.give_back()
+                raise
         finally:
-            self._unclaim(run, bases, shared)
+            self._unclaim(run, list(here.values()), shared)
         note = {**_plain(work.left), "look": work.look}
         write_unsynced(work.held.place / _BEGUN, json.dumps(note).encode(), 0o600)
         return work
 
-    def _fill(self, work: _Work, source: Source) -> None:
-        try:
-            self._lanes.fill(work.held.place, source)
-        except BaseException:
-            work.held.give_back()
-            raise
+    def _first(
+        self, run: Run, order: RunJob, shared: Shared, source: Source, here: dict[str, _Kept]
+    ) -> tuple[_Work, int]:
+        """Return the lane that a job begins with, and how many of its bases are in it: one or none."""
+        key = shared.bases[0] if shared.bases else None
+        if key is None:
+            return self._fresh(order, source), 0
+        base = here.get(key)
+        if base is None:
+            return _Work(*self._carrier.fetch(order, source, shared.away[key])), 1
+        if not self._passes_on(run, base, shared):
+            return self._fresh(order, source), 0
+        del here[key]
+        (base.held.place / _NOTE).unlink(missing_ok=True)
+        base.held.open()
+        return _Work(base.held, base.left), 1
 
-    def _claim(self, run: Run, shared: Shared) -> list[_Kept]:
-        """Find what a job goes on with, and keep it from being passed on or given back meanwhile."""
+    def _fresh(self, order: RunJob, source: Source) -> _Work:
+        held = self._lanes.take(order.project, order.trust)
+        try:
+            self._lanes.fill(held.place, source)
+        except BaseException:
+            held.give_back()
+            raise
+        return _Work(held, Left())
+
+    def _claim(self, run: Run, shared: Shared) -> dict[str, _Kept]:
+        """Find what a job goes on with here, and keep it from being passed on or given back meanwhile.
+
+        What the last attempt at a job left on another machine outdates what an earlier one left here.
+        """
         with self._lock:
             kept = self._kept.get(run, {})
-            missing = [key for key in shared.bases if key not in kept]
+            here = {
+                key: kept[key]
+                for key in shared.bases
+                if key in kept and (key not in shared.away or shared.away[key].fence == kept[key].fence)
+            }
+            missing = [key for key in shared.bases if key not in here and key not in shared.away]
             if missing:
                 sentence = f"the files that {listed(missing)} left are not on this host any more; start the run anew"
                 raise errors.Refused(sentence, code="no-files")
-            bases = [kept[key] for key in shared.bases]
-            for base in bases:
+            for base in here.values():
                 base.readers += 1
-            return bases
+            return here
 
     def _passes_on(self, run: Run, base: _Kept, shared: Shared) -> bool:
         """Take a base away from the kept ones when this job is the last that wants it: its lane goes to the job."""
@@ -173,28 +214,31 @@ class Workspaces:
                         del kept[key]
                     _forget(base)
 
-    def _bring_all(self, work: _Work, bases: list[_Kept], shared: Shared) -> None:
+    def _bring_base(
+        self, work: _Work, order: RunJob, shared: Shared, source: Source, key: str, base: _Kept | None
+    ) -> None:
+        if base is not None:
+            base.held.open()
+            self._bring(work, base.held, base.left, shared)
+            return
+        held, left = self._carrier.fetch(order, source, shared.away[key])
         try:
-            for base in bases:
-                self._bring(work, base, shared)
-            work.look = trees.look(work.held.tree) if shared.tracked else {}
-        except BaseException:
-            work.held.give_back()
-            raise
+            self._bring(work, held, left, shared)
+        finally:
+            held.give_back()
 
-    def _bring(self, work: _Work, base: _Kept, shared: Shared) -> None:
-        base.held.open()
-        merged = merge(work.left, base.left)
+    def _bring(self, work: _Work, held: Held, theirs: Left, shared: Shared) -> None:
+        merged = merge(work.left, theirs)
         account, into = self._account, work.held.tree
         # What git ignores is what tools leave behind, such as caches: of that the first one's is as good as any.
         left = self._lanes.ignored(work.held.place, merged.both)
         clashing = (path for path in merged.both if path not in left)
-        both = [path for path in clashing if not trees.same(path, base.held.tree, into, account)]
+        both = [path for path in clashing if not trees.same(path, held.tree, into, account)]
         if both and not shared.lenient:
             more = f" and {len(both) - _NAMED} more" if len(both) > _NAMED else ""
             sentence = f"jobs that ran side by side both changed {', '.join(both[:_NAMED])}{more}"
             raise errors.Refused(sentence, code="conflict")
-        trees.bring(merged.taken, base.held.tree, into, account)
+        trees.bring(merged.taken, held.tree, into, account)
         work.left = merged.left
 
     # --- the end of a job ---------------------------------------------------------------------------------------------
@@ -204,19 +248,20 @@ class Workspaces:
         work.held.close()
         (work.held.place / _BEGUN).unlink(missing_ok=True)
         try:
-            kept = self._keep(run, order.job, shared, work)
+            kept = self._keep(run, order, shared, work)
         except OSError as error:  # the disk is full: who needs these files is told that they are not there
             log.broke("the files of a job cannot be kept for others", error, fence=order.fence)
             kept = False
         if not kept:
             work.held.give_back()
 
-    def _keep(self, run: Run, job: str, shared: Shared, work: _Work) -> bool:
+    def _keep(self, run: Run, order: RunJob, shared: Shared, work: _Work) -> bool:
         """Keep the files of a job that has ended; False when nobody will go on with them."""
         if not shared.followers:
             return False
         paths = trees.changed(work.look, trees.look(work.held.tree)) if shared.tracked else []
-        kept = _Kept(work.held, written(work.left, job, paths), shared.followers)
+        job = order.job
+        kept = _Kept(work.held, written(work.left, job, paths), shared.followers, order.fence)
         with self._lock:
             if run in self._ended:
                 return False
@@ -236,14 +281,14 @@ class Workspaces:
             data = json.loads((place / _NOTE).read_bytes())
             run, job = (str(data["project"]), int(data["run"])), str(data["job"])
             left = _left(data)
-            followers = int(data["followers"])
+            followers, fence = int(data["followers"]), int(data["fence"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.broke("the note about a kept lane cannot be read; the lane is free", error, place=str(place))
             (place / _NOTE).unlink(missing_ok=True)
             return
         held = self._lanes.lock(place)
         if held is not None:
-            self._kept.setdefault(run, {})[job] = _Kept(held, left, followers)
+            self._kept.setdefault(run, {})[job] = _Kept(held, left, followers, fence)
 
 
 def _note(kept: _Kept, run: Run, job: str) -> None:
@@ -253,6 +298,7 @@ def _note(kept: _Kept, run: Run, job: str) -> None:
         "job": job,
         **_plain(kept.left),
         "followers": kept.followers,
+        "fence": kept.fence,
     }
     write_atomic(kept.held.place / _NOTE, json.dumps(data).encode(), 0o600)
 

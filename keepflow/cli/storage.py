@@ -12,11 +12,11 @@ from keepflow.cli.output import as_json
 @click.command()
 @as_json
 def storage(form: str) -> None:
-    """Show what logs and artifacts take, what is free, and the rule by which they are let go of."""
+    """Show what logs, artifacts and workspaces take, what is free, and the rule by which they are let go of."""
     found = connect().get("/storage")
     if form == "json":
         return output.print_json(found)
-    rows = [(name, f"{found[name] / 1e6:,.1f} MB") for name in ("logs", "artifacts", "free", "total")]
+    rows = [(name, f"{found[name] / 1e6:,.1f} MB") for name in ("logs", "artifacts", "workspaces", "free", "total")]
     output.print_table(("WHAT", "SIZE"), rows)
     limits = [
         sentence

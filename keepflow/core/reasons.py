@@ -59,6 +59,9 @@ MEANINGS: dict[str, Meaning] = {
     "no-engine": Meaning("this flow may not use the container engine of the host", "see `docker_for` in its agent.yml"),
     "bad-place": Meaning("a step put something in the way of the job's own files", _FLOW),
     "no-files": Meaning("the files that earlier jobs of the run left are gone", _AGAIN),
+    "not-handed-on": Meaning(
+        "the files of the job could not be handed on to another machine, or fetched from there", _AGAIN
+    ),
     "conflict": Meaning("jobs that ran side by side changed the same file", "let one of them need the other"),
     # --- how it ended ---
     "no-base": Meaning("the environment that the instance of a branch belongs to is not there any more"),

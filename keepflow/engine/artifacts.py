@@ -22,7 +22,7 @@ from keepflow.core.flows import JobKind
 from keepflow.core.states import FINAL, State
 from keepflow.core.text import quoted
 from keepflow.engine.context import Master
-from keepflow.store import artifacts, jobs
+from keepflow.store import artifacts, jobs, workspaces
 from keepflow.store.artifacts import Artifact, NewArtifact
 from keepflow.store.jobs import Attempt
 from keepflow.store.writer import Tx
@@ -146,13 +146,13 @@ def sweep(master: Master, now: int) -> None:
 
 
 def remove_bytes(master: Master, digests: set[str]) -> None:
-    """Remove the bytes of these digests that no kept file has any more.
+    """Remove the bytes of these digests that no kept file has any more, nor a workspace on its way.
 
     In the writer's thread, so that none is removed while a row of the same digest is being written.
     """
 
     def remove(tx: Tx) -> None:
-        for digest in digests - artifacts.needed(tx.conn, digests):
+        for digest in digests - artifacts.needed(tx.conn, digests) - workspaces.needed(tx.conn, digests):
             with contextlib.suppress(FileNotFoundError):
                 place_of(master.home, digest).unlink()
 

@@ -14,8 +14,9 @@ from keepflow.core.flows import JobKind
 from keepflow.core.queueing import Seat
 from keepflow.core.states import Reason, State
 from keepflow.crypto import tokens
-from keepflow.engine import joborder, sending
+from keepflow.engine import joborder, sending, spanning
 from keepflow.engine.context import Master
+from keepflow.engine.joborder import Given
 from keepflow.store import agents, counters, events, jobs, projects, runs
 from keepflow.store.agents import Agent
 from keepflow.store.jobs import Job, NewAttempt
@@ -97,7 +98,7 @@ class _Looking:
         for job in found:
             place = places[job.run_id]
             holder = _holder(self._conn, job, self._bound.get(job.run_id, place.agent_id))
-            able = _able(job, holder, self._workers)
+            able = _able(self._conn, job, holder, self._workers)
             agent_id = queueing.choose([worker.seat for worker in able])
             if agent_id is not None:
                 worker = next(one for one in able if one.agent.id == agent_id)
@@ -124,32 +125,31 @@ def _workers(conn: Connection) -> tuple[list[_Worker], Counter[int]]:
     return list(workers.values()), holding
 
 
-def _able(job: Job, holder: int | None, workers: Sequence[_Worker]) -> list[_Worker]:
+def _able(conn: Connection, job: Job, holder: int | None, workers: Sequence[_Worker]) -> list[_Worker]:
     """Return who could run a job if it had a free slot.
 
     A run stays on the agent that holds its files, also while that one is drained: it ends there what it began. A job
-    that goes on with nobody's files goes elsewhere when that agent cannot take it at all.
+    goes elsewhere when that agent can never take it, and the files it goes on with were handed on (`spanning`).
     """
-    labels, kinds = frozenset(job.spec["labels"]), frozenset(_kinds(job))
+    labels, kinds = frozenset(job.spec["labels"]), spanning.kinds_of(job)
     fit = [worker for worker in workers if queueing.fits(worker.seat, labels, kinds)]
     staying = [worker for worker in fit if worker.agent.id == holder]
-    if holder is not None and (staying or job.needs or not labels):
+    if holder is not None and (staying or not _may_leave(conn, job, holder)):
         return staying
     return [worker for worker in fit if not worker.agent.drained_by]
+
+
+def _may_leave(conn: Connection, job: Job, holder: int) -> bool:
+    """Say whether a job may go to another agent than the one that holds the files of its run."""
+    if not job.needs and job.spec["labels"]:
+        return True
+    return not spanning.can(agents.by_id(conn, holder), job) and spanning.reachable(conn, job)
 
 
 def _holder(conn: Connection, job: Job, agent_of_run: int | None) -> int | None:
     """Return the agent that a job goes on at: where the jobs it needs left their files, else where its run began."""
     found = jobs.agents_of(conn, job.run_id, job.needs) if job.needs and job.spec["labels"] else set[int]()
     return found.pop() if len(found) == 1 else agent_of_run
-
-
-def _kinds(job: Job) -> set[str]:
-    kinds = {step["kind"] for step in job.spec["steps"]}
-    places = [job.spec.get("where") or {}, *(step.get("where") or {} for step in job.spec["steps"])]
-    if any({"image", "services"} & place.keys() for place in places):
-        kinds.add(CONTAINERS)
-    return kinds | {f"{SSH}{place['ssh']}" for place in places if place.get("ssh")}
 
 
 def _explain(
@@ -170,7 +170,7 @@ def _hand_out(tx: Tx, master: Master, chosen: Sequence[tuple[Job, _Worker]], now
     found = runs.by_ids(tx.conn, {job.run_id for job, _ in chosen})
     owners = {one: projects.by_id(tx.conn, one) for one in {run.project_id for run in found.values()}}
     tries = jobs.tries(tx.conn, [job.id for job, _ in chosen])
-    orders, told, bound = joborder.Orders(tx.conn, master), list[events.Told](), set[int]()
+    orders, told, homes = joborder.Orders(tx.conn, master), list[events.Told](), dict[int, int]()
     for fence, (job, worker) in enumerate(chosen, counters.next_value(tx.conn, counters.FENCE, len(chosen))):
         agent, run = worker.agent, found[job.run_id]
         if job.state == State.WAITING:
@@ -180,11 +180,11 @@ def _hand_out(tx: Tx, master: Master, chosen: Sequence[tuple[Job, _Worker]], now
         project, token = owners[run.project_id], tokens.new("job")
         new = NewAttempt(job.id, tries.get(job.id, 0) + 1, fence, f"{project.name}/{run.number}/{job.key}")
         attempt = jobs.add_numbered(tx.conn, new, agent.id, now, tokens.digest(token))
-        if run.agent_id is None and run.id not in bound:
+        if run.agent_id is None and run.id not in homes:
             runs.bind_agent(tx.conn, run.id, agent.id)
-            bound.add(run.id)
+        home = homes.setdefault(run.id, run.agent_id or agent.id)
         projects.serve(tx.conn, project.id, fence)
-        sending.send(tx, master, agent.id, orders.order(project, run, job, attempt, agent.name, token), now)
+        sending.send(tx, master, agent.id, orders.order(project, run, job, attempt, Given(agent, home, token)), now)
         data = {"job": job.key, "agent": agent.name, "fence": fence, "attempt": attempt.n}
         told.append(events.Told(project.id, run.id, data, agent_id=agent.id))
     events.add_all(tx, now, "job-assigned", told)
@@ -224,7 +224,7 @@ def _nobody(conn: Connection, job: Job, holder: int | None, workers: Sequence[_W
     if len(drained) == len([agent for agent in known if agent.connected]):
         which = ", ".join(f"{agent.name} by {agent.drained_by}" for agent in drained[:_NAMED])
         return Reason(NO_AGENT, f"every agent that could take it is drained ({which})")
-    return Reason(NO_AGENT, _unknown_steps(_kinds(job), workers))
+    return Reason(NO_AGENT, _unknown_steps(set(spanning.kinds_of(job)), workers))
 
 
 def _absence(agent: Agent) -> str:

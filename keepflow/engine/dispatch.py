@@ -221,9 +221,10 @@ def announce(tx: Tx, master: Master, run: Run, state: State, reason: Reason, now
 
 
 def _free_files(tx: Tx, master: Master, run: Run, now: int) -> None:
-    """Tell the agents that keep files for other jobs of a run that nobody goes on with them."""
+    """Tell those that keep files for other jobs of a run that nobody goes on with them."""
     if len(run.plan["jobs"]) < 2 or not any(sharing.followers(wiring_from_json(run.plan)).values()):
         return
+    tx.after_commit(partial(master.wakes.fire, "workspaces"))
     name = projects.by_id(tx.conn, run.project_id).name
     held = {attempt.agent_id for attempt in jobs.attempts_of_run(tx.conn, run.id)}
     for agent_id in sorted(agent_id for agent_id in held if agent_id is not None):

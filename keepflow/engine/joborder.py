@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
@@ -13,19 +13,29 @@ from keepflow.core.flows import JOB_TIMEOUT, PlannedJob, When
 from keepflow.core.planning import job_from_json, wiring_from_json
 from keepflow.core.script_names import environment_after, failed_before, given_to, names_of_run
 from keepflow.core.states import State
-from keepflow.engine import artifacts, job_secrets, lending
+from keepflow.engine import artifacts, job_secrets, lending, spanning
 from keepflow.engine.context import Master
 from keepflow.engine.lending import Lent
-from keepflow.store import jobs, releases
+from keepflow.store import jobs, releases, workspaces
+from keepflow.store.agents import Agent
 from keepflow.store.jobs import Attempt, Job
 from keepflow.store.projects import Project
 from keepflow.store.releases import StoredRelease
 from keepflow.store.runs import Run
-from keepflow.wire.messages import RunJob, Shared, StepOrder
+from keepflow.wire.messages import Away, RunJob, Shared, StepOrder
 
 PROTECTED: Trust = "protected"  #: trust of a run whose branch reaches some environment
 OTHER: Trust = "other"
 FORK: Trust = "fork"  #: trust of a run of somebody else's repository: begins only when a person has approved it
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Who is given a job: the agent, the one its run is at home on (`assigning`), and the token lent to it."""
+
+    agent: Agent
+    home: int
+    token: str = field(repr=False)
 
 
 class Orders:
@@ -38,7 +48,7 @@ class Orders:
         self._jobs: dict[int, list[Job]] = {}
         self._built: dict[tuple[int, str], str] = {}
 
-    def order(self, project: Project, run: Run, job: Job, attempt: Attempt, agent: str, token: str) -> RunJob:
+    def order(self, project: Project, run: Run, job: Job, attempt: Attempt, given: Given) -> RunJob:
         """Return the whole order of one attempt; it holds secrets and is sealed where it is stored.
 
         No secret is told only to be masked: the agent masks what it is lent, and the master's own log masks all it
@@ -57,7 +67,7 @@ class Orders:
             ref=run.ref,
             trust=run.trust,
             code_path=f"/git/{project.name}",
-            token=token,
+            token=given.token,
             env={"KEEPFLOW_FAILED_JOBS": self._failed_before(run, planned, plan)}
             | names_of_run(
                 run.event,
@@ -75,8 +85,8 @@ class Orders:
             timeout=planned.timeout or run.plan["timeout"] or JOB_TIMEOUT,
             given=self._given(run, planned, plan),
             where=planned.where,
-            shared=self._shared(run, planned, plan),
-            built=self._last_built(run, agent),
+            shared=self._shared(run, planned, plan, given),
+            built=self._last_built(run, given.agent.name),
         )
 
     def _plan(self, run: Run) -> _Plan:
@@ -113,7 +123,7 @@ class Orders:
             return {}
         return given_to(planned, plan.jobs, {job.key: job.outputs for job in self._jobs_of(run)})
 
-    def _shared(self, run: Run, planned: PlannedJob, plan: _Plan) -> Shared | None:
+    def _shared(self, run: Run, planned: PlannedJob, plan: _Plan, given: Given) -> Shared | None:
         """Return what a job shares with others of its run; of the jobs it goes on with, only those left files that ran.
 
         Nobody who is handed out together with it is among them: those are only about to run.
@@ -121,14 +131,25 @@ class Orders:
         bases, followers = plan.bases[planned.key], plan.followers[planned.key]
         if not bases and not followers:
             return None
-        ran = {job.key for job in self._jobs_of(run) if job.state in (State.SUCCEEDED, State.FAILED)}
+        of_run = {job.key: job for job in self._jobs_of(run)}
+        away = workspaces.of_run(self._conn, run.id) if bases else {}
+
+        def left_files(key: str) -> bool:
+            """Say whether it ran; one that failed may not have come to hand its files on."""
+            state = of_run[key].state
+            here = key in away or given.agent.id in jobs.agents_of(self._conn, run.id, [key])
+            return state == State.SUCCEEDED or (state == State.FAILED and here)
+
+        went_on = list(filter(left_files, bases))
         several = max(plan.followers.values()) > 1 or max(map(len, plan.bases.values())) > 1
         return Shared(
-            bases=tuple(key for key in bases if key in ran),
+            bases=tuple(went_on),
             followers=followers,
             tracked=several or any(job.retry is not None and plan.bases.get(job.key) for job in plan.jobs),
             lenient=planned.when != When.SUCCESS,
             again=planned.retry is not None,
+            hands_on=bool(followers) and spanning.hands_on(given.agent, given.home, planned.key, plan.bases, of_run),
+            away={key: Away(fence=away[key].fence, commit=away[key].commit) for key in went_on if key in away},
         )
 
 

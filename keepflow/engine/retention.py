@@ -65,10 +65,10 @@ def _forget(tx: Tx, project_id: int, run_ids: Sequence[int], now: int) -> tuple[
 
 
 def storage(master: Master) -> dict[str, Any]:
-    """Return where the disk of the master goes: bytes of logs and artifacts, and what is free."""
+    """Return where the disk of the master goes: bytes of logs, artifacts and workspaces, and what is free."""
     sizes = {
         name: sum(path.stat().st_size for path in (master.home / name).rglob("*") if path.is_file())
-        for name in ("logs", "artifacts")
+        for name in ("logs", "artifacts", "workspaces")
     }
     usage = shutil.disk_usage(master.home)
     return {**sizes, "free": usage.free, "total": usage.total}

@@ -26,6 +26,7 @@ from keepflow.engine import (
     reconcile,
     retention,
     retrying,
+    workspaces,
 )
 from keepflow.engine.context import Master
 from keepflow.engine.timetable import Timetable
@@ -68,12 +69,14 @@ class Schedule:
         self._every(3600, "forget sessions", self._forget)
         self._every(60, "remove idle instances", lambda: leaving.sweep(self._master, clock.now()))
         self._every(600, "let go of artifacts", lambda: artifacts.sweep(self._master, clock.now()))
+        self._every(600, "let go of workspaces", self._let_workspaces_go, at_once=True)
         self._every(3600, "let go of logs", self._let_go)
         self._every(24 * 3600, "tidy mirrors", self._tidy)
         self._scheduler.start()
         wakes = self._master.wakes
         self._subscriptions = [
             wakes.subscribe("projects", lambda: self._begin("compare remotes", lambda: reconcile.sweep(self._master))),
+            wakes.subscribe("workspaces", lambda: self._begin("let go of workspaces", self._let_workspaces_go)),
             wakes.subscribe("dispatch", lambda: self._begin("renew what waits", self._renew)),
         ]
 
@@ -128,6 +131,9 @@ class Schedule:
 
     def _let_go(self) -> None:
         retention.sweep(self._master, clock.now())
+
+    def _let_workspaces_go(self) -> None:
+        workspaces.sweep(self._master)
 
     def _forget(self) -> None:
         def forget(tx: Tx) -> None:

@@ -21,6 +21,7 @@ from keepflow.gateway.hooks import Hooks
 from keepflow.gateway.limits import MIB, Lingering, Room, WholeBody, check_path
 from keepflow.gateway.proof import Proof
 from keepflow.gateway.readers import Readers
+from keepflow.gateway.run_git import RunGit
 from keepflow.gateway.streams import Streams
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,9 @@ _WEB_THREADS = 16
 #: First segments that belong to machines alone; what is not found below them is nowhere else either.
 _MACHINES = frozenset({"hooks", "git", "streams", "artifacts"})
 
+#: The repository that a run has of its own.
+_RUN = r"(?P<project>[^/]+)/runs/(?P<number>[1-9][0-9]{0,8})"
+
 
 class Gateway:
     """An ASGI application; `close` ends its long connections, each with a farewell."""
@@ -44,6 +48,7 @@ class Gateway:
         self.agents = Agents(master, self._readers, self._closing)
         hooks = Hooks(master, self._readers, Room(_HOOK_ROOM, senders=256, per_address=64))
         git = Git(master, self._readers)
+        of_runs = RunGit(master, self._readers, git, Room(0, senders=32, per_address=8))
         kept = Artifacts(master, self._readers, Room(0, senders=64, per_address=16))
         health = Health(master, self._readers)
         streams = Streams(master, self._readers, self._closing)
@@ -55,6 +60,10 @@ class Gateway:
             (r"/agents/proof", Proof(master.order_key)),
             (r"/git/(?P<project>[^/]+)/info/refs", git.refs),
             (r"/git/(?P<project>[^/]+)/git-upload-pack", git.fetch),
+            (rf"/git/{_RUN}/info/refs", of_runs.refs),
+            (rf"/git/{_RUN}/git-upload-pack", of_runs.fetch),
+            (rf"/git/{_RUN}/git-receive-pack", of_runs.push),
+            (rf"/git/{_RUN}/files/(?P<sha256>[0-9a-f]{{64}})", of_runs.file),
             (r"/artifacts/kept", kept.keep),
             (r"/artifacts/needed", kept.needed),
             (r"/artifacts/needed/(?P<id>[1-9][0-9]{0,17})", kept.fetch),

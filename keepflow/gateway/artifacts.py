@@ -43,7 +43,7 @@ class Artifacts:
         artifacts.place_of(self._master.home, asked.sha256)  # raises for what is no digest, before a byte is taken
         await self._readers.query(partial(artifacts.check_room, attempt=attempt, path=asked.path))
         with self._room.place(scope), artifacts.Incoming(self._master.home) as file:
-            async for piece in _pieces(receive):
+            async for piece in pieces(receive):
                 await asyncio.to_thread(file.write, piece)
             await asyncio.to_thread(file.finish, asked.sha256)
             whole, now = replace(asked, size=file.size), clock.now()
@@ -71,7 +71,7 @@ class Artifacts:
         one = next((found for found in await self._handed_on(scope) if found.id == number), None)
         if one is None:
             raise errors.NotFound("there is no such artifact for this job", code="no-artifact")
-        await _send_file(send, artifacts.place_of(self._master.home, one.sha256), one.size)
+        await send_file(send, artifacts.place_of(self._master.home, one.sha256), one.size)
 
     async def _handed_on(self, scope: Scope) -> list[Artifact]:
         attempt = await self._attempt(scope)
@@ -100,7 +100,7 @@ def _asked(scope: Scope) -> NewArtifact:
     return NewArtifact(path, 0, digest, query.get("executable") == ["1"], expires_at)
 
 
-async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+async def pieces(receive: Receive) -> AsyncIterator[bytes]:
     """Yield a body in pieces worth a visit to the disk."""
     waiting, more = bytearray(), True
     while more:
@@ -114,7 +114,8 @@ async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
             waiting.clear()
 
 
-async def _send_file(send: Send, path: Path, size: int) -> None:
+async def send_file(send: Send, path: Path, size: int) -> None:
+    """Answer with a whole file of the store; raises NotFound when its bytes are gone."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

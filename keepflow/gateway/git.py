@@ -66,12 +66,12 @@ class Git:
         mirror = await self._mirror(scope)
         if parse_qs(scope["query_string"].decode("latin-1")).get("service") != ["git-upload-pack"]:
             raise errors.Denied("only fetching is possible here")
-        if _protocol(scope):
+        if speaks_two(scope):
             await self._tell_capabilities(scope, send, mirror)
         else:
             # Clients of protocol 0 and 1 expect the service's name first; git http-backend does the same.
             prefix = b"001e# service=git-upload-pack\n" + _PACK_FLUSH
-            await self._answer(scope, None, send, mirror, "advertisement", prefix)
+            await self.answer(scope, None, send, mirror, "advertisement", prefix)
 
     async def fetch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one round of a fetch."""
@@ -79,7 +79,7 @@ class Git:
         mirror = await self._mirror(scope)
         if header(scope, b"content-type") != b"application/x-git-upload-pack-request":
             raise errors.UsageError("this is no request of a fetching git", code="bad-request")
-        await self._answer(scope, receive, send, mirror, "result", b"")
+        await self.answer(scope, receive, send, mirror, "result", b"")
 
     async def _tell_capabilities(self, scope: Scope, send: Send, mirror: Path) -> None:
         """Answer protocol 2's first question; the answer names no ref, so git is asked once per mirror only."""
@@ -93,7 +93,7 @@ class Git:
             said.append(message.get("body", b""))
             await send(message)
 
-        await self._answer(scope, None, listening, mirror, "advertisement", b"")
+        await self.answer(scope, None, listening, mirror, "advertisement", b"")
         if (whole := b"".join(said)).endswith(_PACK_FLUSH):
             self._capabilities[mirror] = whole
 
@@ -105,13 +105,14 @@ class Git:
             raise errors.NotFound("there is no such project for this job")
         return self._master.mirrors.path(project)
 
-    async def _answer(
+    async def answer(
         self, scope: Scope, receive: Receive | None, send: Send, mirror: Path, kind: str, prefix: bytes
     ) -> None:
+        """Answer one request of a fetching git from a repository; who asks has been looked at."""
         argv, environment = upload_pack_argv(mirror, advertise=receive is None)
-        if _protocol(scope):
+        if speaks_two(scope):
             environment["GIT_PROTOCOL"] = "version=2"
-        async with self._place(mirror), _running(argv, environment, receive is not None) as process:
+        async with self.place(mirror), running(argv, environment, receive is not None) as process:
             feeding = asyncio.create_task(_feed(process, scope, receive)) if receive else None
             try:
                 async with asyncio.timeout(_FETCH_SECONDS):
@@ -121,7 +122,8 @@ class Git:
                     feeding.cancel()
 
     @contextlib.asynccontextmanager
-    async def _place(self, mirror: Path) -> AsyncIterator[None]:
+    async def place(self, mirror: Path) -> AsyncIterator[None]:
+        """Hold one of the places for git's processes, of which one repository has few; raises Unavailable."""
         of_mirror = self._of_mirror.setdefault(mirror, asyncio.Semaphore(_MOST_OF_PROJECT))
         async with contextlib.AsyncExitStack() as held:
             try:
@@ -157,7 +159,7 @@ def bearer(value: bytes | None) -> str:
     return ""
 
 
-def _protocol(scope: Scope) -> bool:
+def speaks_two(scope: Scope) -> bool:
     """Say whether the client speaks protocol 2; nothing else of its header reaches the environment."""
     return b"version=2" in (header(scope, b"git-protocol") or b"").split(b":")
 
@@ -189,7 +191,7 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def _running(argv: list[str], environment: dict[str, str], feeds: bool) -> AsyncIterator[Process]:
+async def running(argv: list[str], environment: dict[str, str], feeds: bool) -> AsyncIterator[Process]:
     """Start a program in its own group and make sure that nothing of it is left."""
     loop, stdout = asyncio.get_running_loop(), asyncio.StreamReader()
     popen = subprocess.Popen(
@@ -250,7 +252,7 @@ async def _feed(process: Process, scope: Scope, receive: Receive) -> None:
     if process.stdin is None:
         raise RuntimeError("a process that is fed was started without a pipe")
     try:
-        async for piece in _unpacked(scope, receive):
+        async for piece in unpacked(scope, receive):
             process.stdin.write(piece)
             await process.stdin.drain()
         process.stdin.close()
@@ -263,12 +265,13 @@ async def _feed(process: Process, scope: Scope, receive: Receive) -> None:
         raise
 
 
-async def _unpacked(scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+async def unpacked(scope: Scope, receive: Receive, limit: int = REQUEST_LIMIT) -> AsyncIterator[bytes]:
+    """Yield a body in pieces, decompressed; raises TooLarge past the limit, UsageError and Disconnected."""
     encoding = header(scope, b"content-encoding") or b"identity"
     if encoding not in (b"gzip", b"x-gzip", b"identity"):
         raise errors.UsageError("only gzip is understood as Content-Encoding", code="bad-encoding")
     gunzip = None if encoding == b"identity" else zlib.decompressobj(_GZIP)
-    left = REQUEST_LIMIT
+    left = limit
     more = True
     while more:
         message = await receive()
@@ -279,7 +282,7 @@ async def _unpacked(scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
             piece = _gunzip(gunzip, piece, left)
         left -= len(piece)
         if left < 0:
-            raise errors.TooLarge(f"a fetch may send at most {REQUEST_LIMIT // MIB} MiB")
+            raise errors.TooLarge(f"such a request may send at most {limit // MIB} MiB")
         if piece:
             yield piece
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keepflow import errors
 from keepflow.core.states import State
-from keepflow.engine import enrol, schedule
+from keepflow.engine import enrol, schedule, workspaces
 from keepflow.store import jobs
 from keepflow.store.projects import Project
 from keepflow.wire import messages
@@ -230,3 +230,78 @@ def test_f04_r74_an_agent_that_was_replaced_can_write_nothing_and_is_told_to_sto
     assert world.jobs()["steps"] == before, "what it says of its old attempt, or of another's, changes nothing"
     fresh.finish(again)
     assert world.run().state is State.SUCCEEDED
+
+
+SPANS = """version: 1
+flows:
+  dev:
+    on: {push: dev}
+    jobs:
+      make: {labels: linux, steps: [{run: make}]}
+      train: {needs: make, labels: gpu, steps: [{run: train}]}
+      check: {needs: make, labels: linux, steps: [{run: check}]}
+      tell: {needs: train, when: failure, steps: [{run: tell}]}
+"""
+
+
+def hand_on(world: World, order: messages.RunJob) -> None:
+    """Write down what the gateway does when an agent has pushed the files of a job."""
+    world.call(lambda tx: workspaces.record(tx, world.master, world.run().id, order.fence, "c" * 40, 7, world.tick()))
+
+
+def test_r32_a_job_leaves_the_agent_of_its_run_only_when_that_one_cannot_take_it(world: World) -> None:
+    project, repository = world.project()
+    linux, gpu = world.agent("linux", labels=("linux",), slots=5), world.agent("gpu", labels=("gpu",), slots=5)
+    push(world, project, repository, "dev", SPANS)
+    [make] = linux.orders()
+    assert make.shared.hands_on
+    hand_on(world, make)
+    linux.finish(make)
+    [train], [check] = gpu.orders(), linux.orders()
+    assert (train.job, check.job) == ("train", "check")
+    assert train.shared.away == {"make": messages.Away(fence=make.fence, commit="c" * 40)}
+    assert (train.shared.hands_on, check.shared.hands_on) == (True, False)
+    gpu.finish(train, "failed")
+    [tell] = linux.orders()
+    assert (tell.job, tell.shared.bases) == ("tell", ()), "what failed before it could hand anything on left no files"
+
+
+def test_r32_files_that_were_not_handed_on_keep_a_job_waiting_with_the_reason(world: World) -> None:
+    """As when an agent loses a label while a job runs that was to be followed there."""
+    project, repository = world.project()
+    agent = world.agent("linux", labels=("linux", "gpu"))
+    other = world.agent("gpu", labels=("gpu",))
+    push(world, project, repository, "dev", SPANS)
+    [make] = agent.orders()
+    assert not make.shared.hands_on
+    agent.connect(labels=("linux",), running=(make.fence,))
+    agent.finish(make)
+    assert other.orders() == []
+    assert world.jobs()["train"].reason == "agent linux, which holds the files of this run, has not the label gpu"
+
+
+def test_r32_an_agent_that_is_away_and_could_take_a_job_is_waited_for(world: World) -> None:
+    """Also when the files were handed on: what was built there is in its engine."""
+    project, repository = world.project()
+    linux, other = world.agent("linux", labels=("linux",), slots=0), world.agent("other", labels=("linux", "gpu"))
+    linux.connect(labels=("linux",), slots=1)
+    drain(world, other)
+    push(world, project, repository, "dev", SPANS)
+    [make] = linux.orders()
+    hand_on(world, make)
+    linux.leave()
+    linux.finish(make)
+    world.call(lambda tx: enrol.undrain(tx, world.master, other.id, "ann", world.tick()))
+    assert [order.job for order in other.orders()] == ["train"]
+    assert world.jobs()["check"].reason.startswith("agent linux, which holds the files of this run, is offline")
+
+
+def test_an_attempt_that_has_ended_hands_nothing_on(world: World) -> None:
+    project, repository = world.project()
+    linux, _ = world.agent("linux", labels=("linux",)), world.agent("gpu", labels=("gpu",))
+    push(world, project, repository, "dev", SPANS)
+    [make] = linux.orders()
+    linux.finish(make)
+    with pytest.raises(errors.Refused) as caught:
+        hand_on(world, make)
+    assert caught.value.code == "stale"

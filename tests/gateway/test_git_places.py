@@ -21,7 +21,7 @@ def test_fetches_of_one_project_leave_places_for_another() -> None:
             async def enters(mirror: str) -> bool:
                 try:
                     async with asyncio.timeout(0.05):
-                        await held.enter_async_context(git._place(Path(mirror)))
+                        await held.enter_async_context(git.place(Path(mirror)))
                 except TimeoutError:
                     return False
                 return True

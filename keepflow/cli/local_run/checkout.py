@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from keepflow.agent.job_host import Saying
 from keepflow.agent.lanes import Source
 from keepflow.core.text import one_line, quoted
 from keepflow.errors import UsageError
@@ -91,3 +92,6 @@ class OneTree:
     ) -> Iterator[Path]:
         """Hold the tree as it is: the jobs of a local run come one after the other, and each finds what was left."""
         yield self._tree
+
+    def hand_on(self, order: RunJob, source: Source, log: Saying) -> None:
+        """Do nothing: a local run has one machine, and so no order asks for this."""

@@ -13,7 +13,18 @@ from keepflow.store.tables.environment import break_glass, environments, gates, 
 from keepflow.store.tables.master import counters, events, notices, settings
 from keepflow.store.tables.person import api_tokens, group_members, groups, links, roles, sessions, users
 from keepflow.store.tables.project import deliveries, forge_hooks, heads, projects, schedules
-from keepflow.store.tables.run import artifacts, attempts, jobs, receipts, releases, runs, statuses, steps
+from keepflow.store.tables.run import (
+    artifacts,
+    attempts,
+    jobs,
+    receipts,
+    releases,
+    runs,
+    statuses,
+    steps,
+    workspace_files,
+    workspaces,
+)
 from keepflow.store.tables.secret import environment_secrets, project_secrets
 
 __all__ = [
@@ -56,4 +67,6 @@ __all__ = [
     "statuses",
     "steps",
     "users",
+    "workspace_files",
+    "workspaces",
 ]

@@ -165,6 +165,29 @@ artifacts = Table(
     Index("ix_artifacts_expiry", "expires_at"),
 )
 
+# Owner: workspaces.py
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("attempt_id", Id, ForeignKey("attempts.id"), primary_key=True),
+    Column("run_id", Id, ForeignKey("runs.id"), nullable=False),
+    Column("commit", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    at("created_at", nullable=False),
+    Index("ix_workspaces_run", "run_id"),
+)
+
+# Owner: workspaces.py
+workspace_files = Table(
+    "workspace_files",
+    metadata,
+    Column("run_id", Id, ForeignKey("runs.id"), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    at("created_at", nullable=False),
+    Index("ix_workspace_files_digest", "sha256"),
+)
+
 # Owner: releases.py
 releases = Table(
     "releases",

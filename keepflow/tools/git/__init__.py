@@ -8,7 +8,7 @@ from keepflow.tools.git.checks import check_ref, check_remote_url, check_sha
 from keepflow.tools.git.lane import Lane
 from keepflow.tools.git.mirror import Commit, Made, Merged, Mirror, init_bare
 from keepflow.tools.git.remotes import Remote, check_version, ls_remote
-from keepflow.tools.git.serving import upload_pack_argv
+from keepflow.tools.git.serving import receive_pack_argv, upload_pack_argv
 
 __all__ = [
     "Commit",
@@ -23,5 +23,6 @@ __all__ = [
     "check_version",
     "init_bare",
     "ls_remote",
+    "receive_pack_argv",
     "upload_pack_argv",
 ]

@@ -29,6 +29,8 @@ from keepflow.tools.processes import Account
 _CURRENT = "refs/keepflow/current"
 _CHECKOUT_TIMEOUT = 300.0
 _INDEX_LIMIT = 256 * processes.MIB
+_MESSAGE_LIMIT = 256 * processes.MIB
+_NO_ATTRIBUTES = b"* -text -eol -ident -filter !working-tree-encoding\n"
 
 
 class Lane:
@@ -59,7 +61,7 @@ class Lane:
         """
         check_remote_url(url, allow_local=allow_local)
         self._prepare()
-        current = self._current()
+        current = self.current()
         if current == check_sha(sha):
             return
         env = environment(url, header=header, ca_file=ca_file)
@@ -84,17 +86,36 @@ class Lane:
             timeout,
         )
 
-    def checkout(self, sha: str) -> None:
+    def checkout(self, sha: str, *, plain: bool = False) -> None:
         """Make the working tree hold exactly the files of a fetched commit, whatever the last job left there.
 
+        With `plain` every file gets the bytes that the commit has, whatever attributes in the tree say of line ends.
         Raises CommandFailed, for example when a job left files of another account: discard the lane then.
         """
         check_sha(sha)
+        self._read_attributes(not plain)
         try:
             self._restore(sha)
         except errors.CommandFailed:
             _make_writable(self.work_tree)  # build tools leave read-only directories, which nothing can be removed from
             self._restore(sha)
+
+    def current(self) -> str | None:
+        """Return the commit that was fetched last."""
+        try:
+            return (self.git_dir / _CURRENT).read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def message_of(self, sha: str) -> str:
+        """Return the message of a fetched commit; raises CommandFailed when it is none."""
+        done = self._git(["cat-file", "commit", check_sha(sha)], limit=_MESSAGE_LIMIT)
+        return done.stdout.partition(b"\n\n")[2].decode(errors="replace")
+
+    def objects_of(self, sha: str) -> set[str]:
+        """Return the ids of all files and directories of a fetched commit."""
+        done = self._git(["ls-tree", "-r", "-t", "-z", f"{check_sha(sha)}^{{tree}}"], limit=_INDEX_LIMIT)
+        return {line.split(b" ", 3)[2][: len(sha)].decode() for line in done.stdout.split(b"\0") if line}
 
     def ignored(self, paths: Sequence[str]) -> set[str]:
         """Return those of some paths that the `.gitignore` files in the working tree name."""
@@ -158,11 +179,16 @@ class Lane:
         for lock in (*self.git_dir.glob("*.lock"), *self.git_dir.glob("refs/keepflow/*.lock")):
             lock.unlink(missing_ok=True)
 
-    def _current(self) -> str | None:
-        try:
-            return (self.git_dir / _CURRENT).read_text().strip()
-        except FileNotFoundError:
-            return None
+    def _read_attributes(self, read: bool) -> None:
+        """Let git read the attributes in the tree, or none; an index made in the other way does not count."""
+        place = self.git_dir / "info" / "attributes"
+        if place.exists() == read:
+            (self.git_dir / "index").unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
+        if not read and not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            place.parent.chmod(0o755)
+            write_unsynced(place, _NO_ATTRIBUTES)
 
     def _git(
         self,
@@ -173,6 +199,7 @@ class Lane:
         account: Account | None = None,
         input: bytes | None = None,
         check: bool = True,
+        limit: int = 8 * processes.MIB,
     ) -> processes.Done:
         places = {"GIT_DIR": str(self.git_dir), "GIT_WORK_TREE": str(self.work_tree)}
         return processes.run(
@@ -183,6 +210,7 @@ class Lane:
             account=account,
             input=input,
             check=check,
+            limit=limit,
         )
 
 

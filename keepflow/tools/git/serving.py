@@ -1,4 +1,4 @@
-"""How the master serves a mirror to agents over smart HTTP: the process to start, as data."""
+"""How the master serves repositories to agents over smart HTTP: the process to start, as data."""
 
 from __future__ import annotations
 
@@ -26,3 +26,25 @@ def upload_pack_argv(mirror_path: Path, advertise: bool) -> tuple[list[str], dic
         ["git", "upload-pack", "--stateless-rpc", "--strict", *phase, path],
         environment(settings={**_SETTINGS, "safe.directory": path}),
     )
+
+
+def receive_pack_argv(path: Path, advertise: bool, most: int) -> tuple[list[str], dict[str, str]]:
+    """Return (argv, whole environment) of the process that takes one push; `most` bytes at most.
+
+    Objects are checked one by one, and kept only when the whole push was taken.
+    """
+    where = str(path.absolute())
+    phase = ["--http-backend-info-refs"] if advertise else []
+    settings = {
+        "receive.maxInputSize": str(most),
+        "receive.fsckObjects": "true",
+        "receive.denyDeletes": "true",
+        "receive.denyNonFastForwards": "true",
+        "receive.unpackLimit": "1",  # a workspace of ten thousand files is one file here
+        "receive.autogc": "false",
+        "receive.shallowUpdate": "false",
+        "receive.advertisePushOptions": "false",
+        "safe.directory": where,
+    }
+    argv = ["git", "receive-pack", "--stateless-rpc", *phase, where]
+    return argv, environment(settings=settings)

@@ -13,6 +13,7 @@ class Storage(Answer):
 
     logs: int
     artifacts: int
+    workspaces: int  #: what jobs of runs that go on have handed on to other machines
     free: int
     total: int
     runs: int

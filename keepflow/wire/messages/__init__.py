@@ -39,6 +39,7 @@ from keepflow.wire.messages.deployments import (
     Steer,
 )
 from keepflow.wire.messages.jobs import (
+    Away,
     BaseImage,
     BuiltImage,
     JobFinished,
@@ -86,6 +87,7 @@ __all__ = [
     "LOG_HEADER",
     "PROTOCOL",
     "SSH",
+    "Away",
     "BaseImage",
     "Beat",
     "Body",

@@ -23,11 +23,20 @@ class SecretUse(Message):
     optional: bool = False  #: the step runs without it when no value of it came
 
 
-class Shared(Message):
-    """What a job shares with others of its run: it goes on with the files of `bases`, which must be on this host.
+class Away(Message):
+    """What the last attempt at a job handed on: a commit in its run's own repository on the master."""
 
-    `followers` jobs go on with its own files. `tracked` asks to note which files it changes: some job of the run goes
-    on with several. What two bases both changed ends the job, unless it is `lenient`: then the first one counts.
+    fence: Whole
+    commit: str
+
+
+class Shared(Message):
+    """What a job shares with others of its run: it goes on with the files of `bases`.
+
+    Those are on this host, or `away`: handed on by a job on another machine. With `hands_on` the job's own files are
+    handed on in the same way at its end. `followers` jobs go on with its own files. `tracked` asks to note which files
+    it changes: some job of the run goes on with several. What two bases both changed ends the job, unless it is
+    `lenient`: then the first one counts.
     """
 
     bases: tuple[str, ...] = ()
@@ -35,6 +44,8 @@ class Shared(Message):
     tracked: bool = False
     lenient: bool = False
     again: bool = False  #: it may be tried again, so what its bases left must stay
+    hands_on: bool = False
+    away: dict[str, Away] = Field(default_factory=dict)
 
 
 class StepOrder(Message):

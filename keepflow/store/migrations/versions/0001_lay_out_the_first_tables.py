@@ -649,6 +649,32 @@ def upgrade() -> None:
         batch_op.create_index("ix_artifacts_expiry", ["expires_at"], unique=False)
 
     op.create_table(
+        "workspaces",
+        sa.Column("attempt_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("commit", sa.String(length=64), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name=op.f("fk_workspaces_attempt_id_attempts")),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_workspaces_run_id_runs")),
+        sa.PrimaryKeyConstraint("attempt_id", name=op.f("pk_workspaces")),
+    )
+    with op.batch_alter_table("workspaces", schema=None) as batch_op:
+        batch_op.create_index("ix_workspaces_run", ["run_id"], unique=False)
+
+    op.create_table(
+        "workspace_files",
+        sa.Column("run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_workspace_files_run_id_runs")),
+        sa.PrimaryKeyConstraint("run_id", "sha256", name=op.f("pk_workspace_files")),
+    )
+    with op.batch_alter_table("workspace_files", schema=None) as batch_op:
+        batch_op.create_index("ix_workspace_files_digest", ["sha256"], unique=False)
+
+    op.create_table(
         "project_secrets",
         sa.Column("project_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("name", sa.String(length=100), nullable=False),
