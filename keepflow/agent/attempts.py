@@ -14,13 +14,14 @@ from pathlib import Path
 
 from keepflow.agent.logs import Log
 from keepflow.agent.progress import Progress
+from keepflow.agent.seen import Seen
 from keepflow.core.boxes import new_mark
 from keepflow.tools.files import sync_directory, write_atomic
 from keepflow.wire.messages import RunJob
 
 log = Log(__name__)
 
-_REMEMBERED = 4096  #: fences of attempts that are gone; the master repeats a message only until it was received
+_ORDER = "attempt.json"
 _LOG_KEPT = 7 * 86400.0  #: seconds that a log waits for a master that never asks for it
 
 
@@ -80,15 +81,26 @@ class AttemptLog:
 class Attempt:
     """One attempt. Its `mark` is in the environment of all its processes; no job is ever told its `nonce`."""
 
-    def __init__(self, directory: Path, wake: Callable[[], None]) -> None:
-        data = json.loads((directory / "attempt.json").read_bytes())
-        self.directory = directory
-        self.mark = str(data["mark"])
-        self.nonce = str(data["nonce"])
-        self.order = RunJob.model_validate(data["order"])
+    def __init__(self, directory: Path, mark: str, nonce: str, order: RunJob, wake: Callable[[], None]) -> None:
+        self.directory, self.mark, self.nonce, self.order = directory, mark, nonce, order
         self.log = AttemptLog(directory, wake)
         self.progress = Progress(directory / "progress")
         self._ended = _read_number(directory / "ended")
+
+    @classmethod
+    def read(cls, directory: Path, wake: Callable[[], None]) -> Attempt:
+        """Take an attempt up from its directory."""
+        data = json.loads((directory / _ORDER).read_bytes())
+        return cls(directory, str(data["mark"]), str(data["nonce"]), RunJob.model_validate(data["order"]), wake)
+
+    @classmethod
+    def begin(cls, directory: Path, mark: str, order: RunJob, wake: Callable[[], None]) -> Attempt:
+        """Put a new attempt into its directory, for good."""
+        nonce = secrets.token_hex(12)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        data = f'{{"mark": "{mark}", "nonce": "{nonce}", "order": {order.model_dump_json()}}}'
+        write_atomic(directory / _ORDER, data.encode(), 0o600)
+        return cls(directory, mark, nonce, order, wake)
 
     @property
     def fence(self) -> int:
@@ -119,8 +131,7 @@ class Attempts:
         self._wake = wake
         self._agent = agent
         self._lock = threading.Lock()
-        self._seen_file = root / "seen"
-        self._seen = _read_seen(self._seen_file)
+        self._seen = Seen(root / "seen")
         self._held: dict[int, Attempt] = {}
         for directory in sorted(root.iterdir()):
             if directory.name.isdigit():
@@ -139,23 +150,18 @@ class Attempts:
     def highest(self) -> int:
         """The highest fence ever seen here, 0 for none."""
         with self._lock:
-            return max([0, *self._seen, *self._held])
+            return max([self._seen.highest, *self._held])
 
     def add(self, order: RunJob) -> Attempt | None:
         """Put a new attempt on the disk for good; None when this fence was seen before, then nothing changes."""
         with self._lock:
             if order.fence in self._held or order.fence in self._seen:
                 return None
-            directory = self._root / str(order.fence)
-            directory.mkdir(mode=0o700, exist_ok=True)
-            data = {
-                "mark": new_mark(self._agent, order.fence, secrets.token_hex(8)),
-                "nonce": secrets.token_hex(12),
-                "order": order.model_dump(mode="json"),
-            }
-            write_atomic(directory / "attempt.json", json.dumps(data).encode(), 0o600)
+            mark = new_mark(self._agent, order.fence, secrets.token_hex(8))
+            attempt = Attempt.begin(self._root / str(order.fence), mark, order, self._wake)
             sync_directory(self._root)
-            return self._hold(directory)
+            self._held[order.fence] = attempt
+            return attempt
 
     def sweep(self, confirmed: int) -> None:
         """Take away what the master holds wholly: the report of the end (all up to `confirmed`) and the whole log."""
@@ -171,30 +177,32 @@ class Attempts:
 
     def _open(self, directory: Path) -> None:
         try:
-            self._hold(directory)
+            attempt = Attempt.read(directory, self._wake)
         except FileNotFoundError:  # a crash came before its order was written: nobody was told of it
             shutil.rmtree(directory, ignore_errors=True)
         except (ValueError, KeyError) as error:  # of another version, or damaged: the master gives it up by itself
             log.broke("an attempt cannot be read and is put aside", error, directory=str(directory))
             directory.rename(directory.with_name(f"unreadable-{directory.name}"))
-
-    def _hold(self, directory: Path) -> Attempt:
-        attempt = Attempt(directory, self._wake)
-        self._held[attempt.fence] = attempt
-        return attempt
+        else:
+            self._held[attempt.fence] = attempt
 
     def _discard(self, attempts: Sequence[Attempt]) -> None:
         with self._lock:
             gone = [attempt for attempt in attempts if self._held.pop(attempt.fence, None) is not None]
-            self._seen = [*self._seen, *(attempt.fence for attempt in gone)][-_REMEMBERED:]
-            write_atomic(self._seen_file, "".join(f"{fence}\n" for fence in self._seen).encode(), 0o600)
+            self._seen.add([attempt.fence for attempt in gone])
             for attempt in gone:
                 attempt.log.close()
-                shutil.rmtree(attempt.directory, ignore_errors=True)
+                _remove(attempt.directory)
 
 
-def _read_seen(path: Path) -> list[int]:
-    return [int(line) for line in path.read_text().split()] if path.exists() else []
+def _remove(directory: Path) -> None:
+    """Remove an attempt's directory. Nobody but the agent can reach it, and it hardly ever holds more than files."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(directory):
+            os.unlink(entry.path)  # noqa: PTH108 - for every job, so without a Path for each of its files
+        directory.rmdir()
+        return
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _read_number(path: Path) -> int | None:

@@ -56,6 +56,7 @@ class _Session:
     reported: int = 0
     sent: dict[int, int] = field(default_factory=dict)  #: fence → offset up to which its log was sent
     received: list[int] = field(default_factory=list)  #: ids of messages that are on the disk
+    settled: bool = False  #: whether the master holds more than before, so that attempts may have become its alone
 
 
 class Link:
@@ -205,6 +206,11 @@ class Link:
             session.heard = time.monotonic()
             self._hear(session, frame)
             frame = session.channel.receive(0) if session.channel.has_more else None
+        if session.settled:
+            session.settled = False
+            self._attempts.sweep(self._reports.confirmed)
+            for fence in session.sent.keys() - {attempt.fence for attempt in self._attempts}:
+                del session.sent[fence]
 
     def _send(self, session: _Session) -> bool:
         """Send one round of everything that waits; True when there is more that could go out at once."""
@@ -258,7 +264,7 @@ class Link:
                 session.received.append(row)
             case messages.Reported(number=number):
                 self._reports.confirm(number)
-                self._attempts.sweep(self._reports.confirmed)
+                session.settled = True
             case messages.LogAck(fence=fence, offset=offset):
                 self._log_acknowledged(session, fence, offset)
             case messages.Beat(master_time=master_time):
@@ -293,7 +299,7 @@ class Link:
             session.sent[fence] = offset
         else:
             attempt.log.acknowledge(offset)
-            self._attempts.sweep(self._reports.confirmed)
+            session.settled = True
 
     def _bid_farewell(self, session: _Session) -> None:
         """Send what is still on the disk, for a moment, then go."""

@@ -6,12 +6,13 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 _LOOK_EVERY = 0.02  #: seconds between the first looks while processes are ending; looks get rarer up to …
 _LOOK_SELDOM = 0.1
 _KERNEL_THREAD = 0x00200000  #: PF_KTHREAD
+_PIECE = 64 * 1024
 _GIVE_UP = 5.0  #: seconds after SIGKILL; what is still there hangs in the kernel and cannot be ended by anybody
 
 
@@ -28,8 +29,7 @@ class Seen:
 def look(pid: int) -> Seen | None:
     """Return a living process, or None when there is none with this number (a zombie is not alive)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - read for every process of the machine, so fast
-            fields = file.read().rpartition(b")")[2].split()
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     if fields[0] in (b"Z", b"X") or int(fields[6]) & _KERNEL_THREAD:
@@ -37,31 +37,48 @@ def look(pid: int) -> Seen | None:
     return Seen(pid, int(fields[1]), int(fields[2]), int(fields[19]))
 
 
-def marked(mark: str | None, group: int | None = None) -> list[Seen]:
+def everyone() -> dict[int, Seen]:
+    """Return all living processes of this machine by their numbers."""
+    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - names are enough
+    return {seen.pid: seen for seen in found if seen is not None}
+
+
+def marked(
+    mark: str | None, group: int | None = None, since: float = 0.0, among: Mapping[int, Seen] | None = None
+) -> list[Seen]:
     """List the living processes that carry `mark` (`NAME=value`) in their environment, are in `group`, or descend from
     one of these; only those of our own pid namespace, so never the inside of a container.
+
+    None is older than `since` (`uptime`). `among` is who lives, when that was looked at already.
     """
-    everyone = {seen.pid: seen for seen in _everyone()}
+    known, ticks = everyone() if among is None else among, since * os.sysconf("SC_CLK_TCK")
     needle = b"\0" + mark.encode() + b"\0" if mark else None
-    found = {pid for pid, seen in everyone.items() if seen.group == group or (needle and _carries(pid, needle))}
+    found = {
+        pid
+        for pid, seen in known.items()
+        if seen.group == group or (needle and seen.started >= ticks and _carries(pid, needle))
+    }
     children: dict[int, list[int]] = {}
-    for pid, seen in everyone.items():
+    for pid, seen in known.items() if found else ():
         children.setdefault(seen.parent, []).append(pid)
     waiting = list(found)
     while waiting:
         fresh = [child for child in children.get(waiting.pop(), ()) if child not in found]
         found.update(fresh)
         waiting += fresh
-    own = _namespace("self")
-    return [everyone[pid] for pid in sorted(found) if pid != os.getpid() and _namespace(str(pid)) == own]
+    own = _namespace("self") if found else None
+    return [known[pid] for pid in sorted(found) if pid != os.getpid() and _namespace(str(pid)) == own]
 
 
-def strays(user: int, since: float, living: Iterable[str]) -> list[Seen]:
+def strays(user: int, since: float, living: Iterable[str], among: Mapping[int, Seen] | None = None) -> list[Seen]:
     """List the processes of an account that ran away from their job: left to init (or to what stands between us and
     it), begun after `since` (`uptime`), without a mark of the `living` jobs; also what descends from them.
     """
-    own, ticks, reapers = _namespace("self"), since * os.sysconf("SC_CLK_TCK"), _ancestors(os.getpid())
-    known = {seen.pid: seen for seen in _everyone() if seen.started >= ticks and _user(seen.pid) == user}
+    ticks, everybody = since * os.sysconf("SC_CLK_TCK"), everyone() if among is None else among
+    known = {pid: seen for pid, seen in everybody.items() if seen.started >= ticks and _user(pid) == user}
+    if not known:
+        return []
+    own, reapers = _namespace("self"), _ancestors(os.getpid())
     spared = [b"\0" + mark.encode() + b"\0" for mark in living]
     return [
         seen
@@ -74,13 +91,12 @@ def strays(user: int, since: float, living: Iterable[str]) -> list[Seen]:
 
 def uptime() -> float:
     """Return the seconds since boot, as the kernel dates processes; a little early, never late."""
-    with open("/proc/uptime", "rb") as file:  # noqa: PTH123 - as above
-        return float(file.read().split()[0]) - 0.02
+    return float(_read("/proc/uptime").split()[0]) - 0.02
 
 
-def end(mark: str | None, group: int | None, grace: float) -> bool:
+def end(mark: str | None, group: int | None, grace: float, since: float = 0.0) -> bool:
     """End every process of a mark and a group: SIGTERM, and SIGKILL after `grace` seconds. True when all are gone."""
-    return end_all(lambda: marked(mark, group), grace)
+    return end_all(lambda: marked(mark, group, since), grace)
 
 
 def end_all(find: Callable[[], list[Seen]], grace: float) -> bool:
@@ -103,12 +119,17 @@ def end_all(find: Callable[[], list[Seen]], grace: float) -> bool:
     return True
 
 
-def _everyone() -> Iterator[Seen]:
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names are enough, and there are hundreds
-        if name.isdigit():
-            seen = look(int(name))
-            if seen is not None:
-                yield seen
+def _read(path: str) -> bytes:
+    """Return what the kernel says in a file of /proc; it is asked of every process, so without a file object."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = piece = os.read(descriptor, _PIECE)
+        while piece:  # a short answer is no end: the kernel may give less than there is
+            piece = os.read(descriptor, _PIECE)
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def _ancestors(pid: int) -> set[int]:
@@ -134,8 +155,7 @@ def _user(pid: int) -> int | None:
 
 def _carries(pid: int, needle: bytes) -> bool:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - read for every process of the machine, so fast
-            return needle in b"\0" + file.read()
+        return needle in b"\0" + _read(f"/proc/{pid}/environ")
     except OSError:  # gone meanwhile, or another account's: then it is not ours either
         return False
 

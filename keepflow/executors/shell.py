@@ -13,6 +13,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,8 +29,8 @@ MARK = "KEEPFLOW_MARK"
 _UMASK = 0o022
 _FRESH = 0.25  #: seconds that a shim may take to say its number
 _STRAY_GRACE = 0.5  #: seconds that a process has which hid from the end of its job
-#: Marks of the jobs that run as another account → that account, and the uptime when their first command was started.
-_living: dict[str, tuple[int, float]] = {}
+#: Marks of the jobs that run → the account they run as, if another one, and the uptime when their first command began.
+_living: dict[str, tuple[int | None, float]] = {}
 
 # Standard input is the result file: a shell can hand on only descriptors below 10, and a path would have to be writable
 # by the account of the job. The trap keeps the shim alive through a SIGTERM to the whole group, so that it can tell how
@@ -71,7 +72,7 @@ class Shell:
         if not _runnable(command):
             raise errors.ProgramMissing(f"the program {command.argv[0]!r} is not installed, or not on PATH")
         mark = command.env.get(MARK)
-        self._enter(mark, result)
+        self._enter(mark, result, _processes.uptime)
         descriptor = os.open(result, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             process = self._spawn(command, output, descriptor, result)
@@ -90,7 +91,7 @@ class Shell:
         """
         if not result.exists():
             return None
-        self._enter(mark, result)
+        self._enter(mark, result, lambda: 0.0)  # its first command may not be written down
         seen = _shim_of(mark, result)
         patience = time.monotonic() + _FRESH
         while seen is None and not result.stat().st_size and time.monotonic() < patience:
@@ -106,12 +107,15 @@ class Shell:
             return None
         raise errors.Unavailable("its processes were ended while no agent was there", code="processes-gone")
 
-    def _enter(self, mark: str | None, result: Path) -> None:
+    def _enter(self, mark: str | None, result: Path, otherwise: Callable[[], float]) -> None:
         """Remember whose processes may be left when this job ends, and since when."""
-        if self._account and mark and f"{MARK}={mark}" not in _living:
-            begun = [float(path.read_text().split()[1]) for path in result.parent.glob("*.started")]
-            since = min(begun) / os.sysconf("SC_CLK_TCK") if begun else _processes.uptime()
-            _living[f"{MARK}={mark}"] = (self._account.uid, since)
+        if not mark:
+            return
+        user, since = _living.get(f"{MARK}={mark}", (None, None))
+        if since is None:
+            begun = [_begun(path) for path in result.parent.glob("*.started")]
+            since = min(begun) / os.sysconf("SC_CLK_TCK") if begun else otherwise()
+        _living[f"{MARK}={mark}"] = (self._account.uid if self._account else user, since)
 
     def _spawn(
         self, command: Command, output: BinaryIO, descriptor: int, result: Path
@@ -205,12 +209,25 @@ def end_marked(mark: str, grace: float) -> bool:
     the next job comes, and everything of that job would lie open to it.
     """
     mark = f"{MARK}={mark}"
-    gone = _processes.end(mark, None, grace)
-    account = _living.pop(mark, None)
-    if account is None:
+    user, since = _living.get(mark, (None, 0.0))
+    try:
+        if _nobody_left(mark, user, since):
+            return True
+        gone = _processes.end(mark, None, grace, since)
+    finally:
+        _living.pop(mark, None)
+    if user is None:
         return gone
-    user, since = account
     return _processes.end_all(lambda: _processes.strays(user, since, list(_living)), min(grace, _STRAY_GRACE)) and gone
+
+
+def _nobody_left(mark: str, user: int | None, since: float) -> bool:
+    """Say whether a job left nothing, by one look at all processes; that is how nearly every job ends."""
+    among = _processes.everyone()
+    if _processes.marked(mark, None, since, among):
+        return False
+    others = [other for other in list(_living) if other != mark]
+    return user is None or not _processes.strays(user, since, others, among)
 
 
 def read_result(path: Path) -> int | None:
@@ -224,6 +241,12 @@ def read_result(path: Path) -> int | None:
 
 def _beside(result: Path) -> Path:
     return result.with_name(f"{result.name}.started")
+
+
+def _begun(path: Path) -> float:
+    """Return when a shim began, in ticks since boot; 0 when whoever started it died before that was written down."""
+    words = path.read_text().split()
+    return float(words[1]) if len(words) == 2 else 0.0
 
 
 def _shim_of(mark: str | None, result: Path) -> _processes.Seen | None:

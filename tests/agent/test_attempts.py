@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keepflow.agent.attempts import Attempts
+from keepflow.agent.seen import REMEMBERED, Seen
 from keepflow.wire import messages
 
 
@@ -79,6 +80,22 @@ def test_an_attempt_goes_when_end_and_log_are_with_the_master_and_is_never_taken
     assert Attempts(tmp_path).highest == 7
 
 
+def test_fences_that_were_seen_outlive_a_torn_line_and_the_oldest_are_forgotten(tmp_path: Path) -> None:
+    seen = Seen(tmp_path / "seen")
+    for first in range(1, 3 * REMEMBERED, 100):
+        seen.add(range(first, first + 100))
+    last = seen.highest
+    with (tmp_path / "seen").open("a") as file:
+        file.write("12")  # of 1234…: a crash tore it
+    again = Seen(tmp_path / "seen")
+    assert again.highest == last
+    assert last - REMEMBERED + 1 in again
+    assert 12 not in again
+    assert 1 not in again
+    again.add([last + 1])
+    assert last + 1 in Seen(tmp_path / "seen")
+
+
 def test_a_directory_without_an_order_is_no_attempt(tmp_path: Path) -> None:
     (tmp_path / "8").mkdir()
     attempts = Attempts(tmp_path)
@@ -123,4 +140,4 @@ def test_an_attempt_that_cannot_be_read_does_not_stop_the_agent(tmp_path: Path) 
         (tmp_path / str(fence) / "attempt.json").write_text(text)
     attempts = Attempts(tmp_path)
     assert list(attempts) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"unreadable-{fence}" for fence in (1, 2, 3)]
+    assert sorted(path.name for path in tmp_path.glob("*[0-9]")) == [f"unreadable-{fence}" for fence in (1, 2, 3)]

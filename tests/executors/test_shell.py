@@ -220,6 +220,18 @@ def test_r54_a_shim_is_found_by_its_mark_when_nobody_wrote_down_what_it_is(bench
     assert found.pid == pid
 
 
+@pytest.mark.parametrize("written", [None, "", "4711"])
+def test_r54_what_began_before_anybody_wrote_it_down_is_ended_with_its_job(bench: Bench, written: str | None) -> None:
+    os.mkfifo(bench.root / "fifo")
+    subprocess.run([sys.executable, "-c", STARTER, str(bench.root), bench.mark], check=False)
+    note = bench.root / "result.started"
+    note.unlink() if written is None else note.write_text(written)  # torn by the kill of who wrote it
+    found = Shell().find(bench.mark, bench.root / "result")
+    assert found is not None
+    assert end_marked(bench.mark, 5)
+    assert is_gone(found.pid)
+
+
 def test_r54_a_process_that_has_the_number_of_a_shim_is_not_the_shim(bench: Bench) -> None:
     found = forsaken(bench)
     (bench.root / "result.started").write_text(f"{found.pid} 1\n")
