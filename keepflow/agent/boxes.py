@@ -251,11 +251,11 @@ class Boxes:
         return box.at or str(self.site.places.workspace)
 
     def _reference(self, text: str, env: Mapping[str, str]) -> str:
-        if text == BUILT_IMAGE:
-            built = self.hands.built()
-            if built is None:
-                raise errors.UsageError(f"{BUILT_IMAGE}: no step before this one built an image (or said image=… )")
+        built = self.hands.built() if text == BUILT_IMAGE else None
+        if built is not None:
             text = built
+        elif text == BUILT_IMAGE:
+            raise errors.UsageError(f"{BUILT_IMAGE}: no step before this one built an image (or said image=… )")
         else:
             try:
                 text = interpolate(text, env)
@@ -265,6 +265,8 @@ class Boxes:
             ImageRef.parse(text)
         except ValueError as error:
             raise errors.UsageError(str(error)) from None
+        if not built:
+            self.site.allowed.refuse(text)
         return text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from keepflow.agent.progress import Ending, Stop
 from keepflow.agent.reports import Reports
 from keepflow.agent.worker import report_end
 from keepflow.config.agent_file import AgentFile
-from keepflow.config.where import Where
+from keepflow.config.where import BUILT_IMAGE, Where
 from keepflow.core.names import is_name, is_sha
 from keepflow.core.text import quoted
 from keepflow.wire import messages
@@ -173,6 +173,21 @@ def where_refusal(order: RunJob, file: AgentFile) -> errors.Refused | None:
             f"write containers: {{for: [{order.project}/{order.flow}]}} into its agent.yml",
             code="no-containers",
         )
+    return _image_refusal(places, file)
+
+
+def _image_refusal(places: Sequence[Where], file: AgentFile) -> errors.Refused | None:
+    """Return why this host will not make containers of images that are named in full; others are looked at when it is
+    known which they are.
+    """
+    named = [place.image.name for place in places if place.image]
+    named += [service.image for place in places for service in place.services.values()]
+    try:
+        for name in named:
+            if name != BUILT_IMAGE and "${" not in name:
+                file.containers.refuse(name)
+    except errors.Refused as error:
+        return error
     return None
 
 

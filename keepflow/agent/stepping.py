@@ -30,6 +30,7 @@ from keepflow.agent.task import Task
 from keepflow.config.where import Where
 from keepflow.core import exits
 from keepflow.core.boxes import Owner
+from keepflow.core.reasons import MEANINGS
 from keepflow.core.text import one_line, quoted, words
 from keepflow.executors.shell import MARK, Shell
 from keepflow.ports import Command, Executor, RegistryLogin, Running, StepContext, contained
@@ -286,6 +287,9 @@ def _unmarked(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fault(error: errors.KeepflowError) -> str:
+    """Return the reason code of a step that could not be carried out; a refusal that has words of its own keeps it."""
+    if isinstance(error, errors.Refused) and error.code in MEANINGS:
+        return error.code
     return "config" if isinstance(error, errors.UsageError) else "system"
 
 

@@ -38,10 +38,12 @@ from keepflow.config.fields import (
 from keepflow.config.validation import check, finish
 from keepflow.config.where import Cpus, Memory, Pids
 from keepflow.config.yaml_loader import Document, load
+from keepflow.core.allowed_images import allowed, problem
 from keepflow.core.loopback import in_the_clear
 from keepflow.core.names import is_name
+from keepflow.core.text import quoted
 from keepflow.crypto.keys import PublicKey
-from keepflow.errors import Problem, UsageError
+from keepflow.errors import Problem, Refused, UsageError
 
 _HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) [A-Za-z0-9+/]+={0,2}")
 
@@ -115,10 +117,21 @@ def _among(patterns: tuple[str, ...], project: str, flow: str) -> bool:
     return not {"*", project, f"{project}/{flow}"}.isdisjoint(patterns)
 
 
+def _image_pattern(text: str) -> str:
+    if sentence := problem(text):
+        raise bad("bad-pattern", sentence)
+    return text
+
+
+ImagePattern = Annotated[str, AfterValidator(_image_pattern)]
+
+
 class Containers(Model):
     """Which flows may run commands in containers (`image:`, `services:`), and the most that one container gets."""
 
     flows: Annotated[tuple[FlowPattern, ...], OneOrMany()] = Field(default=(), alias="for")
+    #: patterns of the images they may be made of, beside the one the run built; without it any
+    images: Annotated[tuple[ImagePattern, ...], Field(min_length=1), OneOrMany()] | None = None
     memory: Memory | None = 4 * 2**30
     cpus: Cpus | None = None
     pids: Pids | None = 4096
@@ -127,6 +140,13 @@ class Containers(Model):
     def allow(self, project: str, flow: str) -> bool:
         """Say whether a flow may have containers here."""
         return _among(self.flows, project, flow)
+
+    def refuse(self, reference: str) -> None:
+        """Raise Refused for an image that no container of a job may be made of here."""
+        if self.images is not None and not allowed(self.images, reference):
+            sentence = f"this host makes no container of a job from {quoted(reference)}"
+            where = f"its agent.yml allows containers: {{images: [{', '.join(self.images)}]}}"
+            raise Refused(f"{sentence}; {where}", code="image-refused")
 
 
 def _host_key(text: str) -> str:

@@ -52,6 +52,9 @@ MEANINGS: dict[str, Meaning] = {
     "bad-job": Meaning("the order of the job was not one that an agent carries out", "update master and agent"),
     "unknown-step": Meaning("the agent does not know a kind of step", "update the agent"),
     "no-containers": Meaning("the host gives this flow no containers", "see `containers` in its agent.yml"),
+    "image-refused": Meaning(
+        "the host makes no containers of jobs from that image", "see `containers: {images: …}` in its agent.yml"
+    ),
     "over-limit": Meaning("the flow wants more than the host gives a container", "ask for less, or allow more there"),
     "no-image": Meaning("an image that the job names is not there", _FLOW),
     "bad-image": Meaning("what a step named as the image it built is no name of an image", _FLOW),

@@ -227,3 +227,11 @@ def test_without_nginx_a_service_needs_no_front() -> None:
         "    front: {server_name: keepwork.example.org, listen: 80}\n", ""
     )
     assert load(text).services["keepwork"].front is None
+
+
+def test_a_host_names_the_images_of_jobs_and_a_pattern_that_never_fits_is_told() -> None:
+    head = "master: https://h\ncapabilities: run\n"
+    assert load(head + "containers: {for: '*'}\n").containers.images is None
+    assert load(head + "containers: {for: '*', images: node}\n").containers.images == ("node",)
+    assert refused(head + "containers: {for: '*', images: [node, 'a b']}\n") == [(3, 39, "bad-pattern")]
+    assert refused(head + "containers: {for: '*', images: []}\n") == [(3, 32, "empty")]

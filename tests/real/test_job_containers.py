@@ -41,7 +41,8 @@ def builder(engine: Engine) -> Iterator[Builder]:
         "jobs_user: nobody",
         f"docker: {{host: '{engine.host}'}}",
         "docker_for: [shop/build]",
-        "containers: {for: [shop/dev, shop/build], memory: 256MB, cpus: 1, pids: 64}",
+        "containers: {for: [shop/dev, shop/build], images: ['**', '!taboo.example.org/**'], "
+        "memory: 256MB, cpus: 1, pids: 64}",
     )
     with running_master(place) as (master, sha):
         agent = AgentProcess(master, place, file="".join(f"{line}\n" for line in lines))
@@ -242,3 +243,25 @@ def test_an_image_is_pulled_when_it_is_missing_with_the_login_of_the_hosts_own_f
     finally:
         builder.agent.config.write_text(before)
         engine.attempt("image", "rm", "--force", name)
+
+
+@pytest.mark.parametrize("name", ["taboo.example.org/${KEEPFLOW_PROJECT}", "${KEEPFLOW_MATRIX_HOST}/x"])
+def test_an_image_that_the_host_does_not_take_ends_the_job_before_it_is_pulled(builder: Builder, name: str) -> None:
+    env = {"KEEPFLOW_MATRIX_HOST": "taboo.example.org"}
+    ran = builder.run("echo ran", where={"image": {"name": name}}, env=env)
+    assert (ran.end.state, ran.end.code) == ("failed", "image-refused")
+    assert "containers: {images: [**, !taboo.example.org/**]}" in ran.end.sentence
+    assert "pulls" not in ran.log
+    assert "\nran\n" not in ran.log
+
+
+@pytest.mark.parametrize("key", ["image", "services"])
+def test_an_image_that_is_named_in_full_is_refused_with_the_job(
+    builder: Builder, image: dict[str, Any], key: str
+) -> None:
+    taboo = "taboo.example.org/tools:1"
+    where = {"image": {"name": taboo}} if key == "image" else {**image, "services": {"db": {"image": taboo}}}
+    fence = builder.send("echo ran", where=where)
+    refused = builder.master.await_report(messages.JobRefused, fence)
+    assert refused.code == "image-refused"
+    assert taboo in refused.sentence
