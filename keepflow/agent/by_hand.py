@@ -17,6 +17,7 @@ from keepflow.agent.host_file import HostFile
 from keepflow.agent.host_policies import HostPolicies
 from keepflow.agent.state import State
 from keepflow.core.states import Phase
+from keepflow.core.text import words
 from keepflow.errors import Refused
 from keepflow.ports import Target
 from keepflow.targets.docker import Docker
@@ -66,7 +67,7 @@ def roll_back(deployer: Deployer, service: str, instance: str, to: str, by: str,
     except Refused as error:
         if error.code != "instance-busy":
             raise
-        say(f"{error.message} (this one waits for it)")
+        say(f"{error.message}: this one waits up to {words(_PATIENCE)}")
         deployer.patience = _PATIENCE
         accepted = deployer.accept_rollback(service, instance, to, by)
     say(f"{service}/{instance} goes back to {accepted.deployment.identity}")

@@ -222,7 +222,7 @@ class Deployer:
         Raises Refused `instance-busy` while a deployment is under way, which puts its own page up and takes it down.
         """
         self.places.policy(service)
-        here = self.places.instance(service, instance).claim(self.patience)
+        here = self._hold(service, instance)
         try:
             if self.journals.is_open(service, instance):
                 raise Refused(f"a deployment of {service}/{instance} has not settled yet", code="unsettled")
@@ -237,7 +237,7 @@ class Deployer:
         """Hold the instance, ask only then what is wanted (a deployment that just ended counts), and journal it."""
         self.places.policy(service)
         self.networks.of(service, name, most)
-        instance = self.places.instance(service, name).claim(self.patience)
+        instance = self._hold(service, name)
         try:
             if self.journals.is_open(service, name):
                 raise Refused(
@@ -250,6 +250,18 @@ class Deployer:
             instance.release()
             raise
         return Accepted(deployment, journal, instance)
+
+    def _hold(self, service: str, name: str) -> Instance:
+        """Hold an instance; who else has it is named in the refusal."""
+        try:
+            return self.places.instance(service, name).claim(self.patience)
+        except Refused as busy:
+            at_work = self.journals.at_work(service, name)
+            if at_work is None:
+                raise
+            raise Refused(
+                f"{service}/{name}: {at_work.words()} on this host; wait for its end", code=busy.code
+            ) from None
 
     def _to_the_end(self, scene: Scene, steps: Steps) -> Outcome:
         try:

@@ -13,6 +13,15 @@ from keepflow.core.states import Phase
 from keepflow.ports import RegistryLogin
 from keepflow.wire.orders import DeployOrder, OrderSecret
 
+#: What is done for an order, in words before the release; all others deploy it.
+_DOING = {
+    "rollback": "is going back to",
+    "adopt": "is adopting",
+    "stage": "is laying out",
+    "rehearse": "is rehearsing",
+    "remove": "is removing",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -42,6 +51,11 @@ class Deployment:
     def identity(self) -> str:
         """The digest of a registry release, else the image id."""
         return self.digest or self.image_id
+
+    def words(self) -> str:
+        """Say who is doing what: "host:ann is going back to sha256:0123…"."""
+        who = self.by or self.approver or "the master"
+        return f"{who} {_DOING.get(self.action, 'is deploying')} {self.identity[:19]}"
 
     @classmethod
     def of(cls, order: DeployOrder) -> Deployment:

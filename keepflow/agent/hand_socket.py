@@ -39,7 +39,7 @@ class HandSocket:
         self._root = root
         self._make = deployer
         self._ended = ended
-        self._asking: socket.socket | None = None
+        self._free: list[_Desk] = []
 
     def start(self) -> None:
         """Listen from now on, in a thread of its own; a socket file that a dead agent left is replaced."""
@@ -55,16 +55,41 @@ class HandSocket:
         threading.Thread(target=self._serve, args=(listening,), name="by-hand", daemon=True).start()
 
     def _serve(self, listening: socket.socket) -> None:
-        deployer = self._make(self._say)
+        self._free.append(_Desk(self._make))
         while True:
             asking, _ = listening.accept()
+            # A thread for each: who asks while another rollback is under way is told at once whom it waits for.
+            threading.Thread(target=self._attend, args=(asking,), name="by-hand", daemon=True).start()
+
+    def _attend(self, asking: socket.socket) -> None:
+        try:
+            desk = self._free.pop()
+        except IndexError:
+            desk = _Desk(self._make)
+        try:
             with asking:
                 asking.settimeout(_SECONDS)
-                self._asking = asking
-                self._answer(asking, deployer)
+                desk.serve(asking, self._ended)
+        finally:
+            self._free.append(desk)
+
+
+class _Desk:
+    """One deployer, for one who asks at a time."""
+
+    def __init__(self, make: Callable[[Callable[[str], None]], Deployer]) -> None:
+        self._asking: socket.socket | None = None
+        self._deployer = make(self._say)
+
+    def serve(self, asking: socket.socket, ended: Callable[[], None]) -> None:
+        """Answer one request."""
+        self._asking = asking
+        try:
+            self._answer(asking, ended)
+        finally:
             self._asking = None
 
-    def _answer(self, asking: socket.socket, deployer: Deployer) -> None:
+    def _answer(self, asking: socket.socket, ended: Callable[[], None]) -> None:
         try:
             verb, service, instance, to, by = _line(asking).split("\0")
         except (OSError, ValueError):
@@ -72,17 +97,21 @@ class HandSocket:
         if verb != "rollback":
             return
         log.info("a person on this host goes back", service=service, instance=instance, by=by)
-        deployer.patience = by_hand.AT_ONCE
+        self._deployer.patience = by_hand.AT_ONCE
         try:
-            outcome = by_hand.roll_back(deployer, service, instance, to, by, self._say)
+            outcome = by_hand.roll_back(self._deployer, service, instance, to, by, self._say)
         except KeepflowError as error:
+            if error.code == "instance-busy":  # it was waited for here; the process that asked need not do so again
+                self._say(error.message)
+                self._send("x", str(error.exit_code))
+                return
             log.warning("going back is left to the process that asked", code=error.code, why=error.message)
             return
         except Exception as error:  # the agent serves on: whoever asked goes on alone
             log.broke("going back met a bug", error)
             return
         finally:
-            self._ended()
+            ended()
         if outcome.log_tail:
             self._say(outcome.log_tail)
         code = 0 if outcome.outcome == Phase.DONE else DeployFailed.exit_code

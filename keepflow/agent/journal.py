@@ -158,6 +158,12 @@ class Journals:
         """Say whether an instance has a deployment that has not ended, or whose end was not told."""
         return any(self._open.glob(f"{names.prefix(service, instance)}@*.jsonl"))
 
+    def at_work(self, service: str, instance: str) -> Deployment | None:
+        """Return the deployment of an instance that was accepted last and has not ended, or None."""
+        ends = self._ends(service, instance)
+        under_way = list(_all_of(self._open / name for name, ended in ends.items() if not ended))
+        return max(under_way, key=lambda one: one.records[0]["at"]).deployment if under_way else None
+
     def mark(self, service: str, instance: str) -> tuple[int, frozenset[tuple[str, bool]]]:
         """Return what is another one as soon as a deployment of an instance begins or ends: a look before is old then.
 

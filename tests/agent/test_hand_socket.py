@@ -9,16 +9,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from keepflow import errors
+from keepflow.agent import by_hand
 from keepflow.agent.by_hand import Spoken
 from keepflow.agent.hand_socket import NAME, HandSocket
 from keepflow.agent.state import DEFAULT
 from keepflow.cli.entry import STATE, ask_agent
-from tests.agent.deployed import V1, V2, Host, host, order
+from keepflow.core.states import Phase
+from tests.agent.deployed import V1, V2, V3, Host, host, order
 from tests.real.waiting import wait_until
 
 __all__ = ["host"]
@@ -82,6 +86,45 @@ def test_what_the_agent_refuses_is_said_by_the_full_command(host: Host) -> None:
     assert ask_agent(["unknown"]) is None
     assert host.deployer().serving("shop").identity == V2
     assert ask_agent(["shop"]) == 0, "it listens on"
+
+
+def test_who_asks_while_others_do_is_told_at_once_whom_it_waits_for(host: Host, ended: list[str]) -> None:
+    """Three at once: a deployment under way, ann who waits for it, and bo who is not left in the dark behind ann."""
+    under_way = replace(order(V3), approver="root")
+    holder = host.deployer()
+    accepted = holder.accept(under_way)
+    asking = {name: socket.socket(socket.AF_UNIX) for name in ("ann", "bo")}
+    heard = {name: asking[name].makefile("rb") for name in asking}
+    try:
+        for name, one in asking.items():
+            one.settimeout(30)
+            one.connect(str(holder.root / NAME))
+            one.sendall(f"rollback\0shop\0main\0{V1}\0host:{name}\n".encode())
+        for name in asking:
+            said = heard[name].readline().decode()
+            assert "root is deploying sha256:333333333333 on this host; wait for its end" in said
+            assert "this one waits up to 10m" in said
+        assert holder.carry_out(accepted).outcome == Phase.DONE
+        ends = sorted(heard[name].read().decode().rpartition("\nx")[2].strip() for name in asking)
+    finally:
+        for one in (*heard.values(), *asking.values()):
+            one.close()
+    assert host.deployer().serving("shop").identity == V1
+    assert ends == ["", "0"], "the other one is left to find out that this serves already"
+    wait_until(lambda: len(ended) == 2, 10, "both ends")
+
+
+def test_whoever_waited_too_long_is_refused_by_name(
+    host: Host, ended: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(by_hand, "_PATIENCE", 0.01)
+    monkeypatch.setattr(by_hand, "AT_ONCE", 0.01)
+    accepted = host.deployer().accept(replace(order(V3), by="host:ann", action="rollback"))
+    assert ask_agent(["shop"]) == errors.Refused.exit_code
+    assert "host:ann is going back to sha256:333333333333" in capsys.readouterr().err.splitlines()[-1]
+    accepted.journal.end()
+    accepted.instance.release()
+    wait_until(lambda: ended == ["ended"], 10, "the end")
 
 
 def test_only_the_account_of_the_agent_may_ask(host: Host, ended: list[str]) -> None:

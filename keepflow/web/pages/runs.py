@@ -110,27 +110,25 @@ def _promotable(run: api.RunDetail) -> list[str]:
 @needs("cancel")
 def cancel_run(project: str, number: int) -> str:  # noqa: ARG001 - the guard reads it
     """Ask for a run to be cancelled and show what became of that."""
-    said = cancel(number).sentence
-    state.close_reading()  # what was read before the cancel is old
-    part = "HX-Request" in request.headers
-    return render_template("parts/run.html" if part else "run.html", **_facts(number), said=said)
+    return _answered(number, cancel(number).sentence)
 
 
 @blueprint.post("/projects/<project>/runs/<int:number>/approve")
 @needs("run")
 def approve_run(project: str, number: int) -> str:  # noqa: ARG001 - the guard reads it
     """Let a run of a pull request from a fork begin and show what became of that."""
-    said = approve(number).sentence
-    state.close_reading()  # what was read before is old
-    part = "HX-Request" in request.headers
-    return render_template("parts/run.html" if part else "run.html", **_facts(number), said=said)
+    return _answered(number, approve(number).sentence)
 
 
 @blueprint.post("/projects/<project>/runs/<int:number>/jobs/<job>/approve")
 @needs("promote")
 def approve_job(project: str, number: int, job: str) -> str:  # noqa: ARG001 - the guard reads it
     """Answer a job's question with yes and show what became of that."""
-    said = answer(number, job).sentence
+    return _answered(number, answer(number, job).sentence)
+
+
+def _answered(number: int, said: str) -> str:
+    """Show a run after a button was pressed, with what that was answered."""
     state.close_reading()  # what was read before is old
     part = "HX-Request" in request.headers
     return render_template("parts/run.html" if part else "run.html", **_facts(number), said=said)
