@@ -201,6 +201,7 @@ def _print(pieces: Iterator[bytes]) -> None:
 @click.argument("flow")
 @in_project
 @click.option("--ref", default="", metavar="BRANCH", help="The branch, tag or full ref to run at (else the main one).")
+@click.option("--commit", default="", metavar="SHA", help="A commit of it, by 7 or more digits (else the newest).")
 @click.option("-p", "--input", "inputs", multiple=True, metavar="NAME=VALUE", help="A declared input; repeatable.")
 @click.option("-w", "--wait", is_flag=True, help="Print the log and reflect the result in the exit code.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="With -w: stop waiting after this (exit code 6).")
@@ -210,6 +211,7 @@ def run(
     flow: str,
     project: str | None,
     ref: str,
+    commit: str,
     inputs: tuple[str, ...],
     wait: bool,
     timeout: float | None,
@@ -224,12 +226,13 @@ def run(
     if local:
         from keepflow.cli.local_run.verb import run_locally
 
-        return run_locally(flow, ref, given, file)
+        return run_locally(flow, commit or ref, given, file)
     if file:
         raise click.UsageError("-f goes with --local; the server reads the flow file of the commit")
     client = connect()
     name = the_project(client, project)
-    started = client.post(at("projects", name, "runs"), {"flow": flow, "ref": ref, "inputs": given})
+    wanted = {"flow": flow, "ref": ref, "commit": commit, "inputs": given}
+    started = client.post(at("projects", name, "runs"), wanted)
     say(f"started {name}#{started['run']}  {started['url']}")
     if not wait:
         click.echo(f"{name}#{started['run']}")

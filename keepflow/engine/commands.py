@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from keepflow.store import runs as stored_runs
 from keepflow.store.projects import Project
 from keepflow.store.writer import Tx
 
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 #: Microseconds that the run of a fork waits for somebody to let it begin.
 APPROVAL_WAITS = 14 * 24 * 3600 * 1_000_000
 
@@ -45,12 +47,13 @@ class Startable:
         return [flow for flow in self.flow_file.flows.values() if flow.on.manual]
 
 
-def startable(master: Master, project: Project, ref: str, by: str) -> Startable:
-    """Look what could be started by hand at the newest commit of a branch or tag ("" = the main branch).
+def startable(master: Master, project: Project, ref: str, by: str, commit: str = "") -> Startable:
+    """Look what could be started by hand at a branch or tag ("" = the main one), at a commit of it ("" = the newest).
 
     Asks the remote, so it is not for the writer thread. Raises NotFound, UsageError, and what git raises.
     """
-    full, sha = _resolve(master, project, ref)
+    full, head = _resolve(master, project, ref)
+    sha = _commit(master, project, full, commit) if commit else head
     now = clock.now()
     found = repository.look(master, project, Event(EventKind.MANUAL, full, sha, actor=by), None, now, now)
     if found.gone or found.flow_file is None:
@@ -58,8 +61,10 @@ def startable(master: Master, project: Project, ref: str, by: str) -> Startable:
     return Startable(found.event, found.flow_file)
 
 
-def run_flow(master: Master, project_name: str, flow: str, ref: str, inputs: Mapping[str, str], by: str) -> int:
-    """Start a flow by hand at the newest commit of a branch or tag ("" = the main branch) and return the run's number.
+def run_flow(
+    master: Master, project_name: str, flow: str, ref: str, inputs: Mapping[str, str], by: str, commit: str = ""
+) -> int:
+    """Start a flow by hand at what `startable` looks at, and return the run's number.
 
     Asks the remote, so it is not for the writer thread. Raises NotFound, UsageError, Refused, and what git raises.
     """
@@ -67,7 +72,7 @@ def run_flow(master: Master, project_name: str, flow: str, ref: str, inputs: Map
         project = projects.by_name(conn, project_name)
     if project is None:
         raise errors.NotFound(f"there is no project {quoted(project_name)}")
-    found = startable(master, project, ref, by)
+    found = startable(master, project, ref, by, commit)
     chosen = _choose(found.flow_file, flow, found.event)
     event = replace(found.event, inputs=given_inputs(chosen, inputs))
     plan = planning.plan(chosen, found.flow_file)
@@ -128,6 +133,18 @@ def _resolve(master: Master, project: Project, ref: str) -> tuple[str, str]:
         raise errors.NotFound(f"{project.name} has neither a branch main nor master; name one", code="no-ref")
     short = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
     raise errors.NotFound(f"{project.name} has no branch or tag {quoted(ref)}{did_you_mean(ref, short)}", code="no-ref")
+
+
+def _commit(master: Master, project: Project, full: str, start: str) -> str:
+    """Return the commit of a ref whose id begins like this; code of other refs is never reached by it."""
+    if not _COMMIT.fullmatch(start):
+        raise errors.UsageError(f"{quoted(start)} is no commit: write 7 or more digits of its id", code="bad-commit")
+    head = master.mirrors.fetch(project, full).head
+    found = master.mirrors.commit(project, head, start) if head else None
+    if found is None:
+        sentence = f"{quoted(full)} has no commit {start}, or more than one that begins like this"
+        raise errors.NotFound(sentence, code="no-commit")
+    return found
 
 
 def _choose(flow_file: FlowFile, flow: str, event: Event) -> Flow:

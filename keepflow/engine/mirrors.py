@@ -112,6 +112,12 @@ class Mirrors:
                 self._contained.popitem(last=False)
         return found
 
+    def commit(self, project: Project, head: str, start: str) -> str | None:
+        """Return the one commit of a head's history whose id begins like this; None for none or several."""
+        known = self._mirror(project).beginning_with(start)
+        found = [sha for sha in known if sha == head or self.contains(project, head, sha)]
+        return found[0] if len(found) == 1 else None
+
     def heads(self, project: Project, *, pulls: bool = False) -> dict[str, str]:
         """Ask the remote for its branches and tags, and the heads of pull requests when they are asked for.
 

@@ -55,6 +55,34 @@ def test_r09_without_a_branch_the_main_one_is_meant_and_tags_work_too(world: Wor
         assert world.run(_start(world, ref=ref)).ref == full
 
 
+def test_r09_a_flow_starts_at_a_commit_of_the_branch_and_with_the_flow_file_of_that_commit(world: World) -> None:
+    project, repository = world.project()
+    old = world.push(project, repository, {".keepflow.yml": MANUAL})
+    world.push(project, repository, {".keepflow.yml": SCRIPT})
+    for commit in (old, old[:7]):
+        number = commands.run_flow(world.master, "keepwork", "checks", "dev", {}, "bo", commit)
+        assert (world.run(number).sha, world.run(number).ref) == (old, "refs/heads/dev")
+
+
+def test_r09_a_commit_of_another_branch_or_none_is_refused(world: World) -> None:
+    project, repository = world.project()
+    mine = world.push(project, repository, {".keepflow.yml": MANUAL})
+    git(repository, "update-ref", "refs/heads/other", mine)
+    theirs = world.push(project, repository, {"evil": "1"}, branch="other")
+    git(repository, "update-ref", "refs/heads/" + "d" * 8, theirs)  # a branch whose name looks like the id of a commit
+    world.master.mirrors.fetch(project, "refs/heads/other")
+    world.master.mirrors.fetch(project, "refs/heads/" + "d" * 8)
+    for commit in (theirs, theirs[:8], "d" * 8, "f" * 40):
+        with pytest.raises(errors.NotFound) as caught:
+            commands.run_flow(world.master, "keepwork", "checks", "dev", {}, "bo", commit)
+        assert caught.value.code == "no-commit"
+    for commit in ("HEAD", "--output=x", mine[:6], f"{mine}^", mine.upper(), f"{mine}\n"):
+        with pytest.raises(errors.UsageError) as wrong:
+            commands.run_flow(world.master, "keepwork", "checks", "dev", {}, "bo", commit)
+        assert wrong.value.code == "bad-commit"
+    assert world.runs() == []
+
+
 def test_r18_inputs_are_those_that_are_declared(world: World) -> None:
     project, repository = world.project()
     world.push(project, repository, {".keepflow.yml": MANUAL})

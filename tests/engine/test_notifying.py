@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -109,6 +110,22 @@ def test_r64_on_failed_and_on_finished_are_honoured(world: World, mail: Mailbox,
         building.run(state)
     told = [one.notice.facts["run"] for one in building.collect() if one.recipient == TO[0]]
     assert told == numbers
+
+
+def test_r65_the_result_of_a_run_is_posted_as_json_to_a_url(world: World, ear: Ear) -> None:
+    building = Building(world, program=to_a_program(ear, "finished"))
+    numbers = [building.run("failed"), building.run()]
+    building.collect()
+    building.send()
+    assert [headers["content-type"] for _, headers, _ in ear.heard] == ["application/json"] * 2
+    told = [json.loads(body) for _, _, body in ear.heard]
+    assert [one["facts"]["run"] for one in told] == numbers
+    assert [one["facts"]["state"] for one in told] == ["failed", "succeeded"]
+    for one, number in zip(told, numbers, strict=True):
+        assert one["facts"]["project"] == "keepwork"
+        assert one["facts"]["flow"] == "dev"
+        assert one["facts"]["sha"] == world.run(number).sha
+        assert one["url"] == f"http://127.0.0.1:8080/projects/keepwork/runs/{number}"
 
 
 def test_nothing_is_told_before_it_is_committed(world: World, ear: Ear) -> None:

@@ -6,6 +6,7 @@ Nothing in it is ever executed or checked out. One fetch at a time per mirror is
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,6 +106,13 @@ class Mirror:
             ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{check_ref(ref)}^{{commit}}"], check=False
         )
         return done.text.strip() if done.exit_code == 0 else None
+
+    def beginning_with(self, start: str) -> list[str]:
+        """List the commits whose ids begin like this (4 to 64 hex digits); no ref of that name is among them."""
+        if not re.fullmatch(r"[0-9a-f]{4,64}", start):
+            raise errors.UsageError(f"not the beginning of a commit id: {start[:80]!r}", code="bad-sha")
+        found = self._git(["rev-parse", f"--disambiguate={start}"]).text.split()
+        return [sha for sha in found if self._git(["cat-file", "-t", check_sha(sha)]).text.strip() == "commit"]
 
     def _loose(self, ref: str) -> str | None:
         """Return the commit of a branch that was just fetched and so has a file of its own; git lets it be no tag."""

@@ -39,7 +39,7 @@ def project_runs(query: api.RunsQuery) -> api.RunPage:
 def start_run(body: api.NewRun) -> api.Started:
     """Start a flow by hand."""
     number = commands.run_flow(
-        web().master, current_project().name, body.flow, body.ref, body.inputs, caller().user.name
+        web().master, current_project().name, body.flow, body.ref, body.inputs, caller().user.name, body.commit
     )
     return api.Started(run=number, url=f"{web().master.url()}/projects/{current_project().name}/runs/{number}")
 

@@ -134,10 +134,14 @@ def _as_text(value: Any) -> Any:
 
 
 class NewRun(Request):
-    """Start a flow by hand. `ref` is a branch, a tag or a full ref name; without it, the main branch."""
+    """Start a flow by hand. `ref` is a branch, a tag or a full ref name; without it, the main branch.
+
+    `commit` is one of its commits, by 7 or more digits of its id; without it, the newest.
+    """
 
     flow: str = Field(max_length=40)
     ref: str = Field(default="", max_length=255)
+    commit: str = Field(default="", max_length=64)
     inputs: dict[str, Annotated[str, BeforeValidator(_as_text)]] = Field(default_factory=dict, max_length=50)
 
 
