@@ -103,3 +103,22 @@ def test_a_branch_that_is_not_there_is_said(startable: Story, pages: Flask) -> N
     answer = browser(pages, startable, "root").get("/projects/keepwork/start?ref=mian")
     assert answer.status_code == 404
     assert "did you mean &#39;main&#39;?" in answer.text
+
+
+def test_r09_api_and_page_start_a_flow_with_branch_and_commit(startable: Story, pages: Flask, tmp_path: Path) -> None:
+    repository = tmp_path / "keepwork.git"
+    old = repositories.commit(repository, {".keepflow.yml": FLOW}, "An older one", "side")
+    other = "version: 1\nflows: {x: {on: push, steps: [{run: a}]}}\n"
+    new = repositories.commit(repository, {".keepflow.yml": other}, "A newer one", "side")
+    admin = Caller(pages, _token(startable, "root", ["admin"]))
+    wanted = {"flow": "release", "ref": "side", "commit": old[:10], "inputs": {"version": "1"}}
+    status, started = admin.ask("POST", "/projects/keepwork/runs", wanted)
+    assert status == 202, started
+    run = admin.ask("GET", f"/projects/keepwork/runs/{started['run']}")[1]
+    assert (run["sha"], run["ref"]) == (old, "refs/heads/side")
+    for commit, code in ((new, "no-flow"), ("f" * 12, "no-commit"), ("$(id)", "bad-commit")):
+        status, refusal = admin.ask("POST", "/projects/keepwork/runs", {**wanted, "commit": commit})
+        assert (status, refusal["code"]) == (400 if code == "bad-commit" else 404, code)
+    page = browser(pages, startable, "root").get(f"/projects/keepwork/start?ref=side&commit={old[:10]}").text
+    assert f'name="commit" value="{old[:10]}"' in page
+    assert "Start release" in page
