@@ -34,6 +34,7 @@ def project(work: Path) -> Project:
         flow_file=".keepflow.yml",
         images=(),
         hook_secret=None,
+        hook_secret_made=False,
         git_token=None,
         status=None,
         git_ssh_key_file=None,

@@ -26,7 +26,10 @@ def test_a_started_program_is_found_by_its_pid_file_alone(program: Detached) -> 
     program.start(["sleep", "60"])
     pid = program.pid()
     assert pid is not None
-    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0060\0"
+    started = Path(f"/proc/{pid}/cmdline")
+    wait_until(
+        lambda: started.read_bytes() == b"sleep\x0060\0", 5, "the program in the place of the shell that began it"
+    )
     assert Detached(program.pid_file, program.log_file).pid() == pid
 
 
