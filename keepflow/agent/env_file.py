@@ -16,7 +16,7 @@ def read(path: Path) -> dict[str, str]:
     Raises DeployFailed `env-file` with the number of the first line that is neither; never with its text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DeployFailed(f"the host's env_file {path} cannot be read: {error}", code="env-file") from error
     found = {}

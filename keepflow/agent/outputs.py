@@ -23,7 +23,9 @@ def read(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
     if len(data) > LIMIT:
         return [], [f"{path.name} holds more than {LIMIT} bytes and was not read"]
     pairs, complaints = [], []
-    for number, line in enumerate(data.decode(errors="replace").splitlines(), 1):
+    # A line ends where a shell's line does and nowhere else: a commit's subject that holds a U+2028 or a form feed is
+    # one line to the script that writes it down, and may not become a second pair here.
+    for number, line in enumerate(data.decode(errors="replace").split("\n"), 1):
         if not line.strip() or line.startswith("#"):
             continue
         key, equals, value = line.partition("=")

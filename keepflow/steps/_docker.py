@@ -61,6 +61,6 @@ def last_output(context: StepContext, key: str) -> str | None:
     finally:
         os.close(descriptor)
     values = [
-        value.strip() for name, _, value in (line.partition("=") for line in text.splitlines()) if name.strip() == key
+        value.strip() for name, _, value in (line.partition("=") for line in text.split("\n")) if name.strip() == key
     ]
     return values[-1] if values else None

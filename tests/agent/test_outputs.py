@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -62,3 +63,14 @@ def test_any_bytes_can_be_read(tmp_path: Path, data: bytes) -> None:
     for key, _ in pairs:
         assert key.isidentifier()
         assert key.isascii()
+
+
+@pytest.mark.parametrize("border", ["\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_text_from_outside_that_is_one_line_to_a_shell_adds_no_second_pair(tmp_path: Path, border: str) -> None:
+    """`echo "subject=$(git log -1 --format=%s)" >>"$KEEPFLOW_OUTPUT"` with a hostile subject claims no image."""
+    told = tmp_path / "output"
+    told.write_bytes(f"subject=Mend it{border}image=evil:1{border}LD_PRELOAD=/tmp/evil.so\nnext=1\r\n".encode())
+    pairs, complaints = outputs.read(told)
+    assert [key for key, _ in pairs] == ["subject", "next"]
+    assert pairs[1] == ("next", "1"), "an ending as Windows writes it is no part of the value"
+    assert complaints == []

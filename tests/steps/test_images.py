@@ -94,6 +94,13 @@ def test_a_bare_push_sends_what_was_built_last_to_the_registry(bench: Bench) -> 
     assert bench.output.read_text().endswith(f"pushed={REGISTRY}/keepwork:b7\n")
 
 
+@pytest.mark.parametrize("border", ["\r", "\f", "\x1e", "\x85", "\u2028"])
+def test_a_hostile_subject_on_one_line_of_the_output_names_no_image_to_push(bench: Bench, border: str) -> None:
+    bench.output.write_text(f"image=keepwork:b7\nsubject=Mend it{border}image=evil:1\n", newline="")
+    assert pushes(bench) == 0
+    assert ("docker", "tag", "--", "keepwork:b7", f"{REGISTRY}/keepwork:b7") in docker_calls(bench)
+
+
 @pytest.mark.parametrize(
     ("value", "source", "target"),
     [
