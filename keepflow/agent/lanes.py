@@ -11,16 +11,18 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from keepflow import errors
+from keepflow.agent import untouched
 from keepflow.agent.patience import Patience, Waiting
 from keepflow.executors.shell import Account
 from keepflow.tools.git import Lane
 
 _TREE = "work"
+_LOCK = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,22 @@ class Held:
         self.lock.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a lane was brought to last. `sum` is of its tree, taken when a second job asked for the same commit."""
+
+    source: Source
+    sum: bytes | None = None
+    changes: bool = False  #: whether a job has changed the tree
+
+
 class Lanes:
     """The lanes of one agent; `account` owns the files that jobs work on (None: the agent itself)."""
 
     def __init__(self, root: Path, account: Account | None = None) -> None:
         self._root = root
         self._account = account
+        self._known: dict[Path, _Known] = {}
 
     @contextlib.contextmanager
     def hold(self, project: str, trust: str) -> Iterator[Path]:
@@ -90,7 +102,7 @@ class Lanes:
 
     def lock(self, place: Path) -> Held | None:
         """Take one lane; None when somebody has it."""
-        lock = (place / "lock").open("ab")
+        lock = (place / _LOCK).open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -110,6 +122,22 @@ class Lanes:
         worked, so that a network that is down costs nobody a kept checkout.
         """
         lane = self.of(place)
+        known, asked = self._known.pop(place, None), replace(source, token="", patience=None)
+        if known is None or known.source != asked or lane.current() != source.sha:
+            self._bring(place, lane, source)
+            self._known[place] = _Known(asked)
+            return lane.work_tree
+        if known.sum is None or known.sum != _sum(lane, place):
+            self._bring(place, lane, source)
+            if known.sum is not None:  # jobs at this commit change files: to look for that would only take time
+                known = replace(known, sum=None, changes=True)
+            elif not known.changes:
+                known = replace(known, sum=_sum(lane, place))
+        self._known[place] = known
+        return lane.work_tree
+
+    def _bring(self, place: Path, lane: Lane, source: Source) -> None:
+        """Have git bring a lane to a commit, whatever is in it."""
         waiting = source.patience.begin() if source.patience else None
         try:
             _fetch(lane, source, waiting)
@@ -118,7 +146,6 @@ class Lanes:
             raise
         except errors.CommandFailed:
             self._begin_afresh(place, lane, source, waiting)
-        return lane.work_tree
 
     def of(self, place: Path) -> Lane:
         """Return the repository and the tree of a place."""
@@ -144,6 +171,14 @@ class Lanes:
         fresh.work_tree.rename(lane.work_tree)
         _fetch(lane, source, waiting)
         lane.checkout(source.sha, plain=source.plain)
+
+
+def _sum(lane: Lane, place: Path) -> bytes | None:
+    """Return the sum by which it is known that nobody has touched a tree; None when git has to be asked."""
+    try:
+        return untouched.look(lane.work_tree, place / _LOCK)
+    except OSError:  # a job closed a directory, or somebody took the tree away
+        return None
 
 
 def _fetch(lane: Lane, source: Source, waiting: Waiting | None) -> None:

@@ -52,14 +52,14 @@ class Up:
         assert reply.status == 202, reply.body
         return int(reply.json["run"])
 
-    def ended(self, number: int, seconds: float = 60) -> dict[str, Any]:
-        """Wait for the end of a run and return it with its jobs, by key."""
+    def ended(self, number: int, seconds: float = 60, every: float = 0.02) -> dict[str, Any]:
+        """Wait for the end of a run, asking `every` so many seconds, and return it with its jobs, by key."""
 
         def has_ended() -> bool:
             newest = self.master.api("GET", f"/projects/{PROJECT}/runs?limit=10").json["items"]
             return any(run["number"] == number and run["finished_at"] for run in newest)
 
-        wait_until(has_ended, seconds, f"the end of run {number}")
+        wait_until(has_ended, seconds, f"the end of run {number}", every)
         run: dict[str, Any] = self.master.api("GET", f"/projects/{PROJECT}/runs/{number}").json
         return {**run, "jobs": {job["key"]: job for job in run["jobs"]}}
 
