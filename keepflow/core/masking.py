@@ -16,6 +16,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 from urllib.parse import quote, quote_plus
 
@@ -25,6 +26,7 @@ MASK = b"[MASKED]"
 MINIMUM = 6  #: bytes
 _LONGEST_GAP = 256  #: bytes of whitespace between two parts of a needle; beyond it the parts stand apart
 _GAP = re.compile(rb"\s{0,%d}" % _LONGEST_GAP)
+_OPENING = 8  #: bytes that needles which break at other places have in common, where the first piece is longer
 _HEAD = 3  #: bytes by which a possible beginning is recognised
 _NEAR = 80  #: bytes at the end of the buffer that are looked at one by one
 _LIVE, _DEAD = -1, -2
@@ -57,6 +59,7 @@ def needles_for(secret: bytes) -> tuple[Needle, ...]:
         pieces = tuple(text[at : at + width] for at in range(0, len(text), width))
         loose.append(pieces)
         literals += pieces
+    loose += _broken(value)
     long_enough = (literal for literal in literals if len(literal) >= MINIMUM)
     needles = [Needle((literal,)) for literal in long_enough] + [Needle(parts) for parts in loose]
     return tuple(dict.fromkeys(needles))
@@ -108,11 +111,31 @@ def _base64(value: bytes) -> Iterator[bytes]:
 
     The first characters depend on what stands before, the last one on what stands behind: both are left out.
     """
+    return (text for text, _ in _in_base64(value))
+
+
+def _in_base64(value: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the spellings of `_base64`, each with how many characters of its first group of four are left out."""
     for offset, unstable in ((0, 0), (1, 2), (2, 3)):
         padded = bytes(offset) + value
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             text = encode(padded).rstrip(b"=")
-            yield text[unstable : len(text) - bool(len(padded) % 3)]
+            yield text[unstable : len(text) - bool(len(padded) % 3)], unstable
+
+
+def _broken(value: bytes) -> Iterator[tuple[bytes, ...]]:
+    """Break the base64 of a value that stands somewhere in a longer text where the lines of that text can end.
+
+    Lines of base64 have whole groups of four characters. All begin with the same few characters where they can, for
+    each text more that is looked for makes looking slower. A piece too short to be looked for is left.
+    """
+    for text, unstable in _in_base64(value):
+        for width in (76, 64):  # base64, openssl
+            for at in range(4 - unstable, min(width, len(text)), 4):
+                begin = 0 if at >= MINIMUM or len(text) - at < MINIMUM else at
+                edges = [begin + _OPENING, *range(at, len(text), width)]
+                edges = [begin, *sorted({edge for edge in edges if begin < edge < len(text)}), len(text)]
+                yield tuple(text[start:end] for start, end in pairwise(edges))
 
 
 def _wrapped(value: bytes) -> Iterator[tuple[bytes, int]]:
@@ -160,12 +183,17 @@ class Sought:
         parts = list(dict.fromkeys(needle.parts for needle in needles if all(needle.parts) and needle.parts))
         loose = [many for many in parts if len(many) > 1]
         self.loose = [_Loose(many) for many in loose]
+        self.after: dict[bytes, list[_Loose]] = {}  # by their first part
+        for one in self.loose:
+            self.after.setdefault(one.parts[0], []).append(one)
+        self.longest = {first: max(one.longest for one in group) for first, group in self.after.items()}
         self.beginnings = sorted({many[0] for many in parts})
         self.heads = frozenset(text[:n] for text in self.beginnings for n in range(1, _HEAD + 1))
         self.long = [(text[:_NEAR], text) for text in self.beginnings if len(text) > _NEAR]
         self.literals = frozenset(only[0] for only in parts if len(only) == 1)
         # A short first line, such as "{", is everywhere: where it alone would say "look", the ones after it join in.
         self._short = [one.opening for one in self.loose if len(one.parts[0]) < MINIMUM]
+        self._shorts = [first for first in self.after if len(first) < MINIMUM]
         self.texts = sorted(self.literals | {many[0] for many in loose if len(many[0]) >= MINIMUM})
         self._finder = finder(self.texts) if self.texts else OneByOne(())
 
@@ -176,13 +204,15 @@ class Sought:
     def spans(self, buffer: bytes) -> Iterator[tuple[int, int]]:
         """Yield start and end of every needle in the buffer."""
         for number, start, end in self._finder.every(buffer):
-            if self.texts[number] in self.literals:
+            text = self.texts[number]
+            if text in self.literals:
                 yield start, end
-        for one in self.loose:
-            for at in _occurrences(buffer, one.parts[0], 0):
-                end = _follow(buffer, at, one.parts)
-                if end > at:
-                    yield at, end
+            for one in self.after.get(text, ()):
+                yield from _whole(buffer, start, one)
+        for first in self._shorts:
+            for at in _occurrences(buffer, first, 0):
+                for one in self.after[first]:
+                    yield from _whole(buffer, at, one)
 
     def begins_with(self, text: bytes) -> bool:
         """Say whether a needle begins with this text and goes on."""
@@ -270,10 +300,10 @@ class Masker:
             while at >= 0 and not text.startswith(buffer[at:]):
                 at = buffer.find(opening, at + 1, live + _NEAR)
             live = min(live, at) if at >= 0 else live
-        for one in sought.loose:
-            if touched or len(one.parts[0]) < MINIMUM:
-                for at in _occurrences(buffer, one.parts[0], max(0, size - one.longest)):
-                    if at < live and _follow(buffer, at, one.parts) == _LIVE:
+        for first, group in sought.after.items():
+            if touched or len(first) < MINIMUM:
+                for at in _occurrences(buffer, first, max(0, size - sought.longest[first])):
+                    if at < live and any(_follow(buffer, at, one.parts) == _LIVE for one in group):
                         live = at
         return live
 
@@ -289,6 +319,12 @@ def _occurrences(buffer: bytes, text: bytes, start: int) -> Iterator[int]:
     while at >= 0:
         yield at
         at = buffer.find(text, at + 1)
+
+
+def _whole(buffer: bytes, at: int, one: _Loose) -> Iterator[tuple[int, int]]:
+    end = _follow(buffer, at, one.parts)
+    if end > at:
+        yield at, end
 
 
 def _follow(buffer: bytes, at: int, parts: tuple[bytes, ...]) -> int:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keepflow.core.masking import MASK, MINIMUM, Masker, Needle, mask, needles_for
+from keepflow.core.masking import MASK, MINIMUM, Masker, Needle, Sought, mask, needles_for
 from keepflow.errors import SecretTooShort
 
 # --- an independent, slow statement of what masking means -----------------------------------------------------------
@@ -291,3 +291,23 @@ def test_double_encoding_is_documented_as_not_caught() -> None:
     """The honest limit; the documentation says so. When this test fails, the documentation is to be corrected."""
     twice = base64.b64encode(base64.b64encode(b"hunter22-and-more"))
     assert mask(twice, needles_for(b"hunter22-and-more")) == twice
+
+
+@pytest.mark.parametrize("width", [64, 76])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize(
+    "secret", [b"ghp_A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8", b"pa55wd", b"hunter2-and/more+1", b"S3cr3t" * 20]
+)
+def test_a_secret_in_a_longer_base64_text_is_masked_over_the_end_of_a_line(
+    secret: bytes, end: bytes, width: int
+) -> None:
+    """`base64 <.netrc`: wherever the secret stands, and a line ends in it, a few of its characters stay at most."""
+    sought = Sought(needles_for(secret))
+    for before in range(2 * width):
+        text = base64.b64encode(b"x" * before + b":" + secret + b" and what follows")
+        broken = b"".join(text[at : at + width] + end for at in range(0, len(text), width))
+        shown = mask(broken, sought).replace(end, b"")
+        first = (before + 1) * 4 // 3 + 1  # characters that belong to the secret alone
+        own = text[first : (before + 1 + len(secret)) * 4 // 3]
+        left = [own[at : at + MINIMUM] for at in range(len(own) - MINIMUM + 1) if own[at : at + MINIMUM] in shown]
+        assert not left, (before, left, shown)
