@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,12 +24,21 @@ class HookRefused(errors.RemoteError):
 
 
 class Caller:
-    """Whoever calls the API of a forge, with one token. `rights` is what the token must be allowed, in words."""
+    """Whoever calls the API of a forge. `rights` is what the token in the headers must be allowed, in words.
+
+    No word of a forge that holds one of the `hidden` texts is passed on with it.
+    """
 
     def __init__(
-        self, headers: Mapping[str, str], rights: str, token: str, *, private: bool = False, ca_pem: str = ""
+        self,
+        headers: Mapping[str, str],
+        rights: str,
+        hidden: Sequence[str],
+        *,
+        private: bool = False,
+        ca_pem: str = "",
     ) -> None:
-        self._headers, self._rights, self._token = headers, rights, token
+        self._headers, self._rights, self._hidden = headers, rights, tuple(filter(None, hidden))
         self._send = partial(ask, timeout=_TIMEOUT, private=private, ca_pem=ca_pem)
         self._private = private
 
@@ -46,7 +55,10 @@ class Caller:
             return _read(answer.body)
         if answer.status == 404 and gone_is_fine:
             return None
-        said = _words(answer.body).replace(self._token or "\0", "***")
+        said = _words(answer.body)
+        for text in self._hidden:
+            said = said.replace(text, "***")
+        said = one_line(said, _SAID)
         sentence = f"{place.host} answered {answer.status}{f': {said}' if said else ''}; {self._help(answer.status)}"
         if answer.status == 429 or answer.status >= 500:
             raise errors.RemoteError(sentence)
@@ -115,7 +127,7 @@ def _words(body: bytes) -> str:
     if not isinstance(said, Mapping):
         return ""
     parts = [_text(said[name]) for name in ("message", "error", "errors") if said.get(name)]
-    return one_line(": ".join(dict.fromkeys(part for part in parts if part)), _SAID)
+    return ": ".join(dict.fromkeys(part for part in parts if part))
 
 
 def _text(value: Any) -> str:

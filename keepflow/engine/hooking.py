@@ -6,7 +6,7 @@ again until they did it. So a forge that is away keeps nobody from applying, and
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import secrets
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,7 @@ from keepflow.engine.forge_api import Caller, HookApi, HookRefused
 from keepflow.engine.woken import LONGEST_WAIT, Woken
 from keepflow.store import events, forge_hooks, projects
 from keepflow.store.forge_hooks import DUE, FAILED, KEPT, LEFT, ForgeHook
-from keepflow.store.projects import Project, hook_secret_place, hook_token_place
+from keepflow.store.projects import Project, hook_given_place, hook_secret_place, hook_token_place
 from keepflow.store.writer import Tx
 from keepflow.wire.desired import DesiredApi, DesiredProject
 
@@ -147,7 +147,7 @@ def _host(hook: ForgeHook) -> str:
 def _is_due(master: Master, hook: ForgeHook, project: Project, now: int) -> bool:
     if hook.next_at is not None and hook.next_at <= now:
         return True
-    return hook.wanted and hook.state == KEPT and hook.given != _digest(*_meant(master, project))
+    return hook.wanted and hook.state == KEPT and not _has(master, hook, *_meant(master, project))
 
 
 def _meant(master: Master, project: Project) -> tuple[str, str]:
@@ -161,35 +161,39 @@ def _address(master: Master, project: str) -> str:
     return f"{master.url()}/hooks/{project}"
 
 
-def _digest(address: str, secret: str) -> str:
-    return hashlib.sha256(f"{address}\n{secret}".encode()).hexdigest()
+def _has(master: Master, hook: ForgeHook, address: str, secret: str) -> bool:
+    """Say whether a hook was given this address and secret; a digest of them would tell who guesses a weak secret."""
+    if hook.given is None:
+        return False
+    known = master.vault.unseal(hook.given, hook_given_place(hook.project))
+    return hmac.compare_digest(known, f"{address}\n{secret}".encode())
 
 
-def _api(master: Master, hook: ForgeHook) -> HookApi:
+def _api(master: Master, hook: ForgeHook, secret: str = "") -> HookApi:
     how = opened(master.vault, hook)
     place = master.forges[hook.forge].hook_place(hook.repo, how.api, how.token)
     if place is None:
         raise HookRefused(f"the forge {hook.forge!r} has no API that keeps hooks")
-    caller = Caller(place.headers, place.rights, how.token, private=how.private, ca_pem=how.ca_pem)
+    caller = Caller(place.headers, place.rights, (how.token, secret), private=how.private, ca_pem=how.ca_pem)
     return HookApi(place, caller)
 
 
 def _keep(master: Master, hook: ForgeHook, project: Project) -> None:
     address, secret = _meant(master, project)
-    given = _digest(address, secret)
     if not secret:
         raise HookRefused("the project has no hook secret; apply its file again")
     if is_loopback(urlsplit(address).hostname or "") and not hook.private:
         raise HookRefused(f"no forge can call {address}: set `url:` in keepflow.yml, and open it to the forge")
-    api = _api(master, hook)
+    api, known = _api(master, hook, secret), _has(master, hook, address, secret)
     try:
-        todo, stays = mending(api.all(), address, hook.remote_id, hook.given == given, api.place.keeps_secret)
+        todo, stays = mending(api.all(), address, hook.remote_id, known, api.place.keeps_secret)
         if todo.change:
             api.change(todo.change, address, secret)
         if todo.make:
             stays = api.make(address, secret)
     except errors.UsageError as error:  # not what the forge documents, or a secret that is none for it
         raise HookRefused(error.message) from None
+    given = hook.given if known else master.vault.seal(f"{address}\n{secret}".encode(), hook_given_place(hook.project))
     hook = _settled(master, hook, remote_id=stays, given=given)  # before the others go: a failure makes no third one
     for other in todo.remove:
         api.remove(other)

@@ -91,7 +91,7 @@ def _event(
     """
     place = master.forges[project.forge].pull_place(project.repo, api.api, api.token) if api else None
     if api and place:
-        caller = Caller(place.headers, place.rights, api.token, private=api.private, ca_pem=api.ca_pem)
+        caller = Caller(place.headers, place.rights, (api.token,), private=api.private, ca_pem=api.ca_pem)
         try:
             answer = caller.call("GET", f"{place.url}/{moved.number}")
             event: Event | None = place.read(answer if isinstance(answer, Mapping) else {"state": "unknown"})

@@ -17,7 +17,7 @@ LEFT = "left"  #: it may be there still, and a person has to remove it
 
 @dataclass(frozen=True, slots=True)
 class ForgeHook:
-    """One webhook at a forge; `token` is sealed (place `project/<name>/hook-token`)."""
+    """One webhook at a forge; `token` and `given` are sealed (places `project/<name>/hook-token`, `…/hook-given`)."""
 
     id: int
     project_id: int
@@ -32,7 +32,7 @@ class ForgeHook:
     state: str
     said: str
     remote_id: str | None
-    given: str | None
+    given: bytes | None = field(repr=False)
     tries: int
     next_at: int | None
     changed_at: int

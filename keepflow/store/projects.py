@@ -63,6 +63,11 @@ def hook_token_place(name: str) -> str:
     return f"project/{name}/hook-token"
 
 
+def hook_given_place(name: str) -> str:
+    """Return the place that is sealed for what a project's webhook was given at its forge."""
+    return f"project/{name}/hook-given"
+
+
 def status_token_place(name: str) -> str:
     """Return the place the token is sealed for by which a project's forge is told of runs."""
     return f"project/{name}/status-token"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from keepflow.engine.hooking import HookKeeper
 from tests.cli.conftest import Keepflow
+from tests.forges.deliveries import headers, payload
 from tests.forges.served import TOKEN, ServedForge, served_forge
 from tests.web.story import Story
 
@@ -53,6 +56,11 @@ def test_r11_apply_says_what_the_forge_said_and_again_mends_it(
     [hook] = mended.json["items"]
     assert (hook["state"], hook["url"]) == ("kept", f"{told[0]}/hooks/hooked")
     assert forge.urls() == [hook["url"]]
+    [secret] = forge.secrets.values()
+    body = json.dumps(payload("push", "gitea")).encode()
+    for signed, status in ((secret.encode(), 202), (b"another", 401)):
+        answer = requests.post(hook["url"], body, headers=headers("push", body, signed, forge="gitea"), timeout=10)
+        assert answer.status_code == status, "what the forge signs with the secret it was given is believed"
     assert TOKEN not in done.out + done.err + listed.out + mended.out
 
 

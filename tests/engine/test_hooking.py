@@ -167,6 +167,7 @@ def test_r11_a_hook_beyond_the_first_page_is_found(world: World, forge: ServedFo
             ("Validation Failed: url is not allowed", "local networks"),
         ),
         (422, {"error": f"no {TOKEN} here"}, ("no *** here",)),
+        (422, {"error": "x" * 290 + TOKEN}, ("x" * 290 + "***",)),
         (500, None, ("answered 500", "asked again")),
         (302, None, ("no redirect is followed",)),
     ],
@@ -206,6 +207,20 @@ def test_r11_the_token_goes_in_a_header_and_nowhere_else(world: World, forge: Se
     with world.read() as conn:
         rows = conn.connection.driver_connection.iterdump() if "sqlite" in str(conn.engine.url) else []
         assert not any(TOKEN in row for row in rows)
+
+
+def test_p13_no_secret_of_a_hook_lies_open_or_comes_back_in_the_words_of_a_forge(
+    world: World, forge: ServedForge
+) -> None:
+    apply(world, desired(forge, hook_secret="c4nary-of-a-hook"))
+    forge.refuse = [(200, []), (422, {"message": "no c4nary-of-a-hook please"})]
+    [hook] = tend(world)
+    assert "answered 422: no *** please" in hook.said
+    tend(world)
+    assert list(forge.secrets.values()) == ["c4nary-of-a-hook"]
+    world.close()
+    found = [path for path in world.home.rglob("*") if path.is_file() and b"c4nary-of-a-hook" in path.read_bytes()]
+    assert found == []
 
 
 def test_r11_only_the_addresses_that_may_be_asked_are(world: World, forge: ServedForge) -> None:

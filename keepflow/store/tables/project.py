@@ -68,7 +68,7 @@ forge_hooks = Table(
     Column("state", String(8), nullable=False),  # due | kept | failed | left
     Column("said", Text, nullable=False, default=""),  # why it failed, and what helps
     Column("remote_id", Text),  # the forge's id of it
-    Column("given", String(64)),  # digest of the address and the secret that it was given there
+    Column("given", LargeBinary),  # address and secret that it was given there; sealed, place `…/hook-given`
     Column("tries", Integer, nullable=False, default=0),  # that failed, one after the other
     at("next_at"),  # when the forge is asked next; NULL: never by itself
     at("changed_at", nullable=False),

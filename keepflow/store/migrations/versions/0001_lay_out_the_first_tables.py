@@ -130,7 +130,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=8), nullable=False),
         sa.Column("said", sa.Text(), nullable=False),
         sa.Column("remote_id", sa.Text(), nullable=True),
-        sa.Column("given", sa.String(length=64), nullable=True),
+        sa.Column("given", sa.LargeBinary(), nullable=True),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("next_at", sa.BigInteger(), nullable=True),
         sa.Column("changed_at", sa.BigInteger(), nullable=False),
