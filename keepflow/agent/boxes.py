@@ -16,10 +16,10 @@ from pathlib import Path
 from keepflow import errors
 from keepflow.agent.box_notes import Notes
 from keepflow.agent.environment import Places, of_box, of_remote
+from keepflow.agent.kept_images import KeptImages
 from keepflow.agent.leftovers import remove
 from keepflow.agent.logs import Log
-from keepflow.agent.workplace import docker_config
-from keepflow.config.agent_file import AgentFile, Containers, SshHost
+from keepflow.config.agent_file import Containers, SshHost
 from keepflow.config.where import BUILT_IMAGE, Box, Limits, Where
 from keepflow.core import boxes
 from keepflow.core.interpolation import interpolate
@@ -30,9 +30,8 @@ from keepflow.executors.shell import Account
 from keepflow.executors.ssh import Remote, Ssh
 from keepflow.ports import Command, Executor
 from keepflow.tools.engine import Engine
-from keepflow.tools.files import read_private, write_atomic
 from keepflow.tools.processes import run
-from keepflow.wire.messages import Login, RunJob
+from keepflow.wire.messages import RunJob
 
 log = Log(__name__)
 
@@ -46,6 +45,7 @@ class Site:
     """What the containers of a job stand on: engine, limits and account of the host, and the places of the job."""
 
     engine: Engine
+    kept_images: KeptImages
     allowed: Containers
     account: Account | None
     owner: boxes.Owner
@@ -202,8 +202,11 @@ class Boxes:
             argv = ("docker", "pull", "--quiet", "--", reference)
             self.hands.run(f"{use}-pull", Command(argv, self.site.engine.env, self.site.directory))
             found = self.site.engine.image_id(reference)
-        if found is None:
-            raise errors.Unavailable(f"the image {quoted(reference)} could not be pulled", code="pull-failed")
+            if found is None:
+                raise errors.Unavailable(f"the image {quoted(reference)} could not be pulled", code="pull-failed")
+            self.site.kept_images.came(found, reference)
+        else:
+            self.site.kept_images.used(found)
         self.notes.put(known, found)
         return found
 
@@ -274,21 +277,6 @@ def _place(step: Where, job: Where) -> tuple[str | None, Box | None]:
     """Return the host or the box that a step runs in; what it says itself counts before what its job says."""
     nearest = step if step.ssh or step.image else job
     return nearest.ssh, nearest.image
-
-
-def save_logins(engine: Engine, file: AgentFile) -> None:
-    """Lay down the logins this host pulls images with, for the `docker` command of the agent alone.
-
-    Raises Unavailable and UsageError for a password file that cannot be used.
-    """
-    if engine.config is None or not file.containers.flows:
-        return
-    logins = tuple(
-        Login(address=address, username=login.username, password=read_private(login.password_file).decode().strip())
-        for address, login in file.registries.items()
-        if login.password_file
-    )
-    write_atomic(engine.config / "config.json", docker_config(logins), 0o600)
 
 
 def wants(order: RunJob) -> bool:

@@ -16,14 +16,15 @@ from pathlib import Path
 from types import FrameType
 
 from keepflow import errors
-from keepflow.agent import boxes, leftovers
 from keepflow.agent.accounts import jobs_account
 from keepflow.agent.artifacts import Artifacts
 from keepflow.agent.attempts import Attempt, Attempts
 from keepflow.agent.channel import Wake
+from keepflow.agent.clearing_up import clear_up
 from keepflow.agent.clock import MOST_SKEW, Clock
 from keepflow.agent.deploys import Deploys
 from keepflow.agent.host_file import HostFile
+from keepflow.agent.image_logins import save_logins
 from keepflow.agent.images import Images, MadeHere, ask_registry
 from keepflow.agent.job_host import Host
 from keepflow.agent.job_secrets import opened
@@ -36,6 +37,7 @@ from keepflow.agent.pulse import Pulse
 from keepflow.agent.reports import Reports
 from keepflow.agent.standing import Standing
 from keepflow.agent.state import State
+from keepflow.agent.storage import kept_images_of, storage_of
 from keepflow.agent.supervision import Supervisor
 from keepflow.agent.worker import Job
 from keepflow.agent.workplace import Workplace
@@ -47,7 +49,7 @@ from keepflow.targets.docker import Docker
 from keepflow.tools.engine import Engine
 from keepflow.tools.machine import machine_id
 from keepflow.wire import messages
-from keepflow.wire.messages import Body, Heartbeat, Hello, RunJob
+from keepflow.wire.messages import Body, Heartbeat, Hello
 
 log = Log(__name__)
 
@@ -94,6 +96,7 @@ class Daemon:
             code=self._workspaces,
             kinds=self._kinds,
             images=Images(engine, made, ask_registry),
+            kept_images=kept_images_of(state),
             reports=self._reports,
             clock=self._clock,
             secrets=lambda order: opened(order, key.opening),
@@ -139,10 +142,12 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         signal.signal(signal.SIGINT, self._asked_to_stop)
         threading.excepthook = self._thread_broke
-        self._remove_boxes([attempt.mark for attempt in self._attempts if _goes_on(attempt)])
-        self._workplace.clear(self._begun())
+        clear_up(self._attempts, self._state.directory("attempts"), self._host)
         self._jobs.recover()
         self._deploys.recover()
+        if "run" in self._host.file.capabilities:
+            storage = storage_of(self._state, self._host_file.now)
+            threading.Thread(target=storage.look_after, args=(self._stop,), name="storage", daemon=True).start()
         linked = threading.Thread(target=self._link.run, name="link", daemon=True)
         linked.start()
         log.info("the agent is ready", agent=self._host.agent, master=self._host.master, state=str(self._state.root))
@@ -150,11 +155,6 @@ class Daemon:
         self._supervisor.ready(f"agent {self._host.agent} of {self._host.master}")
         self._watch()
         return self._leave(linked)
-
-    def _begun(self) -> dict[Path, RunJob]:
-        """Return the lanes of the jobs that an earlier process began."""
-        found = [(attempt.progress.start, attempt.order) for attempt in self._attempts if attempt.ended is None]
-        return {Path(start.workspace).parent: order for start, order in found if start is not None}
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Daemon:
     def _job(self, attempt: Attempt) -> Job:
         file = self._host_file.now()
         try:
-            boxes.save_logins(self._host.engine, file)
+            save_logins(self._host.engine, file)
         except errors.KeepflowError as error:
             log.warning("the logins of agent.yml cannot be used to pull images of jobs", reason=error.message)
         return Job(attempt, replace(self._host, file=file))
@@ -216,16 +216,6 @@ class Daemon:
         file = self._host_file.now()
         refusal = refusal_of(order, file.capabilities, frozenset(self._kinds))
         return refusal or where_refusal(order, file)
-
-    def _remove_boxes(self, going_on: list[str]) -> None:
-        """Remove the containers that jobs of an agent that was killed left, but those of the marks that go on."""
-        if "run" not in self._host.file.capabilities or not self._account.engine_socket.exists():
-            return
-        try:
-            if found := leftovers.sweep(self._host.engine, self._host.key_id, going_on):
-                log.warning("containers of jobs that were broken off are removed", found=found)
-        except errors.KeepflowError as error:
-            log.warning("containers of jobs that were broken off may be left", reason=error.message)
 
     def _hello(self, hello: Hello) -> Hello:
         file = self._host_file.now()
@@ -302,11 +292,6 @@ def _places(file: AgentFile) -> tuple[str, ...]:
     """Return where steps may run beside this machine itself, as the master is told among the kinds of steps."""
     containers = (messages.CONTAINERS,) if file.containers.flows else ()
     return (*containers, *(f"{messages.SSH}{name}" for name in sorted(file.ssh)))
-
-
-def _goes_on(attempt: Attempt) -> bool:
-    """Say whether an attempt that an earlier process began is taken up with all that it has on the engine."""
-    return attempt.ended is None and attempt.progress.start is not None
 
 
 def _stay_lean() -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 from keepflow.agent.accounts import JobsAccount
 from keepflow.agent.clock import Clock
 from keepflow.agent.images import Images
+from keepflow.agent.kept_images import KeptImages
 from keepflow.agent.lanes import Source
 from keepflow.agent.reports import Reports
 from keepflow.agent.workplace import Workplace
@@ -66,6 +67,7 @@ class Host:
     code: Code
     kinds: Mapping[str, ModuleType]
     images: Images
+    kept_images: KeptImages
     reports: Reports
     clock: Clock
     secrets: Callable[[RunJob], dict[str, str]]  #: opens what came with an order, by name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,10 @@ from keepflow.agent.environment import Places
 from keepflow.core.text import quoted
 from keepflow.crypto.sealing import OpeningKey
 from keepflow.executors.shell import Account
+from keepflow.tools.files import write_unsynced
 from keepflow.wire.messages import RunJob, SecretUse, job_secret_place
+
+_LENT = "lent"  #: in the directory of an attempt: the secret files that lie in its checkout now
 
 
 def opened(order: RunJob, opening: OpeningKey) -> dict[str, str]:
@@ -65,6 +69,36 @@ def given(
                 file = _elsewhere(places.temporary, own, use.name, value, account, again)
                 variables[use.file_env] = str(stack.enter_context(file))
         yield variables
+
+
+def note(attempt: Path, tree: Path, uses: Sequence[SecretUse]) -> None:
+    """Write down in the directory of an attempt which files a step is about to be given in its checkout."""
+    if files := [use.file for use in uses if use.file]:
+        write_unsynced(attempt / _LENT, json.dumps({"tree": str(tree), "files": files}).encode(), 0o600)
+
+
+def settle(attempt: Path) -> None:
+    """Strike out what `note` wrote down: the files are gone."""
+    (attempt / _LENT).unlink(missing_ok=True)
+
+
+def take_back(attempt: Path, account: Account | None) -> list[str]:
+    """Remove the files that a step was given in its checkout and that nobody took away, and return which."""
+    noted, gone = attempt / _LENT, []
+    if not noted.exists():
+        return []
+    lent = json.loads(noted.read_bytes())
+    for path in lent["files"]:
+        with contextlib.suppress(OSError):  # the lane is gone, or the step has moved it
+            parents, name = checkout.split(path)
+            directory = checkout.enter(Path(lent["tree"]), parents, account)
+            try:
+                os.unlink(name, dir_fd=directory)
+                gone.append(path)
+            finally:
+                os.close(directory)
+    noted.unlink()
+    return gone
 
 
 @contextlib.contextmanager

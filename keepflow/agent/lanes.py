@@ -18,11 +18,14 @@ from typing import IO
 from keepflow import errors
 from keepflow.agent import untouched
 from keepflow.agent.patience import Patience, Waiting
+from keepflow.core.pruning import Item
 from keepflow.executors.shell import Account
 from keepflow.tools.git import Lane
 
+KIND = "checkout"
 _TREE = "work"
 _LOCK = "lock"
+_GONE = ".gone-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Lanes:
     """The lanes of one agent; `account` owns the files that jobs work on (None: the agent itself)."""
 
     def __init__(self, root: Path, account: Account | None = None) -> None:
-        self._root = root
+        self.root = root
         self._account = account
         self._known: dict[Path, _Known] = {}
 
@@ -92,27 +95,68 @@ class Lanes:
     def take(self, project: str, trust: str) -> Held:
         """Take the first free lane of a project, open to its job, until it is given back."""
         for number in itertools.count(1):
-            place = self._root / project / f"{trust}-{number}"
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place = self.root / project / f"{trust}-{number}"
+            with contextlib.suppress(FileExistsError, FileNotFoundError):  # it is removed this moment
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
             held = self.lock(place)
             if held is not None:
+                os.utime(place / _LOCK)  # the time of its last use
                 held.open()
                 return held
         raise AssertionError("there is always another number")
 
     def lock(self, place: Path) -> Held | None:
         """Take one lane; None when somebody has it."""
-        lock = (place / _LOCK).open("ab")
+        try:
+            lock = (place / _LOCK).open("ab")
+        except FileNotFoundError:  # it was removed this moment
+            return None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if os.fstat(lock.fileno()).st_ino != (place / _LOCK).stat().st_ino:
+                raise FileNotFoundError
+        except (BlockingIOError, FileNotFoundError):
             lock.close()
             return None
         return Held(place, lock)
 
+    def items(self) -> list[Item]:
+        """List the lanes with their sizes, and which of them some job or run holds now."""
+        found = []
+        for lock in sorted(self.root.glob(f"[!.]*/*/{_LOCK}")):
+            place = lock.parent
+            with contextlib.suppress(FileNotFoundError):  # it is removed this moment
+                used_at, held = lock.stat().st_mtime, self.lock(place)
+                if held is not None:
+                    held.lock.close()
+                name = f"{place.parent.name}/{place.name}"
+                found.append(Item(KIND, name, _bytes(place), used_at, "" if held else "a run has it"))
+        return found
+
+    def remove(self, name: str) -> bool:
+        """Remove a lane; False when a job has taken it meanwhile."""
+        place = self.root / name
+        held = self.lock(place)
+        if held is None:
+            return False
+        try:
+            gone = self.root / f"{_GONE}{os.urandom(8).hex()}"
+            place.rename(gone)  # who waits for its lock finds that it is another's
+        finally:
+            held.lock.close()
+        remove(gone)
+        with contextlib.suppress(OSError):  # the last of its project
+            place.parent.rmdir()
+        return True
+
+    def finish_removing(self) -> None:
+        """Remove what is left of lanes whose removal was broken off."""
+        for gone in self.root.glob(f"{_GONE}*"):
+            remove(gone)
+
     def marked(self, name: str) -> list[Path]:
         """List the lanes that hold a file of this name."""
-        return sorted(found.parent for found in self._root.glob(f"*/*/{name}"))
+        return sorted(found.parent for found in self.root.glob(f"*/*/{name}"))
 
     def fill(self, place: Path, source: Source) -> Path:
         """Bring a lane to exactly one commit, clean, and return its working tree.
@@ -205,6 +249,32 @@ def _put_aside(place: Path, lane: Lane) -> None:
         lane.work_tree.rename(broken)
         shutil.rmtree(broken, ignore_errors=True)
         lane.discard()
+
+
+def remove(path: Path) -> None:
+    """Remove a tree a job has filled; links are not followed, and what another account owns may stay."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path)
+        return
+    if os.geteuid() == 0:  # needs no permission, and must not change the mode of whatever a job put in the way
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    for parent, names, _ in os.walk(path):  # build tools leave directories that nothing can be removed from
+        for child in (Path(parent, name) for name in names):
+            with contextlib.suppress(PermissionError):
+                if not child.is_symlink():
+                    child.chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _bytes(place: Path) -> int:
+    """Return what a tree takes on the disk; what a job may change meanwhile is counted as it is met."""
+    total = 0
+    for _, _, files, directory in os.fwalk(place, follow_symlinks=False):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.stat(name, dir_fd=directory, follow_symlinks=False).st_blocks * 512
+    return total
 
 
 def give(tree: Path, account: Account) -> None:

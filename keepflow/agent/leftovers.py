@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Collection
 
+from keepflow import errors
 from keepflow.core import boxes, names
 from keepflow.tools.engine import Engine
 
@@ -13,6 +15,14 @@ def remove(engine: Engine, mark: str) -> None:
     """Remove everything that was made for one attempt, by Compose as well. Raises Unavailable, CommandFailed."""
     engine.remove_labelled({names.LABEL_ATTEMPT: mark})
     _remove_compose(engine, lambda project: project == boxes.compose_project(mark))
+
+
+def end_compose(engine: Engine, mark: str) -> None:
+    """End at once what Compose runs for an attempt that was stopped and had its time for it. Raises nothing."""
+    with contextlib.suppress(errors.KeepflowError):  # what is left is taken down with the job
+        project = f"label={names.LABEL_COMPOSE}={boxes.compose_project(mark)}"
+        if running := engine.docker("container", "ls", "--quiet", "--filter", project).text.split():
+            engine.docker("kill", *running, check=False)
 
 
 def sweep(engine: Engine, agent: str, going_on: Collection[str]) -> int:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,14 +18,14 @@ from pydantic import ValidationError
 
 from keepflow import errors
 from keepflow.agent import boxes as containers
-from keepflow.agent import environment, job_secrets, outputs, services
+from keepflow.agent import environment, job_secrets, leftovers, outputs, services
 from keepflow.agent.box_notes import Notes
 from keepflow.agent.boxes import Boxes, Hands, Site
 from keepflow.agent.environment import Places
 from keepflow.agent.halting import KILL_GRACE, TIMED_OUT, TIMEOUT, Ended
-from keepflow.agent.masks import masked
 from keepflow.agent.progress import Ending, StepEnd
 from keepflow.agent.recording import Recording
+from keepflow.agent.said import Said
 from keepflow.agent.task import Task
 from keepflow.config.where import Where
 from keepflow.core import exits
@@ -34,7 +34,7 @@ from keepflow.core.reasons import MEANINGS
 from keepflow.core.text import one_line, quoted, words
 from keepflow.executors.shell import MARK, Shell
 from keepflow.ports import Command, Executor, RegistryLogin, Running, StepContext, contained
-from keepflow.wire.messages import BuiltImage, Login, StepOrder
+from keepflow.wire.messages import Login, StepOrder
 
 _CLEANING = 60.0  #: seconds for a step to put away what it made
 
@@ -62,12 +62,14 @@ class Steps:
         self._task, self._recording, self._places = task, recording, places
         self._attempt, self._order, self._host, self._halt = task.attempt, task.order, task.host, task.halt
         self._progress = task.attempt.progress
+        self._said = Said(task, recording)
         self._shell = Shell(self._host.account.for_job(with_engine=task.engine))
 
     def carry_out(self) -> Ending:
         """Carry out what is left of the steps and return how they ended; raises Ended and what goes wrong elsewhere."""
         host, order, places = self._host, self._order, self._places
         if not self._progress.same_boot:
+            job_secrets.take_back(self._attempt.directory, host.account.account)
             if containers.wants(order):
                 self._boxes({}).forsake()
             raise Ended(Ending("lost", "machine-restarted", "the machine was restarted while this job ran"))
@@ -84,23 +86,24 @@ class Steps:
                     if self._recording.marks < 2 * index + 2:
                         self._halt.check()
                         self._step(_Turn(index, step, f"step {index + 1}/{len(order.steps)}", boxes, env))
-                        env |= _added(dict(self._told(places.env)))
+                        env |= _added(dict(self._said.read(places.env)))
                     elif (ending := self._progress.ended[index].ending) is not None:
                         raise Ended(ending)
         except Ended as ended:
-            told = self._told(places.output)
-            raise Ended(replace(ended.ending, outputs=self._outputs(told))) from None
+            told = self._said.read(places.output)
+            raise Ended(replace(ended.ending, outputs=self._said.outputs(told))) from None
         finally:
             boxes.close()
-        told = self._told(places.output)
-        images = self._built(told)
-        return Ending("succeeded", exit_code=0, images=images, outputs=self._outputs(told))
+        told = self._said.read(places.output)
+        images = self._said.images(told)
+        return Ending("succeeded", exit_code=0, images=images, outputs=self._said.outputs(told))
 
     def _boxes(self, env: Mapping[str, str]) -> Boxes:
         host, order, attempt = self._host, self._order, self._attempt
         owner = Owner(host.key_id, attempt.mark, order.fence, f"{order.project}#{order.run}", order.job)
         site = Site(
             host.engine,
+            host.kept_images,
             host.file.containers,
             host.account.account,
             owner,
@@ -111,7 +114,7 @@ class Steps:
         )
 
         def built() -> str | None:
-            told = self._told(self._places.output)
+            told = self._said.read(self._places.output)
             return next((text for key, text in reversed(told) if key == "image"), order.built or None)
 
         def run(name: str, command: Command) -> int:
@@ -159,17 +162,23 @@ class Steps:
         how = f"failed: exit {code}" if code else "done"
         return StepEnd(code, f"── {turn.count} {turn.name} {how} ({seconds:.1f} s)", ending)
 
-    def _given(self, turn: _Turn) -> contextlib.AbstractContextManager[dict[str, str]]:
+    @contextlib.contextmanager
+    def _given(self, turn: _Turn) -> Iterator[dict[str, str]]:
         """Give a step its secrets; what it had before a restart is known by names that no job can guess."""
         token = hashlib.sha256(f"{self._attempt.nonce} secrets {turn.index}".encode()).hexdigest()[:16]
         has_them = self._attempt.result(turn.index, 0).exists()
-        account = self._host.account.account
-        without = [use.name for use in turn.step.secrets if use.optional and use.name not in self._task.secrets]
-        if without and not has_them:
-            self._recording.say_line(f"this run does not get {', '.join(map(quoted, without))}; the step goes without")
-        return job_secrets.given(
-            turn.step.secrets, self._task.secrets, self._places, account, token=token, again=has_them
-        )
+        account, uses, directory = self._host.account.account, turn.step.secrets, self._attempt.directory
+        without = [use.name for use in uses if use.optional and use.name not in self._task.secrets]
+        if without:
+            self._recording.tell(f"this run does not get {', '.join(map(quoted, without))}; the step goes without")
+        job_secrets.note(directory, self._places.workspace, uses)
+        try:
+            with job_secrets.given(
+                uses, self._task.secrets, self._places, account, token=token, again=has_them
+            ) as given:
+                yield given
+        finally:
+            job_secrets.settle(directory)
 
     def _perform(self, turn: _Turn, env: dict[str, str]) -> int:
         step, boxes, workspace = turn.step, turn.boxes, self._places.workspace
@@ -211,6 +220,8 @@ class Steps:
                 try:
                     return int(kind.perform(spec, context))
                 finally:
+                    if cleaning and self._halt.asked and self._task.engine:
+                        leftovers.end_compose(self._host.engine, self._attempt.mark)
                     for argv in reversed(cleaning):
                         self._clean_up(Command(tuple(argv), _unmarked(env), workspace))
 
@@ -250,25 +261,6 @@ class Steps:
     def _keep(self, patterns: Sequence[str], seconds: float) -> None:
         with self._halt.brake.applied():
             self._host.artifacts.keep(self._order, self._places.workspace, patterns, seconds, self._recording)
-
-    # --- what steps tell ----------------------------------------------------------------------------------------------
-
-    def _told(self, path: Path) -> list[tuple[str, str]]:
-        pairs, complaints = outputs.read(path)
-        for complaint in complaints:
-            self._recording.say_line(complaint)
-        return pairs
-
-    def _outputs(self, told: list[tuple[str, str]]) -> dict[str, str]:
-        """Return what the job tells the jobs behind it; a value that holds a lent secret stays here."""
-        found = environment.added({key: value for key, value in told if key not in outputs.WORDS})
-        for key in [key for key, value in found.items() if masked(value, self._task.needles) != value]:
-            self._recording.say_line(f"{key} holds a secret and is not given to other jobs")
-            del found[key]
-        return found
-
-    def _built(self, told: list[tuple[str, str]]) -> tuple[BuiltImage, ...]:
-        return self._host.images.resolve(told, self._order, with_engine=self._task.engine)
 
 
 def _added(told: Mapping[str, str]) -> dict[str, str]:

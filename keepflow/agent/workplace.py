@@ -10,14 +10,13 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from keepflow.agent.environment import Places
-from keepflow.agent.lanes import give
+from keepflow.agent.lanes import give, remove
 from keepflow.executors.shell import Account
 from keepflow.wire.messages import Login, RunJob
 
@@ -113,22 +112,6 @@ def docker_config(logins: tuple[Login, ...]) -> bytes:
         if login.username
     }
     return json.dumps({"auths": auths}).encode()
-
-
-def remove(path: Path) -> None:
-    """Remove a tree a job has filled; links are not followed, and what another account owns may stay."""
-    with contextlib.suppress(OSError):
-        shutil.rmtree(path)
-        return
-    if os.geteuid() == 0:  # needs no permission, and must not change the mode of whatever a job put in the way
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    for parent, names, _ in os.walk(path):  # build tools leave directories that nothing can be removed from
-        for child in (Path(parent, name) for name in names):
-            with contextlib.suppress(PermissionError):
-                if not child.is_symlink():
-                    child.chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_private(path: Path, data: bytes) -> None:

@@ -13,12 +13,14 @@ from keepflow.cli import on_host, output
 from keepflow.cli.agent import agent
 from keepflow.cli.agent_bootstrap import bootstrap
 from keepflow.cli.agent_doctor import doctor
+from keepflow.cli.agent_storage import storage
 from keepflow.cli.output import as_json, say
 
 __all__ = ["agent", "on_host"]
 
 agent.add_command(bootstrap)
 agent.add_command(doctor)
+agent.add_command(storage)
 
 
 @agent.command("ls")

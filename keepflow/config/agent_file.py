@@ -104,6 +104,13 @@ class Docker(Model):
     )
 
 
+class Storage(Model):
+    """What of jobs stays on this host although nobody needs it now; `keepflow agent storage` shows it."""
+
+    unused: Duration = 30 * 86400.0  #: images and checkouts that no job used for so long go; 0s = never
+    budget: Size | None = None  #: bytes of all of them together; beyond, those go that were not used the longest
+
+
 def _allowed_flow(text: str) -> str:
     if text != "*" and not all(map(is_name, text.split("/", 1))):
         raise bad("bad-name", "must be a project ('shop'), one of its flows ('shop/checks'), or '*' for all")
@@ -235,6 +242,7 @@ class AgentFile(Model):
     ssh: dict[Name, SshHost] = Field(default_factory=dict)  #: hosts that steps may run on
     docker_for: Annotated[tuple[ProjectPath, ...], OneOrMany()] = ()  #: flows that get the engine
     registries: dict[RegistryAddress, AgentRegistry] = Field(default_factory=dict)
+    storage: Storage = Storage()
     reserve: Size = 1_000_000_000  #: bytes that stay free on the engine's disk when an image is pulled
     networks: Network = IPv4Network("10.213.0.0/16")  #: pool of slot networks, one /28 per instance
     address: Literal["container", "loopback"] = "container"

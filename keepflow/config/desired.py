@@ -36,7 +36,8 @@ def desired(server: ServerFile) -> Desired:
 
 
 def _retention(found: Retention | None) -> DesiredRetention:
-    return DesiredRetention(runs=found.runs or 0, days=found.days or 0) if found else DesiredRetention()
+    said = found.model_dump() if found else {}
+    return DesiredRetention(**{key: value or 0 for key, value in said.items()})
 
 
 def _only_what_is_kept(server: ServerFile) -> None:

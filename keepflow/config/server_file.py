@@ -26,6 +26,7 @@ from keepflow.config.fields import (
     ProjectPath,
     RegistryAddress,
     RelativePath,
+    Size,
     Texts,
     TimeZone,
     Url,
@@ -158,15 +159,17 @@ class Environment(Model):
 
 
 class Retention(Model):
-    """Which logs and artifacts of ended runs are kept; what is beyond any of the two is let go of."""
+    """Which logs and artifacts of ended runs are kept; what is beyond any of these is let go of."""
 
     runs: Annotated[int, Strict(), Field(ge=1)] | None = None  #: newest runs of each flow
     days: Annotated[int, Strict(), Field(ge=1, le=36500)] | None = None
+    budget: Size | None = None  #: all of them together; the oldest go first
+    forget: Annotated[int, Strict(), Field(ge=90, le=36500)] | None = None  #: days after which runs themselves go
 
     @model_validator(mode="after")
     def _says_something(self) -> Retention:
-        if self.runs is None and self.days is None:
-            raise bad("empty", "says nothing; write runs or days, or both")
+        if not any((self.runs, self.days, self.budget, self.forget)):
+            raise bad("empty", "says nothing; write runs, days, budget or forget, or several")
         return self
 
 

@@ -10,6 +10,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 #: What git refuses in a ref name (`git check-ref-format`), the parts between slashes apart.
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_KEEP_TAG = re.compile(r"kf-[a-z0-9-]+-keep:[0-9a-f]{1,20}")
 REF_LIMIT = 1024  #: bytes; longer names do not fit into a file of git's
 SLOTS = ("blue", "green")
 BRANCH_LIMIT = 17  #: characters of a branch's name in that of its instance
@@ -66,6 +67,11 @@ def volume(service: str, instance: str, name: str) -> str:
 def keep_tag(service: str, instance: str, identity: str) -> str:
     """Return the local tag that keeps an image from being pruned; `identity` is `sha256:<hex>`."""
     return f"{prefix(service, instance)}-keep:{identity.removeprefix('sha256:')[:20]}"
+
+
+def is_keep_tag(tag: str) -> bool:
+    """Say whether a tag is one that keeps an image from being pruned."""
+    return _KEEP_TAG.fullmatch(tag) is not None
 
 
 def branch_instance(ref: str) -> str:

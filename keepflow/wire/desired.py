@@ -81,10 +81,12 @@ class DesiredChannel(_Model):
 
 
 class DesiredRetention(_Model):
-    """Which logs and artifacts of ended runs are kept (`core.retention.Rule`); 0 says nothing."""
+    """What is kept of ended runs (`core.retention.Rule`); 0 says nothing."""
 
     runs: int = Field(default=0, ge=0)
     days: int = Field(default=0, ge=0)
+    budget: int = Field(default=0, ge=0)
+    forget: int = Field(default=0, ge=0)
 
 
 class Desired(_Model):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from keepflow.agent.environment import Places
 from keepflow.agent.masks import masked, needles_of
 from keepflow.agent.state import State
 from keepflow.crypto import keys, sealing
+from keepflow.executors.shell import end_marked
 from keepflow.wire import messages
 from keepflow.wire.messages import LentSecret, SecretUse, StepOrder, job_secret_place
 from tests.agent.processes import Builder, Ran
@@ -200,3 +203,24 @@ def test_r54_what_a_step_was_given_before_a_restart_is_taken_away_after_it(tmp_p
     assert (places.workspace / "a").read_text() == "of the repository"
     assert not (places.workspace / "b").exists()
     assert not Path(variables["C"]).exists()
+
+
+def test_a_secret_file_whose_attempt_nobody_takes_up_is_gone_when_the_agent_has_started(builder: Builder) -> None:
+    """The lane is closed then, and only the next job there would clean it."""
+    use = SecretUse(name="page", file="www/wiki/helpers/left.page")
+    script = "echo began; exec sleep 600"
+    steps = (StepOrder(kind="run", name=script, spec={"script": script}, secrets=(use,)),)
+    fence = builder.send(steps=steps, secrets=lent(builder, builder.last + 1, page=VALUE))
+    builder.master.await_log(fence, b"\nbegan\n")
+    attempt = builder.agent.state / "attempts" / str(fence) / "attempt.json"
+    mark = json.loads(attempt.read_bytes())["mark"]
+    try:
+        builder.agent.kill()
+        assert [path.read_text() for path in builder.agent.root.rglob("left.page")] == [VALUE]
+        attempt.write_text("damaged")
+        builder.agent.start()
+        assert list(builder.agent.root.rglob("left.page")) == []
+        assert "files of secrets that a job had are removed" in builder.agent.log
+    finally:
+        end_marked(mark, 0)
+        shutil.rmtree(attempt.parent.with_name(f"unreadable-{fence}"), ignore_errors=True)

@@ -24,6 +24,8 @@ def run(number: int, *, flow: str = "dev", ref: str = "refs/heads/dev", good: bo
         (Rule(runs=1), [run(3), run(2, flow="test"), run(1)], [], [1]),
         (Rule(days=7), [run(2, age=6), run(1, age=8)], [], [1]),
         (Rule(runs=5, days=7), [run(2, age=6), run(1, age=8)], [], [1]),
+        (Rule(forget=90), [run(2, age=89), run(1, age=91)], [], [1]),
+        (Rule(days=7, forget=90), [run(2, age=6), run(1, age=8)], [], [1]),
         (Rule(runs=1), [run(4), run(3, good=True), run(2, good=True)], [], [2]),
         (Rule(runs=1), [run(4), run(3, good=True), run(2, good=True, ref="refs/heads/other")], [], []),
     ],

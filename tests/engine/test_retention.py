@@ -10,8 +10,9 @@ from keepflow.core.retention import Rule
 from keepflow.core.states import State
 from keepflow.engine import artifacts as files
 from keepflow.engine import retention
-from keepflow.store import artifacts, events, jobs, releases, runs
+from keepflow.store import artifacts, deliveries, events, jobs, releases, runs
 from keepflow.store.artifacts import NewArtifact
+from keepflow.store.tables import metadata
 from tests.engine.test_deploy_runs import BUILT
 from tests.engine.test_dispatch import flow, push
 from tests.engine.world import PlayedAgent, World
@@ -114,3 +115,58 @@ def test_the_disk_is_told(world: World, tmp_path: Path) -> None:
     assert (told["logs"], told["artifacts"]) == (len("log of 1\n"), len("artifact of 1"))
     assert 0 < told["free"] <= told["total"]
     assert tmp_path.exists()
+
+
+def test_r77_beyond_the_budget_the_oldest_go_first_and_a_dry_look_removes_nothing(world: World) -> None:
+    project, repository = world.project()
+    agent = world.agent()
+    for number, state in enumerate(["failed", "succeeded", "failed", "failed"], 1):
+        push(world, project, repository, STEPS)
+        _built(world, agent, number, state)
+    each = len("log of 1\n") + len("artifact of 1")
+    world.call(lambda tx: retention.put_rule(tx.conn, Rule(budget=2 * each)))
+    due = retention.due(world.master, world.now)
+    assert [(one.project, one.number, one.bytes) for one in due] == [("keepwork", 1, each), ("keepwork", 3, each)]
+    assert len(_left(world)) == 8
+    assert retention.sweep(world.master, world.now) == 2
+    wait_until(lambda: "log of 3" not in _left(world), 10, "the removal of the logs")
+    assert _left(world) == {f"{what} of {number}" for what in ("log", "artifact") for number in (2, 4)}
+
+
+def test_r77_old_runs_are_forgotten_but_none_that_something_cites(world: World) -> None:
+    """Rows that are kept for good keep theirs; so does the last good run, and no number is given twice."""
+    project, repository = world.project()
+    agent = world.agent()
+    for number, (state, more) in enumerate(
+        [("failed", {}), ("succeeded", {"images": (BUILT,)}), ("succeeded", {}), ("failed", {})], 1
+    ):
+        push(world, project, repository, STEPS)
+        _built(world, agent, number, state, **more)
+    world.call(lambda tx: retention.put_rule(tx.conn, Rule(forget=90)))
+    later = world.now + 91 * 86_400_000_000
+    with world.read() as conn:
+        before = len(events.since(conn, 0, 10_000))
+        assert retention.forgettable(conn, later) == {}, "their logs are there still"
+    assert retention.sweep(world.master, later) == 3, "the last good run keeps its log"
+    assert sorted(run.number for run in world.runs()) == [2, 3]
+    with world.read() as conn:
+        assert len(events.since(conn, 0, 10_000)) > before, "what was done stays known"
+        assert len(deliveries.page(conn, project.id, None, 10)) == 3, "theirs, and the newest of the branch"
+    push(world, project, repository, STEPS)
+    assert max(run.number for run in world.runs()) == 5
+
+
+def test_r77_every_table_that_cites_a_run_is_thought_of_when_runs_are_forgotten() -> None:
+    """A new one must be deleted with its run, or keep it; else the database refuses."""
+    cited = {"runs", "jobs", "attempts", "deliveries"}
+    citing = {
+        f"{table.name}.{column.name}"
+        for table in metadata.tables.values()
+        for column in table.columns
+        for key in column.foreign_keys
+        if key.column.table.name in cited
+    }
+    deleted = {"steps.attempt_id", "artifacts.attempt_id", "attempts.job_id", "statuses.run_id", "jobs.run_id"}
+    cleared, kept_for = {"runs.superseded_by", "runs.rerun_of"}, {"deployments.job_id", "releases.run_id"}
+    waited_for = {"workspaces.attempt_id", "workspaces.run_id", "workspace_files.run_id"}
+    assert citing == deleted | cleared | kept_for | waited_for | {"runs.delivery_id"}

@@ -8,12 +8,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from keepflow.agent.leftovers import end_compose
+from keepflow.core.boxes import compose_project, new_mark
+from keepflow.core.names import LABEL_COMPOSE
+from keepflow.tools.engine import Engine as AgentEngine
 from keepflow.wire import messages
 from tests.agent.processes import Builder, Ran
 from tests.real.boxes import left, of, step
@@ -48,7 +53,7 @@ def killed_often(builder: Builder, fence: int, go: Callable[[int], Path], first:
     return builder.result(fence)
 
 
-def numbers(log: str, pattern: str = r"^(\d+)$") -> list[int]:
+def numbered(log: str, pattern: str = r"^(\d+)$") -> list[int]:
     """Return the numbered lines of a log, in their order."""
     return [int(found) for found in re.findall(pattern, log, re.MULTILINE)]
 
@@ -80,7 +85,7 @@ def test_r54_a_job_in_a_container_with_services_goes_on_when_its_agent_is_killed
 
     ran = killed_often(builder, fence, go)
     assert ran.end.state == "succeeded", ran.log[-2000:]
-    assert numbers(ran.log) == EVERY
+    assert numbered(ran.log) == EVERY
     assert same == [True] * PARTS
     assert ran.log.count("\nkept\n") == 1
     times = 2 if level == "step" else 1
@@ -148,7 +153,7 @@ def test_r54_a_compose_job_goes_on_when_its_agent_is_killed(
     fence = builder.send(steps=tuple(work), flow="build")
     ran = killed_often(builder, fence, lambda part: tmp_path / f"go-{part}", first=b"| 1\n")
     assert (ran.end.state, ran.end.exit_code) == ("failed", 7), ran.log[-2000:]
-    assert numbers(ran.log, r"^\S*tests\S* +\| (\d+)$") == EVERY
+    assert numbered(ran.log, r"^\S*tests\S* +\| (\d+)$") == EVERY
     assert [line for line in made_by_compose(engine) if f"kf-job-{fence}-" in line] == []
 
 
@@ -158,6 +163,62 @@ def test_r54_a_step_on_another_host_goes_on_when_its_agent_is_killed(
     fence = ssh_builder.send(steps=(step(f"{COUNT.format(go=f'{tmp_path}/go-')}exit 7", ssh="mac-1"),))
     ran = killed_often(ssh_builder, fence, lambda part: tmp_path / f"go-{part}")
     assert (ran.end.state, ran.end.exit_code) == ("failed", 7), ran.log[-2000:]
-    assert numbers(ran.log) == EVERY
+    assert numbered(ran.log) == EVERY
     assert ran.log.count("── copies the checkout to mac-1") == 1
     assert list(there.iterdir()) == []
+
+
+def test_r57_what_compose_runs_is_ended_at_once_when_its_job_has_had_its_time(
+    engine: Engine, base_images: dict[str, str]
+) -> None:
+    """R57: `down` alone would ask once more, and wait for five seconds."""
+    mark, other = (new_mark("agent", 1, lot * 16) for lot in "ab")
+    stubborn = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    made = [
+        engine.docker(
+            "run", "--detach", "--label", f"{LABEL_COMPOSE}={compose_project(one)}", base_images["busybox"], *stubborn
+        )
+        for one in (mark, other)
+    ]
+    try:
+        end_compose(AgentEngine(engine.host), mark)
+        shown = engine.docker("inspect", "--format", "{{.State.Running}}", *made).split()
+        assert shown == ["false", "true"]
+    finally:
+        engine.docker("rm", "--force", *made)
+
+
+@pytest.mark.parametrize("kind", ["container", "compose", "ssh"])
+def test_r57_a_cancel_ends_the_last_process_wherever_it_runs(
+    request: pytest.FixtureRequest, base_images: dict[str, str], numbers: Callable[..., None], kind: str
+) -> None:
+    """R57: a process that hears no SIGTERM; it carries a name by which it is found."""
+    name = f"4{os.getpid()}{len(kind)}"
+    script = f'trap "" TERM; sleep {name} & echo waits; while :; do sleep 1; done'
+    image = base_images["busybox"]
+    there: Builder = request.getfixturevalue("ssh_builder" if kind == "ssh" else "builder")
+    if kind == "container":
+        fence = there.send(script, where={"image": {"name": image}})
+    elif kind == "compose":
+        fence = there.send(steps=compose_steps(image, script), flow="build")
+    else:
+        fence = there.send(steps=(step(script, ssh="mac-1"),))
+
+    def living() -> list[Path]:
+        argv = ("sleep", name)
+        return [found for found in Path("/proc").glob("[0-9]*") if _argv(found) == argv]
+
+    there.master.await_log(fence, b"waits\n", seconds=60)
+    wait_until(living, 20, "the process")
+    began = time.monotonic()
+    there.stop(fence, grace=0.5)
+    wait_until(lambda: not living(), 60, "the end of the process", every=0.005)
+    numbers(kind=kind, grace=0.5, seconds=[round(time.monotonic() - began, 2)])
+    assert there.result(fence).end.state == "cancelled"
+
+
+def _argv(process: Path) -> tuple[str, ...]:
+    try:
+        return tuple((process / "cmdline").read_text().split("\0")[:-1])
+    except OSError:
+        return ()

@@ -100,6 +100,7 @@ VERB_OF = {
     "api.search_logs": "see",
     "api.list_artifacts": "see",
     "api.show_storage": "administer",
+    "api.prune_storage": "administer",
     "api.get_artifact": "see",
     "api.run_receipt": "see",
     "api.cancel_run": "cancel",

@@ -19,8 +19,10 @@ from keepflow.agent.attempts import Attempts
 from keepflow.agent.clock import Clock
 from keepflow.agent.images import Images, MadeHere, ask_registry
 from keepflow.agent.job_host import Host, Saying
+from keepflow.agent.kept_images import KeptImages
+from keepflow.agent.lanes import remove
 from keepflow.agent.reports import Reports
-from keepflow.agent.workplace import Workplace, remove
+from keepflow.agent.workplace import Workplace
 from keepflow.cli.local_run.checkout import OneTree
 from keepflow.config.agent_file import AgentFile
 from keepflow.errors import UsageError
@@ -88,6 +90,7 @@ def _laid_out(place: Path, directory: Path, flow: str, wake: Callable[[], None])
         code=OneTree(tree),
         kinds=discover("keepflow.steps"),
         images=Images(Docker(file.docker.host), MadeHere(directory / "made-here"), ask_registry),
+        kept_images=KeptImages(directory / "images"),  # forgotten with the run: the images are the person's
         reports=Reports(directory / "reports"),
         clock=Clock(),
         secrets=_own_secrets,

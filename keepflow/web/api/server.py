@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from flask import Response
 from werkzeug.wrappers import Response as AnyResponse
@@ -102,5 +103,17 @@ def backup() -> AnyResponse:
 @endpoints.add("GET", "/storage", "administer", api.Storage)
 def show_storage() -> api.Storage:
     """Show what logs and artifacts take of the master's disk, and the rule by which they are let go of."""
-    rule = retention.rule(reading())
-    return api.Storage(**retention.storage(web().master), runs=rule.runs, days=rule.days)
+    return api.Storage(**retention.storage(web().master), **asdict(retention.rule(reading())))
+
+
+@endpoints.add("POST", "/storage/prune", "administer", api.Pruned, body=api.Prune)
+def prune_storage(body: api.Prune) -> api.Pruned:
+    """Let go now of what the rule gives up, as happens every hour, or with `dry_run` only say what that is."""
+    master, now, by = web().master, web().now(), caller().user.name
+    due = retention.due(master, now)
+    old = sum(map(len, retention.forgettable(reading(), now).values()))
+    if not body.dry_run:
+        master.writer.call(lambda tx: events.add(tx, now, "pruned", actor=by, data={"runs": len(due)}))
+        retention.sweep(master, now)
+    items = [api.LetGo(run=f"{one.project}#{one.number}", bytes=one.bytes) for one in due]
+    return api.Pruned(items=items, applied=not body.dry_run, forgotten=old)

@@ -9,7 +9,10 @@ from keepflow.wire.desired import Desired, PlanLine
 
 
 class Storage(Answer):
-    """Where the disk of the master goes, in bytes; `runs` and `days` are the rule of retention, 0 = no limit."""
+    """Where the disk of the master goes, in bytes; the last four are the rule of retention, 0 = no limit.
+
+    `budget` is in bytes, `days` and `forget` in days.
+    """
 
     logs: int
     artifacts: int
@@ -18,6 +21,29 @@ class Storage(Answer):
     total: int
     runs: int
     days: int
+    budget: int
+    forget: int
+
+
+class Prune(Request):
+    """Apply the rule of retention now, or only say what goes."""
+
+    dry_run: bool = False
+
+
+class LetGo(Answer):
+    """A run whose logs and artifacts go, with the bytes they take."""
+
+    run: str
+    bytes: int
+
+
+class Pruned(Items):
+    """What goes, or went; `forgotten` counts the runs that are forgotten whole."""
+
+    items: list[LetGo]
+    applied: bool
+    forgotten: int
 
 
 class Project(Answer):
