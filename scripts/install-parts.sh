@@ -14,6 +14,7 @@ parts:
   ssh       the OpenSSH server program
   postgres  the PostgreSQL server programs
   browser   Chromium
+  sources   Git LFS and Subversion
   lint      shellcheck
   tools     git, curl, ip, ss, iptables, flock, nsenter, busybox, and Python's venv
   bench     wrk
@@ -25,7 +26,7 @@ TEXT
   exit 2
 }
 
-ALL="engine compose registry nginx ssh postgres browser lint tools bench"
+ALL="engine compose registry nginx ssh postgres browser sources lint tools bench"
 
 # PROGRAM:PACKAGE for every program of a part; a word before "|" stands for either of the two.
 programs() {
@@ -37,6 +38,7 @@ programs() {
     ssh) echo "sshd:openssh-server sudo:sudo" ;;
     postgres) echo "initdb:postgresql" ;;
     browser) echo "chromium|google-chrome:chromium" ;;
+    sources) echo "git-lfs:git-lfs svn:subversion svnadmin:subversion" ;;
     lint) echo "shellcheck:shellcheck" ;;
     tools)
       echo "git:git curl:curl ip:iproute2 ss:iproute2 iptables:iptables flock:util-linux nsenter:util-linux setpriv:util-linux"

@@ -16,7 +16,7 @@ fi
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 root=$(cd "$(dirname "$0")/.." && pwd)
-if ! "$root/scripts/install-parts.sh" engine compose registry nginx ssh postgres browser lint tools; then
+if ! "$root/scripts/install-parts.sh" engine compose registry nginx ssh postgres browser sources lint tools; then
   [ "${CI:-}" != true ] || exit 1
   echo "test.sh: going on without; the tests that need them will be skipped" >&2
 fi

@@ -11,6 +11,7 @@ import requests
 from keepflow import errors
 from keepflow.core.text import one_line
 
+DID_NOT = "the master did not take part: "
 _TIMEOUT = (10.0, 300.0)  #: seconds to connect, and without a byte
 _AWAY = (502, 503, 504)  #: what a master that stops says, and a proxy before one that is not there
 
@@ -46,12 +47,12 @@ def ask(asked: Asked, *, code: str, headers: dict[str, str] | None = None, **mor
     said = _said(answer)
     if answer.status_code in _AWAY:
         raise errors.Unavailable(f"the master cannot do it now: {said}")
-    raise errors.RemoteError(f"the master did not take part: {said}", code=code)
+    raise errors.RemoteError(f"{DID_NOT}{said}", code=code)
 
 
 def _said(answer: requests.Response) -> str:
     try:
-        return one_line(str(answer.json()["detail"]), 200)
+        return one_line(str(answer.json()["detail"]), 600)
     except (ValueError, KeyError, TypeError):
         return f"it answered {answer.status_code}"
 

@@ -83,6 +83,11 @@ class Lanes:
         self._account = account
         self._known: dict[Path, _Known] = {}
 
+    @property
+    def account(self) -> Account | None:
+        """Whose the files are that jobs work on; None: the agent's own."""
+        return self._account
+
     @contextlib.contextmanager
     def hold(self, project: str, trust: str) -> Iterator[Path]:
         """Hold the first free lane of a project and give its directory; another process may not have it meanwhile."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from keepflow import errors
 from keepflow.agent import trees
+from keepflow.agent.completing import complete
 from keepflow.agent.handing_on import Carrier
 from keepflow.agent.job_host import Saying
 from keepflow.agent.lanes import Held, Lanes, Source
@@ -85,7 +86,9 @@ class Workspaces:
         if order.shared is None:
             held = self._again(again) if again else self._lanes.take(order.project, order.trust)
             try:
-                yield again or self._lanes.fill(held.place, source)
+                if again is None:
+                    self._fill(order, held, source)
+                yield held.tree
             finally:
                 held.give_back()
             return
@@ -167,11 +170,15 @@ class Workspaces:
     def _fresh(self, order: RunJob, source: Source) -> _Work:
         held = self._lanes.take(order.project, order.trust)
         try:
-            self._lanes.fill(held.place, source)
+            self._fill(order, held, source)
         except BaseException:
             held.give_back()
             raise
         return _Work(held, Left())
+
+    def _fill(self, order: RunJob, held: Held, source: Source) -> None:
+        self._lanes.fill(held.place, source)
+        complete(order, source, held, self._lanes)
 
     def _claim(self, run: Run, shared: Shared) -> dict[str, _Kept]:
         """Find what a job goes on with here, and keep it from being passed on or given back meanwhile.

@@ -96,6 +96,7 @@ def _project(setting: str, project: Project) -> DesiredProject:
         forge=project.forge,
         flow_file=project.flow_file,
         images=project.images,
+        submodules=project.submodules,
         hook_secret=_read(f"{setting}.hook_secret_file", project.hook_secret_file),
         git_token=_read(f"{setting}.git.token_file", project.git.token_file),
         status=_api(f"{setting}.status", project.status),

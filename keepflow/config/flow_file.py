@@ -104,6 +104,7 @@ def _to_core(model: models.File, work: Mapping[str, _Work], document: Document) 
             priority=flow.priority.value,
             timeout=flow.timeout or 0.0,
             labels=flow.labels,
+            checkout=flow.checkout.to_core(),
             retry=flow.retry.to_core() if flow.retry else None,
             inputs={key: given.model_dump(mode="json") for key, given in flow.inputs.items()},
             line=document.mark(("flows", name), key=True)[0],

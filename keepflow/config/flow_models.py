@@ -265,6 +265,19 @@ class Job(Model):
     notify: Any = None  #: instead of steps: a channel of the master's file or a mail address, told how the run stands
 
 
+class Checkout(Model):
+    """What checkouts hold besides the files of the commit."""
+
+    #: `true`: the submodules of the commit, `recursive`: theirs too; from addresses that the master's file allows the
+    #: project (`submodules`)
+    submodules: Flag | Literal["recursive"] = False
+    lfs: Flag = False  #: the files that Git LFS keeps, instead of pointers to them; agents need no `git-lfs`
+
+    def to_core(self) -> flows.Checkout:
+        """Return what is frozen into plans."""
+        return flows.Checkout("direct" if self.submodules is True else self.submodules or "", self.lfs)
+
+
 class Concurrency(Model):
     """How runs meet that must not run at once."""
 
@@ -300,6 +313,7 @@ class Flow(Model):
     #: values for a start by hand; scripts see them as `KEEPFLOW_INPUT_<NAME>`
     inputs: dict[EnvName, Input] = Field(default_factory=dict)
     labels: Names = ()  #: labels that the agent of its jobs must have, all of them; an agent's own file gives it labels
+    checkout: Checkout = Checkout()  #: submodules and Git LFS; without a word neither
     image: BoxField = None  #: the image of the container that steps run in; without one the agent's own machine
     services: Services = Field(
         default_factory=dict

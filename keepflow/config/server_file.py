@@ -39,7 +39,8 @@ from keepflow.core.flows import Strategy
 from keepflow.core.freeze import Window, problem
 from keepflow.core.rules import LAPSE_AFTER, Rules
 from keepflow.core.text import did_you_mean
-from keepflow.errors import Problem
+from keepflow.errors import BadRemote, Problem
+from keepflow.tools.git import check_remote_url
 
 _LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@]*:[^/@]*@")
 
@@ -85,6 +86,17 @@ class ForgeApi(Model):
     private: Flag = False
 
 
+def _module_place(text: str) -> str:
+    try:
+        check_remote_url(f"{text.rstrip('/')}/x", allow_local=True)
+    except BadRemote as error:
+        raise bad("bad-address", error.message) from None
+    return text
+
+
+ModulePlace = Annotated[str, AfterValidator(_module_place)]
+
+
 class Project(Model):
     """One git repository the master knows."""
 
@@ -94,6 +106,7 @@ class Project(Model):
     hook_secret_file: FilePath | None = None
     flow_file: RelativePath = ".keepflow.yml"
     images: Annotated[tuple[ImageName, ...], OneOrMany()] = ()  #: repositories its runs may release
+    submodules: Annotated[tuple[ModulePlace, ...], OneOrMany()] = ()  #: where submodules may come from: addresses
     status: ForgeApi | None = None  #: without it the forge is told nothing
     hook: ForgeApi | None = None  #: with it keepflow keeps its own webhook at the forge
 

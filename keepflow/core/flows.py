@@ -83,6 +83,14 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkout:
+    """What a checkout holds besides the files of its commit."""
+
+    submodules: str = ""  #: "" none, "direct" those of the commit, "recursive" theirs too
+    lfs: bool = False  #: files that Git LFS keeps, instead of the pointers to them
+
+
+@dataclass(frozen=True, slots=True)
 class Trigger:
     """Which events start a flow: branch patterns, tag patterns, the plain switches, and which changed files count."""
 
@@ -172,6 +180,7 @@ class Flow:
     line: int = 0
     where: dict[str, Any] = field(default_factory=dict)  #: image and services of its jobs (`config.where`)
     labels: tuple[str, ...] = ()  #: of a list of parts: what the agents of its script jobs must have
+    checkout: Checkout = Checkout()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +205,4 @@ class Plan:
     timeout: float = 0.0  #: seconds a run may take from its first job on; 0 = no limit
     group: str = ""  #: runs of one group of a project never run at once; "" = those of the flow
     priority: str = Priority.NORMAL
+    checkout: Checkout = Checkout()

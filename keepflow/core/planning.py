@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from keepflow.core import deploys, graphs, retrying
-from keepflow.core.flows import Flow, FlowFile, JobKind, Plan, PlannedJob, Step
+from keepflow.core.flows import Checkout, Flow, FlowFile, JobKind, Plan, PlannedJob, Step
 from keepflow.core.job_secrets import SecretUse
 from keepflow.core.matrix import Matrix, combinations
 
@@ -24,7 +24,15 @@ def plan(flow: Flow, flow_file: FlowFile) -> Plan:
         replace(job, retry=flow.retry) if job.kind == JobKind.SCRIPT and job.retry is None else job for job in jobs
     )
     return Plan(
-        flow.name, jobs, flow.concurrency, flow_file.image, flow_file.container, flow.timeout, flow.group, flow.priority
+        flow.name,
+        jobs,
+        flow.concurrency,
+        flow_file.image,
+        flow_file.container,
+        flow.timeout,
+        flow.group,
+        flow.priority,
+        flow.checkout,
     )
 
 
@@ -152,6 +160,7 @@ def plan_from_json(data: dict[str, Any]) -> Plan:
         timeout=data["timeout"],
         group=data["group"],
         priority=data["priority"],
+        checkout=Checkout(**data["checkout"]),
     )
 
 

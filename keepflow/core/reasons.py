@@ -65,6 +65,10 @@ MEANINGS: dict[str, Meaning] = {
     "not-handed-on": Meaning(
         "the files of the job could not be handed on to another machine, or fetched from there", _AGAIN
     ),
+    "no-submodule": Meaning(
+        "a submodule could not be had", "see `submodules` of the project in keepflow.yml, and .gitmodules"
+    ),
+    "no-lfs": Meaning("a file that Git LFS keeps could not be had", "push it: git lfs push --all"),
     "conflict": Meaning("jobs that ran side by side changed the same file", "let one of them need the other"),
     # --- how it ended ---
     "no-base": Meaning("the environment that the instance of a branch belongs to is not there any more"),

@@ -22,7 +22,7 @@ from keepflow.store.jobs import Attempt, Job
 from keepflow.store.projects import Project
 from keepflow.store.releases import StoredRelease
 from keepflow.store.runs import Run
-from keepflow.wire.messages import Away, RunJob, Shared, StepOrder
+from keepflow.wire.messages import Away, Checkout, RunJob, Shared, StepOrder
 
 PROTECTED: Trust = "protected"  #: trust of a run whose branch reaches some environment
 OTHER: Trust = "other"
@@ -85,6 +85,7 @@ class Orders:
             timeout=planned.timeout or run.plan["timeout"] or JOB_TIMEOUT,
             given=self._given(run, planned, plan),
             where=planned.where,
+            checkout=Checkout(**run.plan["checkout"]),
             shared=self._shared(run, planned, plan, given),
             built=self._last_built(run, given.agent.name),
         )
@@ -135,9 +136,9 @@ class Orders:
         away = workspaces.of_run(self._conn, run.id) if bases else {}
 
         def left_files(key: str) -> bool:
-            """Say whether it ran; one that failed may not have come to hand its files on."""
-            state = of_run[key].state
-            here = key in away or given.agent.id in jobs.agents_of(self._conn, run.id, [key])
+            """Say whether it ran; one that failed may never have begun, or not have come to hand its files on."""
+            state, began = of_run[key].state, of_run[key].started_at is not None
+            here = began and (key in away or given.agent.id in jobs.agents_of(self._conn, run.id, [key]))
             return state == State.SUCCEEDED or (state == State.FAILED and here)
 
         went_on = list(filter(left_files, bases))

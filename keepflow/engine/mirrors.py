@@ -180,6 +180,10 @@ class Mirrors:
         except errors.NotFound:
             return []
 
+    def lock(self, project: Project) -> threading.Lock:
+        """Return the lock under which repositories of a project are fetched."""
+        return self._locks[project.id]
+
     def tidy(self, project: Project) -> None:
         """Pack what many fetches left lying about; slow."""
         with self._locks[project.id]:

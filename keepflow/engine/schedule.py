@@ -21,6 +21,7 @@ from keepflow.engine import (
     expiring,
     gates,
     leaving,
+    lfs,
     notifying,
     people,
     reconcile,
@@ -130,6 +131,7 @@ class Schedule:
         self._write(renew)
 
     def _let_go(self) -> None:
+        lfs.sweep(self._master, clock.now() / _SECOND)
         retention.sweep(self._master, clock.now())
 
     def _let_workspaces_go(self) -> None:

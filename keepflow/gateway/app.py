@@ -15,6 +15,7 @@ from keepflow.gateway.agents import Agents
 from keepflow.gateway.answers import Answers
 from keepflow.gateway.artifacts import Artifacts
 from keepflow.gateway.bell import Closing
+from keepflow.gateway.beside_git import BesideGit
 from keepflow.gateway.git import Git
 from keepflow.gateway.health import Health
 from keepflow.gateway.hooks import Hooks
@@ -38,6 +39,9 @@ _MACHINES = frozenset({"hooks", "git", "streams", "artifacts"})
 #: The repository that a run has of its own.
 _RUN = r"(?P<project>[^/]+)/runs/(?P<number>[1-9][0-9]{0,8})"
 
+#: The copy of the repository of a submodule.
+_MODULE = r"(?P<project>[^/]+)/submodules/(?P<repository>[0-9a-f]{32})"
+
 
 class Gateway:
     """An ASGI application; `close` ends its long connections, each with a farewell."""
@@ -48,10 +52,12 @@ class Gateway:
         self.agents = Agents(master, self._readers, self._closing)
         hooks = Hooks(master, self._readers, Room(_HOOK_ROOM, senders=256, per_address=64))
         git = Git(master, self._readers)
+        beside = BesideGit(master, self._readers, git)
         of_runs = RunGit(master, self._readers, git, Room(0, senders=32, per_address=8))
         kept = Artifacts(master, self._readers, Room(0, senders=64, per_address=16))
         health = Health(master, self._readers)
         streams = Streams(master, self._readers, self._closing)
+        self._beside = beside
         self._web = _web_app(web)
         self._routes: dict[str, list[tuple[re.Pattern[str], ASGIApp]]] = {}
         for path, endpoint in (
@@ -60,6 +66,10 @@ class Gateway:
             (r"/agents/proof", Proof(master.order_key)),
             (r"/git/(?P<project>[^/]+)/info/refs", git.refs),
             (r"/git/(?P<project>[^/]+)/git-upload-pack", git.fetch),
+            (r"/git/(?P<project>[^/]+)/submodules", beside.modules),
+            (rf"/git/{_MODULE}/info/refs", beside.refs),
+            (rf"/git/{_MODULE}/git-upload-pack", beside.fetch),
+            (r"/git/(?P<project>[^/]+)/lfs/(?P<oid>[0-9a-f]{64})", beside.lfs),
             (rf"/git/{_RUN}/info/refs", of_runs.refs),
             (rf"/git/{_RUN}/git-upload-pack", of_runs.fetch),
             (rf"/git/{_RUN}/git-receive-pack", of_runs.push),
@@ -94,6 +104,7 @@ class Gateway:
         """Say farewell on every stream and every agent's link; returns after `patience` seconds at the latest."""
         await self._closing.begin(patience)
         self._readers.close()
+        self._beside.close()
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]

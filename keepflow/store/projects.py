@@ -23,6 +23,7 @@ class Project:
     forge: str
     flow_file: str
     images: tuple[str, ...]
+    submodules: tuple[str, ...]  #: addresses, or what they begin with, that submodules may come from
     hook_secret: bytes | None = field(repr=False)
     hook_secret_made: bool  #: by keepflow, because the server file names none
     git_token: bytes | None = field(repr=False)
@@ -40,7 +41,7 @@ class Project:
 
 
 def _project(row: RowMapping) -> Project:
-    return Project(**{**row, "images": tuple(row["images"])})
+    return Project(**{**row, "images": tuple(row["images"]), "submodules": tuple(row["submodules"])})
 
 
 #: Built once: these are asked for every job, and building costs more than asking.

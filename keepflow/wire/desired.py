@@ -46,6 +46,7 @@ class DesiredProject(_Model):
     forge: str
     flow_file: str
     images: tuple[str, ...] = ()
+    submodules: tuple[str, ...] = ()
     hook_secret: str | None = Field(default=None, repr=False)
     git_token: str | None = Field(default=None, repr=False)
     status: DesiredApi | None = None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from keepflow.agent.lanes import Lanes, Source
 from keepflow.agent.workspaces import Workspaces
 from keepflow.core.states import State
 from keepflow.engine import workspaces
+from keepflow.executors.shell import Account
 from keepflow.gateway.app import create_app
 from keepflow.store import workspaces as stored
 from keepflow.tools.git import packing
@@ -59,7 +63,12 @@ class Spanning:
         self.project, self.repository = world.project()
         self.linux: PlayedAgent = world.agent("linux", labels=("linux",), slots=5)
         self.gpu: PlayedAgent = world.agent("gpu", labels=("gpu",), slots=5)
-        self.hosts = {name: Workspaces(Lanes(place / name)) for name in ("linux", "gpu")}
+        # On one of the hosts jobs have an account of their own, where that can be.
+        account = Account(65534, 65534) if os.geteuid() == 0 else None
+        self.hosts = {
+            "linux": Workspaces(Lanes(place / "linux")),
+            "gpu": Workspaces(Lanes(place / "gpu", account), account),
+        }
         push(world, self.project, self.repository, GRAPH)
         self.orders: dict[str, RunJob] = {order.job: order for order in self.linux.orders()}
 
@@ -98,7 +107,16 @@ class Spanning:
 
 
 @pytest.fixture
-def spanning(tmp_path: Path) -> Iterator[Spanning]:
+def place() -> Iterator[Path]:
+    """A directory that other accounts may enter."""
+    found = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="kf-test-"))
+    found.chmod(0o711)
+    yield found
+    shutil.rmtree(found)
+
+
+@pytest.fixture
+def spanning(tmp_path: Path, place: Path) -> Iterator[Spanning]:
     world, port = World(tmp_path / "world"), free_port()
     config = uvicorn.Config(create_app(world.master, None), "127.0.0.1", port, lifespan="off", log_level="error")
     server = uvicorn.Server(config)
@@ -106,7 +124,7 @@ def spanning(tmp_path: Path) -> Iterator[Spanning]:
     thread.start()
     try:
         wait_until(lambda: server.started, 20, "the server's start")
-        made = Spanning(world, f"http://127.0.0.1:{port}", tmp_path)
+        made = Spanning(world, f"http://127.0.0.1:{port}", place)
         yield made
         for host in made.hosts.values():
             host.release("keepwork", 1)
@@ -345,3 +363,51 @@ def test_git_itself_can_fetch_and_push_there(spanning: Spanning, tmp_path: Path)
     git(here, "-c", header, "push", "-q", spanning.address(), f"HEAD:refs/attempts/{order.fence}/{head}")
     git(here, "-c", header, "fetch", "-q", spanning.address(), head)
     assert spanning.refs().strip() == f"refs/attempts/{order.fence}/{head}"
+
+
+def test_what_is_no_file_of_the_job_stays_and_is_named(spanning: Spanning, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of somebody else")
+    said: list[str] = []
+
+    class Heard(Silent):
+        def tell(self, text: str) -> None:
+            said.append(text)
+
+    order = spanning.orders["make"]
+    with spanning.hosts["linux"].of(order, spanning.source(order)) as tree:
+        os.mkfifo(tree / "pipe")
+        (tree / "deep").mkdir()
+        for name in (".git", "deep/.GIT"):
+            (tree / name).mkdir()
+            (tree / name / "config").write_text("[core] fsmonitor = touch x")
+        (tree / "link").symlink_to(secret)
+        (tree / "folder").symlink_to(secret.parent)
+        (tree / "a\nb 'c' \\").write_text("odd")
+        os.symlink("x", os.fsencode(tree) + b"/\xff")  # noqa: PTH211 - a name that is no text
+        spanning.hosts["linux"].hand_on(order, spanning.source(order), Heard())
+    spanning.linux.finish(order)
+    spanning.work("other", {})
+    [train] = spanning.gpu.orders()
+    with spanning.hosts["gpu"].of(train, spanning.source(train)) as tree:
+        assert (tree / "link").is_symlink()
+        assert (tree / "folder").is_symlink()
+        assert (tree / "a\nb 'c' \\").read_text() == "odd"
+        assert os.readlink(os.fsencode(tree) + b"/\xff") == b"x"  # noqa: PTH115 - a name that is no text
+        assert (tree / "deep").is_dir()
+        assert not list(tree.rglob(".[gG][iI][tT]"))
+        assert not (tree / "pipe").exists()
+    left_out = sorted(line for line in said if line.startswith("left out"))
+    assert [line.split()[2] for line in left_out] == [".git", "deep/.GIT", "pipe"]
+
+
+def test_more_files_than_can_travel_are_refused_by_name(spanning: Spanning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keepflow.agent.handing_on.MOST_FILES", 3)
+    with pytest.raises(errors.TooLarge, match="more than 3 files cannot go on"):
+        spanning.work("make", {"a": "", "b": "", "c": "", "d": ""})
+    monkeypatch.setattr("keepflow.agent.handing_on.MOST_FILES", 300)
+    monkeypatch.setattr("keepflow.agent.handing_on.MOST_PACK", 100)
+    with pytest.raises(errors.TooLarge, match="the changed files are more than"):
+        spanning.work(
+            "make", {"a": "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!#$%&()=?+*-_.:,;<>@" * 2}
+        )

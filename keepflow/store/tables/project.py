@@ -36,6 +36,7 @@ projects = Table(
     Column("forge", String(20), nullable=False),
     Column("flow_file", String(200), nullable=False, default=".keepflow.yml"),
     Column("images", JSON, nullable=False, default=list),
+    Column("submodules", JSON, nullable=False, default=list),
     Column("hook_secret", LargeBinary),  # sealed, place `project/<name>/hook-secret`
     Column("hook_secret_made", Boolean, nullable=False, default=False),  # by keepflow: no file names it
     Column("git_token", LargeBinary),  # sealed, place `project/<name>/git-token`

@@ -24,11 +24,14 @@ from keepflow.tools.git import onward
 from keepflow.tools.git.checks import check_remote_url, check_sha
 from keepflow.tools.git.mirror import init_bare
 from keepflow.tools.git.remotes import LOCAL_TIMEOUT, NETWORK_TIMEOUT, environment
+from keepflow.tools.lfs import POINTER_LIMIT, Pointer
 from keepflow.tools.processes import Account
 
 _CURRENT = "refs/keepflow/current"
 _CHECKOUT_TIMEOUT = 300.0
 _INDEX_LIMIT = 256 * processes.MIB
+_GITLINK = (0o160000).to_bytes(4, "big")
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MESSAGE_LIMIT = 256 * processes.MIB
 _NO_ATTRIBUTES = b"* -text -eol -ident -filter !working-tree-encoding\n"
 
@@ -147,7 +150,41 @@ class Lane:
                     _CHECKOUT_TIMEOUT,
                     account=self._account,
                 )
+        for path in self._gitlinks(sha):
+            _empty(self.work_tree, path, self._account)
         _remove_planted(self.work_tree)
+
+    def pointers(self, sha: str) -> dict[str, tuple[Pointer, bool]]:
+        """Return the pointer files of Git LFS in a fetched commit, by path, and whether each may be executed."""
+        done = self._git(["ls-tree", "-r", "-l", "-z", f"{check_sha(sha)}^{{tree}}"], limit=_INDEX_LIMIT)
+        small: dict[str, tuple[str, bool]] = {}
+        for line in done.stdout.split(b"\0"):
+            facts, _, path = line.partition(b"\t")
+            mode, kind, oid, size = [*facts.split(), b"", b"", b"", b""][:4]
+            if kind == b"blob" and mode != b"120000" and size.isdigit() and int(size) < POINTER_LIMIT:
+                small[os.fsdecode(path)] = oid.decode(), mode == b"100755"
+        asked = "".join(f"{oid}\n" for oid, _ in small.values())
+        said = self._git(["cat-file", "--batch"], input=asked.encode(), limit=_INDEX_LIMIT).stdout
+        found, at = dict[str, tuple[Pointer, bool]](), 0
+        for name, (_, executable) in small.items():
+            begin = said.index(b"\n", at) + 1
+            end = begin + int(said[at:begin].split()[2])
+            if (pointer := Pointer.parse(said[begin:end])) is not None:
+                found[name] = pointer, executable
+            at = end + 1
+        return found
+
+    def gitlinks(self, sha: str) -> dict[str, str]:
+        """Return where a commit names commits of other repositories: path → commit."""
+        done = self._git(["ls-tree", "-r", "-z", f"{check_sha(sha)}^{{tree}}"], limit=_INDEX_LIMIT)
+        lines = (line.partition(b"\t") for line in done.stdout.split(b"\0") if line.startswith(b"160000 "))
+        return {os.fsdecode(path): facts.split(b" ")[2].decode() for facts, _, path in lines}
+
+    def _gitlinks(self, sha: str) -> list[str]:
+        """Return the same paths, without a process where the index has none: it holds each mode as four bytes."""
+        if _GITLINK not in (self.git_dir / "index").read_bytes():
+            return []
+        return list(self.gitlinks(sha))
 
     @contextlib.contextmanager
     def _index(self) -> Iterator[Path]:
@@ -242,6 +279,40 @@ def _remove_planted(tree: Path) -> None:
         for name in files:
             if name.lower() == ".git":
                 os.unlink(name, dir_fd=here)
+
+
+def _empty(tree: Path, path: str, account: Account | None) -> None:
+    """Make a directory that nothing is in, where git neither looks nor cleans; what a job put on the way goes.
+
+    Every part is opened in the one before, and no link is followed.
+    """
+    *parents, name = path.split("/")
+    here = os.open(tree, _DIRECTORY)
+    try:
+        for part in parents:
+            following = _entered(here, part, account)
+            os.close(here)
+            here = following
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.lstat(name, dir_fd=here).st_mode):
+                shutil.rmtree(name, dir_fd=here)
+            else:
+                os.unlink(name, dir_fd=here)
+        os.close(_entered(here, name, account))
+    finally:
+        os.close(here)
+
+
+def _entered(here: int, name: str, account: Account | None) -> int:
+    with contextlib.suppress(OSError):
+        return os.open(name, _DIRECTORY, dir_fd=here)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=here)
+    os.mkdir(name, 0o755, dir_fd=here)
+    found = os.open(name, _DIRECTORY, dir_fd=here)
+    if account:
+        os.fchown(found, *account)
+    return found
 
 
 def _make_writable(tree: Path) -> None:

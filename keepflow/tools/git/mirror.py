@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import git
 
 ALL_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_MODULE_KEYS = r"^submodule\..*\.(path|url)$"
 _LOCK_LIFE = 30.0  #: seconds
 _COMMIT_SLACK = processes.MIB  #: most bytes of a commit object that is read beside a file
 
@@ -167,6 +168,25 @@ class Mirror:
             raise errors.NotFound(f"commits {earlier} and {later} are not both in {self.path.name}")
         names = done.stdout.decode(errors="surrogateescape").split("\0")[:-1]
         return tuple(names) if len(names) <= limit else None
+
+    def submodules(self, sha: str, limit: int) -> tuple[dict[str, str], dict[str, str]]:
+        """Return where a commit names commits of other repositories (path → commit), and their addresses by path.
+
+        Addresses are hostile text. What they are called in `.gitmodules` is not looked at: it once was a path.
+        `limit` is the most there may be. Raises TooLarge, and CommandFailed when the commit is not here.
+        """
+        done = self._git(["ls-tree", "-r", "-z", f"{check_sha(sha)}^{{tree}}"])
+        lines = (line.partition(b"\t") for line in done.stdout.split(b"\0") if line.startswith(b"160000 "))
+        commits = {path.decode(errors="surrogateescape"): facts.split(b" ")[2].decode() for facts, _, path in lines}
+        if len(commits) > limit:
+            raise errors.TooLarge(f"{len(commits)} submodules at {sha[:12]}; at most {limit} are fetched")
+        if not commits:
+            return {}, {}
+        asked = ["config", "--blob", f"{sha}:.gitmodules", "--no-includes", "-z", "--get-regexp", _MODULE_KEYS]
+        said = self._git(asked, check=False).stdout.decode(errors="replace").split("\0")
+        facts = dict(line.split("\n", 1) for line in said if "\n" in line)
+        places = {value: key.removesuffix(".path") for key, value in facts.items() if key.endswith(".path")}
+        return commits, {path: facts.get(f"{name}.url", "") for path, name in places.items()}
 
     def merge_base(self, one: str, other: str) -> str | None:
         """Return the commit that two commits have in common, None when there is none or one of them is not here."""

@@ -88,6 +88,13 @@ class Login(Message):
     repositories: tuple[str, ...] = ()
 
 
+class Checkout(Message):
+    """What a job's checkout holds besides the files of its commit."""
+
+    submodules: str = ""  #: "", "direct" or "recursive"
+    lfs: bool = False
+
+
 class RunJob(Message):
     """Run one script job. `fence` names this attempt in everything that follows."""
 
@@ -115,6 +122,7 @@ class RunJob(Message):
     given: dict[str, str] = Field(default_factory=dict)  #: variables that the jobs before it told
     where: dict[str, Any] = Field(default_factory=dict)  #: image and services of its steps (`config.where`)
     shared: Shared | None = None  #: None = no other job of its run has to do with its files
+    checkout: Checkout = Checkout()
 
 
 class StopJob(Message):

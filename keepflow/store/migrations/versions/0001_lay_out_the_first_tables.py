@@ -99,6 +99,7 @@ def upgrade() -> None:
         sa.Column("forge", sa.String(length=20), nullable=False),
         sa.Column("flow_file", sa.String(length=200), nullable=False),
         sa.Column("images", sa.JSON(), nullable=False),
+        sa.Column("submodules", sa.JSON(), nullable=False),
         sa.Column("hook_secret", sa.LargeBinary(), nullable=True),
         sa.Column("hook_secret_made", sa.Boolean(), nullable=False),
         sa.Column("git_token", sa.LargeBinary(), nullable=True),
