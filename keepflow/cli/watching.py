@@ -41,13 +41,15 @@ def follow_log(client: Client, project: str, number: int, timeout: float | None)
     """Print a run's log from line one until the run has ended; return its state, or None after `timeout` seconds."""
     ends = None if timeout is None else time.monotonic() + timeout
     path = f"/streams/runs{at(project, number)}/log"
-    last, tries = "", 0
+    last, tries, waits = "", 0, ""
     while True:
         try:
             for event in client.events(path, last):
                 tries, last = 0, event.id or last
                 if event.name == "log":
                     write(event.data["text"])
+                elif event.name == "state":
+                    waits = _waiting(event.data, f"{project}#{number}", waits)
                 elif event.name == "end":
                     return str(event.data["state"])
                 if ends is not None and time.monotonic() > ends:
@@ -60,6 +62,14 @@ def follow_log(client: Client, project: str, number: int, timeout: float | None)
             return None
         # The server may be restarting with hundreds of watchers: full jitter, then go on from the last id.
         time.sleep(random.uniform(0.1, min(30.0, 0.5 * 2**tries)))  # noqa: S311 - jitter, not a secret
+
+
+def _waiting(state: dict[str, Any], run: str, told: str) -> str:
+    """Say what a run waits for that may take long, once; return what was said last."""
+    waits = str(state["sentence"]) if state["state"] == "waiting" else ""
+    if waits and waits != told:
+        say(f"{run} {waits} (keepflow why {run} says more)")
+    return waits or told
 
 
 def write(text: str) -> None:

@@ -82,11 +82,11 @@ def _verdict(job: JobView, known: Mapping[str, JobView]) -> Reason | None:
     needed = [known[key] for key in job.needs if key in known]
     if job.when == When.SUCCESS and (bad := [need for need in needed if _stops(need)]):
         code = NEED_FAILED if any(map(_failed, bad)) else CONDITION
-        return Reason(code, f"skipped, because {_ended(bad)}")
+        return Reason(code, f"because {_ended(bad)}")
     if any(need.state not in FINAL for need in needed):
         return None
     if job.when == When.FAILURE and not any(map(_failed, needed)):
-        return Reason(CONDITION, "skipped: it only runs after a failure, and nothing before it failed")
+        return Reason(CONDITION, "it only runs after a failure, and nothing before it failed")
     return _READY
 
 

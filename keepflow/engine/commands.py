@@ -12,13 +12,14 @@ from keepflow.core.events import Event, EventKind
 from keepflow.core.flows import Flow, FlowFile
 from keepflow.core.inputs import given_inputs
 from keepflow.core.states import FINAL, Reason, State
-from keepflow.core.text import did_you_mean, quoted
+from keepflow.core.text import did_you_mean, listed, quoted
 from keepflow.engine import clock, dispatch, repository, runs
 from keepflow.engine.context import Master
 from keepflow.engine.mirrors import MAIN_BRANCHES
-from keepflow.store import events, projects
+from keepflow.store import events, jobs, projects
 from keepflow.store import runs as stored_runs
 from keepflow.store.projects import Project
+from keepflow.store.runs import Run
 from keepflow.store.writer import Tx
 
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -90,11 +91,21 @@ def approve_run(tx: Tx, master: Master, run_id: int, by: str, now: int) -> Answe
     """Let a run of somebody else's code begin; raises Refused for one that waits for no approval."""
     run = stored_runs.by_id(tx.conn, run_id)
     if run.state in FINAL or not dispatch.waits_for_approval(run):
-        raise errors.Refused("this run waits for nobody's approval", code="no-approval")
+        raise errors.Refused(f"this run waits for nobody's approval{_asking(tx, run)}", code="no-approval")
     stored_runs.approve(tx.conn, run_id, by)
     events.add(tx, now, "run-approved", actor=by, project_id=run.project_id, run_id=run.id, data={"sha": run.event.tip})
     dispatch.advance(tx, master, run_id, now)
     return Answer("approved", f"{run.event.tip[:12]} may run, without secrets, push logins and Docker")
+
+
+def _asking(tx: Tx, run: Run) -> str:
+    """Name the jobs of a run that wait for an answer of their own."""
+    asking = [
+        job.key
+        for job in jobs.of_run(tx.conn, run.id)
+        if (job.state, job.reason_code) == (State.WAITING, dispatch.APPROVAL)
+    ]
+    return f"; its job {listed(asking)} does: name it, too" if asking else ""
 
 
 def lapse_approvals(tx: Tx, master: Master, now: int) -> None:
@@ -130,7 +141,9 @@ def _resolve(master: Master, project: Project, ref: str) -> tuple[str, str]:
         if full in refs:
             return full, refs[full]
     if not ref:
-        raise errors.NotFound(f"{project.name} has neither a branch main nor master; name one", code="no-ref")
+        raise errors.NotFound(
+            f"{project.name} has neither a branch main nor master; name one: --ref BRANCH", code="no-ref"
+        )
     short = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
     raise errors.NotFound(f"{project.name} has no branch or tag {quoted(ref)}{did_you_mean(ref, short)}", code="no-ref")
 

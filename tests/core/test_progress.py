@@ -95,8 +95,8 @@ def test_a_failed_job_skips_all_that_stand_behind_it_and_says_which_one_it_was()
         JobView("tell", State.WAITING, needs_reason(["deploy"]), needs=("deploy",), pending=True),
     ]
     result = progress(jobs)
-    assert result.skipped["deploy"] == Reason("need-failed", "skipped, because build failed")
-    assert result.skipped["tell"] == Reason("need-failed", "skipped, because deploy was skipped")
+    assert result.skipped["deploy"] == Reason("need-failed", "because build failed")
+    assert result.skipped["tell"] == Reason("need-failed", "because deploy was skipped")
     assert (result.state, result.reason) == (State.FAILED, Reason("exit", "build: your script failed (exit 2)"))
 
 

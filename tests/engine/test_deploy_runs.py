@@ -122,7 +122,7 @@ def test_a_failed_script_skips_the_deploy(world: World, place: tuple[Project, Pa
     [order] = agent.orders()
     agent.finish(order, "failed", code="exit", sentence="your script failed (exit 2)", exit_code=2)
     job = world.jobs()["deploy-dev"]
-    assert (job.state, job.reason) == (State.SKIPPED, "skipped, because steps failed")
+    assert (job.state, job.reason) == (State.SKIPPED, "because steps failed")
     assert world.run().state is State.FAILED
 
 

@@ -57,8 +57,8 @@ def test_r20_a_chain_behind_a_failure_ends_at_once_and_every_job_says_why(world:
     first = orders(agent)
     agent.finish(first["unit"], state="failed", code="exit", sentence="your script failed (exit 2)")
     found = world.jobs()
-    assert (found["package"].state, found["package"].reason) == (State.SKIPPED, "skipped, because unit failed")
-    assert found["ship"].reason == "skipped, because package was skipped"
+    assert (found["package"].state, found["package"].reason) == (State.SKIPPED, "because unit failed")
+    assert found["ship"].reason == "because package was skipped"
     assert (found["ship"].reason_code, found["style"].state) == ("need-failed", State.RUNNING)
 
 
@@ -172,6 +172,8 @@ def test_a_question_holds_no_agent_and_what_stands_behind_it_waits_for_the_answe
     assert (world.run().state, world.run().reason) == (State.WAITING, "waits for a release manager: Is the demo over?")
     with pytest.raises(errors.Refused):
         answer(world, "unit")
+    with pytest.raises(errors.Refused, match="its job ask does: name it, too"):
+        world.call(lambda tx: commands.approve_run(tx, world.master, world.run().id, "bo", world.tick()))
     answer(world, "ask")
     with pytest.raises(errors.Refused):
         answer(world, "ask")

@@ -93,7 +93,7 @@ def test_flow_build_server_jobs_follow_each_other_and_email_is_the_handler_of_an
             "integration-tests": "skipped",
             "email": "succeeded",
         }
-        assert run["jobs"]["integration-tests"]["reason"] == "skipped, because deploy failed"
+        assert run["jobs"]["integration-tests"]["reason"] == "because deploy failed"
         assert run["state"] == "failed"
         assert "\nmail: deploy failed after git build qa-deploy\n" in up.log(run["number"]).replace(
             "git\nbuild\nqa-deploy", "git build qa-deploy"
@@ -148,7 +148,7 @@ def test_why_says_in_words_what_became_of_each_job(up: Up) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "exit code 7" in done.stdout
-    assert "skipped: skipped, because x failed" in done.stdout
+    assert "skipped: because x failed" in done.stdout
     shown = subprocess.run(
         [*argv[:3], "show", argv[4], "-o", "json"],
         env={"KEEPFLOW_HOME": str(up.master.home), "PATH": "/usr/bin:/bin"},
