@@ -13,7 +13,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,17 +77,17 @@ class _Lanes:
 def live(place: Path, act: int | None) -> None:
     """Run the job of this place, or what is left of it; die at an act, counted from 0."""
     if act is not None:
-        _arm(act)
+        arm(act, ACTS)
     (place / "attempts").mkdir(parents=True, exist_ok=True)
     attempts, reports = Attempts(place / "attempts"), Reports(place / "reports")
     steps = tuple(messages.StepOrder(kind="talk", name=words[0], spec={"words": words}) for words in _STEPS)
     attempt = attempts.add(order(1, steps=steps)) or attempts.get(1)
     assert attempt is not None
     if 1 not in reports.finished:
-        Job(attempt, _host(place, reports)).run()
+        Job(attempt, a_host(place, reports)).run()
 
 
-def _host(place: Path, reports: Reports) -> Host:
+def a_host(place: Path, reports: Reports) -> Host:
     workplace = Workplace(place)
     kinds = {"talk": SimpleNamespace(Spec=Words, perform=perform)}
     parts: dict[str, Any] = {
@@ -107,7 +108,8 @@ def _host(place: Path, reports: Reports) -> Host:
     return Host(**{**unused, **parts})
 
 
-def _arm(act: int) -> None:
+def arm(act: int, acts: Sequence[tuple[type, str]]) -> None:
+    """Have this process killed before one of some acts, counted from 0 in the order in which they come."""
     counted = iter(range(_MOST))
 
     def tick() -> None:
@@ -122,15 +124,18 @@ def _arm(act: int) -> None:
 
         return wrapped
 
-    for owner, name in ACTS:
+    for owner, name in acts:
         setattr(owner, name, after_a_tick(getattr(owner, name)))
 
 
-def _forked(place: Path, act: int | None) -> bool:
+def forked(live: Callable[[], None]) -> bool:
     """Live in a child; say whether it was killed."""
     pid = os.fork()
     if pid == 0:
-        live(place, act)
+        try:
+            live()
+        except BaseException:
+            traceback.print_exc()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
@@ -156,9 +161,9 @@ def main(root: Path) -> None:
     for act in range(_MOST):
         place = root / str(act)
         place.mkdir()
-        died = _forked(place, act)
+        died = forked(functools.partial(live, place, act))
         if died:
-            _forked(place, None)
+            forked(functools.partial(live, place, None))
         print(json.dumps({"act": act if died else None, **_what_came_of(place)}), flush=True)
         if not died:
             return

@@ -5,9 +5,13 @@ The agent is a real process that gets SIGKILL in the middle of numbered lines, a
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +22,12 @@ import pytest
 from keepflow.agent.leftovers import end_compose
 from keepflow.core.boxes import compose_project, new_mark
 from keepflow.core.names import LABEL_COMPOSE
+from keepflow.executors._processes import marked
+from keepflow.executors.shell import MARK, started_at
 from keepflow.tools.engine import Engine as AgentEngine
+from keepflow.tools.machine import boot_id
 from keepflow.wire import messages
-from tests.agent.processes import Builder, Ran
+from tests.agent.processes import Builder, Ran, number_in
 from tests.real.boxes import left, of, step
 from tests.real.engines import Engine
 from tests.real.test_compose_step import made_by_compose
@@ -222,3 +229,102 @@ def _argv(process: Path) -> tuple[str, ...]:
         return tuple((process / "cmdline").read_text().split("\0")[:-1])
     except OSError:
         return ()
+
+
+def restarted(builder: Builder, fence: int) -> Ran:
+    """Let the agent that was killed find that the machine was restarted meanwhile."""
+    notes = builder.agent.state / "attempts" / str(fence) / "progress"
+    notes.write_text(notes.read_text().replace(boot_id(), "another"))
+    builder.agent.start()
+    return builder.result(fence)
+
+
+def test_what_cannot_be_taken_up_leaves_no_container_and_is_lost_in_words(
+    builder: Builder, engine: Engine, base_images: dict[str, str]
+) -> None:
+    web = {"image": base_images["busybox"], "command": ["sleep", "600"]}
+    where = {"image": {"name": base_images["busybox"]}, "services": {"web": web}}
+    fence = builder.send("echo inside; sleep 600", where=where)
+    builder.master.await_log(fence, b"\ninside\n")
+    builder.agent.kill()
+    ran = restarted(builder, fence)
+    assert (ran.end.state, ran.end.code) == ("lost", "machine-restarted")
+    assert ran.log.endswith("── lost: the machine was restarted while this job ran\n")
+    assert left(engine, fence) == []
+
+
+def test_what_cannot_be_taken_up_leaves_no_process_on_another_host(
+    ssh_builder: Builder, there: Path, tmp_path: Path
+) -> None:
+    """The session is gone with the machine; another one finds what it had begun, and ends it."""
+    pid = tmp_path / "pid"
+    fence = ssh_builder.send(steps=(step(f"sleep 600 & echo $! >{pid}; echo began; wait", ssh="mac-1"),))
+    ssh_builder.master.await_log(fence, b"\nbegan\n")
+    mark = json.loads((ssh_builder.agent.state / "attempts" / str(fence) / "attempt.json").read_bytes())["mark"]
+    ssh_builder.agent.kill()
+    for seen in marked(f"{MARK}={mark}"):
+        os.kill(seen.pid, signal.SIGKILL)
+    ran = restarted(ssh_builder, fence)
+    assert (ran.end.state, ran.end.code) == ("lost", "machine-restarted")
+    wait_until(lambda: started_at(number_in(pid)) is None, 20, "the end of the process there")
+    assert list(there.iterdir()) == []
+
+
+def test_a_session_that_is_gone_makes_the_job_lost_and_leaves_nothing_there(
+    ssh_builder: Builder, there: Path, tmp_path: Path
+) -> None:
+    pid = tmp_path / "pid"
+    fence = ssh_builder.send(steps=(step(f"sleep 600 & echo $! >{pid}; echo began; wait", ssh="mac-1"),))
+    ssh_builder.master.await_log(fence, b"\nbegan\n")
+    mark = json.loads((ssh_builder.agent.state / "attempts" / str(fence) / "attempt.json").read_bytes())["mark"]
+    ssh_builder.agent.kill()
+    for seen in marked(f"{MARK}={mark}"):
+        os.kill(seen.pid, signal.SIGKILL)
+    ssh_builder.agent.start()
+    ran = ssh_builder.result(fence)
+    assert (ran.end.state, ran.end.code) == ("lost", "agent-restarted")
+    assert ran.end.sentence == "the agent was restarted: its processes were ended while no agent was there"
+    wait_until(lambda: started_at(number_in(pid)) is None, 20, "the end of the process there")
+    assert list(there.iterdir()) == []
+
+
+def test_r57_a_job_is_cancelled_while_it_waits_for_a_service(
+    builder: Builder, engine: Engine, base_images: dict[str, str]
+) -> None:
+    """R57: also while the command that asks it hangs."""
+    web = {
+        "image": base_images["busybox"],
+        "command": ["sleep", "600"],
+        "ready": {"command": ["sleep", "600"], "within": "10m"},
+    }
+    fence = builder.send("echo never", where={"services": {"web": web}})
+    builder.master.await_log(fence, b"service web: ")
+    builder.stop(fence, grace=1)
+    ran = builder.result(fence)
+    assert (ran.end.state, ran.end.sentence) == ("cancelled", "cancelled by ann")
+    assert left(engine, fence) == []
+
+
+@pytest.mark.timeout(1800)
+def test_r54_a_job_in_containers_killed_before_any_act_has_the_same_log_and_end(
+    request: pytest.FixtureRequest,
+    engine: Engine,
+    base_images: dict[str, str],
+    tmp_path: Path,
+    numbers: Callable[..., None],
+) -> None:
+    """R54: with --long every act, else every ninth; no command is run twice or left out, and nothing is left."""
+    every = 1 if request.config.getoption("--long") else 9
+    argv = [sys.executable, "-m", "tests.real.dying_boxes", str(tmp_path), engine.host, base_images["busybox"]]
+    done = subprocess.run([*argv, str(every)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lives = [json.loads(line) for line in done.stdout.splitlines()]
+    whole = lives[-1]
+    assert whole["act"] is None
+    assert "\nthree\nkept\n── step 3/3 " in whole["log"]
+    assert whole["log"].endswith(" failed with exit code 3\n")
+    for life in lives:
+        assert life["log"] == whole["log"], f"killed at act {life['act']}: {done.stderr}"
+        assert life["done"] == ["one", "two", "three"], f"killed at act {life['act']}"
+        assert life["left"] == [], f"killed at act {life['act']}"
+    numbers(lives=len(lives), every=every)
