@@ -31,14 +31,14 @@ def adopt(file: Path, source: str | None, image: str | None, target: str, force:
     from keepflow.config.adoption import adopted
     from keepflow.core.names import slug
 
-    existing = [name for name in FLOW_FILES if Path(name).exists()] if target == FLOW_FILES[0] else []
-    if target != "-" and not force and (existing or Path(target).exists()):
-        name = existing[0] if existing else target
-        raise Refused(f"{name} exists; look at it, or write over it with --force", code="exists")
     try:
         data = file.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}", code="unreadable") from None
+    existing = [name for name in FLOW_FILES if Path(name).exists()] if target == FLOW_FILES[0] else []
+    if target != "-" and not force and (existing or Path(target).exists()):
+        name = existing[0] if existing else target
+        raise Refused(f"{name} exists; look at it, or write over it with --force", code="exists")
     found = adopted(data, str(file), step_kinds(), image or slug(Path.cwd().name), source)
     for loss in found.losses:
         say(f"{file}:{loss.line}: {loss.what}: {loss.why}")

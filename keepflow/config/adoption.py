@@ -31,6 +31,8 @@ _NAMES = {
     **dict.fromkeys(("CI_COMMIT_MESSAGE", "DRONE_COMMIT_MESSAGE"), "KEEPFLOW_MESSAGE"),
     **dict.fromkeys(("CI_PIPELINE_IID", "CI_PIPELINE_NUMBER", "DRONE_BUILD_NUMBER"), "BUILD_NUMBER"),
 }
+#: Losses that are named when nothing is left.
+_FEW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,9 @@ def _checked(draft: Draft, kinds: Kinds, file: str) -> dict[str, Any]:
             load_flow(text, kinds)
         except ConfigError as error:
             if not _drop(draft, error.problems[0], load(text, "").values):
-                raise UsageError(
-                    f"{file}: nothing of it could be carried over: {error.problems[0].message}", code="nothing-left"
-                ) from None
+                why = "; ".join(f"line {loss.line}: {loss.what}: {loss.why}" for loss in sorted(draft.losses)[:_FEW])
+                sentence = f"{file}: nothing of it could be carried over: {why or error.problems[0].message}"
+                raise UsageError(sentence, code="nothing-left") from None
         else:
             return content
 

@@ -60,3 +60,9 @@ def test_a_format_can_be_named_and_all_are_offered() -> None:
     assert sorted(verb.FORMATS) == sorted(formats())
     assert run(["adopt", "flow.yml", "--from", "flow-build-server"]) == 0
     assert run(["adopt", "flow.yml", "--from", "jenkins"]) == 2
+
+
+def test_a_file_that_is_not_there_is_named_before_one_that_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / ".keepflow.yml").write_text("mine\n")
+    assert run(["adopt", "flwo.yml"]) == 2
+    assert "cannot read flwo.yml" in capsys.readouterr().err

@@ -80,14 +80,15 @@ def _extended(node: Node, templates: Mapping[str, Node], draft: Draft, name: str
 
 def _events(jobs: list[tuple[str, Node]], draft: Draft) -> tuple[dict[str, Any], list[tuple[str, Node]]]:
     """Return what starts the flow, and the jobs that run then: conditions count when all jobs have the same."""
-    found = {name: _only(node) for name, node in jobs}
-    same = [on for on in found.values() if on is not None]
-    if jobs and len(same) == len(jobs) and all(on == same[0] for on in same) and same[0]:
-        return same[0], [(name, node) for name, node in jobs if _runs(name, node, draft)]
+    running = [(name, node) for name, node in jobs if _runs(name, node, draft)]
+    found = {name: _only(node) for name, node in running}
+    same = [on for on in found.values() if on]
+    if running and len(same) == len(running) and all(on == same[0] for on in same):
+        return same[0], running
     taken = []
-    for name, node in jobs:
+    for name, node in running:
         if found[name] == {}:
-            taken += [(name, node)] if _runs(name, node, draft) else []
+            taken.append((name, node))
         else:
             draft.lose(node, name, _SOME_EVENTS)
     return {"push": "**", "manual": True}, taken

@@ -257,3 +257,21 @@ def test_whatever_a_file_holds_the_new_one_is_valid_or_there_is_none(content: di
         return
     for flow in (flow_file := load_flow(found.text, KINDS)).flows.values():
         assert plan(flow, flow_file).jobs
+
+
+def test_gitlab_conditions_count_among_jobs_that_run_by_themselves() -> None:
+    """A `manual` job is a flow of its own, so it does not stand in the way of a condition that all others have."""
+    text = "test: {script: [make], only: [master]}\nship: {stage: deploy, script: [x], when: manual}\n"
+    flow_file, found = adopt(text, ".gitlab-ci.yml")
+    assert starts(flow_file, EventKind.PUSH, "refs/heads/master") == {"pipeline"}
+    assert starts(flow_file, EventKind.PUSH, "refs/heads/dev") == set()
+    assert lost(found) == {"ship.when: manual": 2}
+
+
+def test_when_nothing_is_left_the_reasons_are_in_the_error() -> None:
+    text = "a: {script: [x], rules: [{if: $CI_COMMIT_TAG}]}\nb: {script: [y], only: [/^v/]}\n"
+    with pytest.raises(UsageError) as refused:
+        adopt(text, ".gitlab-ci.yml")
+    assert refused.value.code == "nothing-left"
+    for line, job in ((1, "a"), (2, "b")):
+        assert f"line {line}: {job}: it ran only on some events: give it a flow of its own" in refused.value.message
