@@ -19,7 +19,7 @@ import requests
 
 from keepflow import errors
 from keepflow.agent import checkout
-from keepflow.agent.asking import Asked, ask
+from keepflow.agent.asking import Asked, ask, pieces
 from keepflow.agent.job_host import Saying
 from keepflow.agent.patience import MOST as MOST_PATIENCE
 from keepflow.agent.patience import Patience, Waiting, patiently
@@ -93,7 +93,7 @@ class Artifacts:
             checkout.lay(
                 tree,
                 path,
-                answer.iter_content(_PIECE),
+                pieces(answer),
                 one["sha256"],
                 executable=one["executable"],
                 coming=f".keepflow-{order.fence}-{int(one['id'])}",

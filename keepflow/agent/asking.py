@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +13,8 @@ from keepflow import errors
 from keepflow.core.text import one_line
 
 DID_NOT = "the master did not take part: "
+_PIECE = 1024 * 1024
+_REDIRECTS = 300
 _TIMEOUT = (10.0, 300.0)  #: seconds to connect, and without a byte
 _AWAY = (502, 503, 504)  #: what a master that stops says, and a proxy before one that is not there
 
@@ -42,12 +45,20 @@ def ask(asked: Asked, *, code: str, headers: dict[str, str] | None = None, **mor
             )
         except requests.RequestException as error:
             raise errors.Unavailable(f"the master cannot be reached: {one_line(str(error), 200)}") from None
-    if answer.ok:
+    if answer.status_code < _REDIRECTS:  # requests calls a redirect ok, too
         return answer
     said = _said(answer)
     if answer.status_code in _AWAY:
         raise errors.Unavailable(f"the master cannot do it now: {said}")
     raise errors.RemoteError(f"{DID_NOT}{said}", code=code)
+
+
+def pieces(answer: requests.Response) -> Iterator[bytes]:
+    """Yield the bytes of an answer that was asked for as a stream; raises Unavailable when they break off."""
+    try:
+        yield from answer.iter_content(_PIECE)
+    except requests.RequestException as error:
+        raise errors.Unavailable(f"the master broke off: {one_line(str(error), 200)}") from None
 
 
 def _said(answer: requests.Response) -> str:

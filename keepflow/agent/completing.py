@@ -8,7 +8,6 @@ no hook and no filter is run, and agents need no `git-lfs`.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ import requests
 
 from keepflow import errors
 from keepflow.agent import checkout
-from keepflow.agent.asking import DID_NOT, Asked, ask
+from keepflow.agent.asking import DID_NOT, Asked, ask, pieces
 from keepflow.agent.lanes import Held, Lanes, Source
 from keepflow.agent.patience import patiently
 from keepflow.core.handing_on import is_inside
@@ -81,30 +80,38 @@ class _Large:
         self._kept.mkdir(mode=0o700, exist_ok=True)
         found = lane.pointers(self._source.sha)
         for path, (pointer, executable) in found.items():
-            if not (self._kept / pointer.oid).exists():
-                patiently(self._source.patience.begin() if self._source.patience else None, partial(self._get, pointer))
             try:
-                checkout.lay(
-                    self._held.tree,
-                    path,
-                    self._pieces(pointer),
-                    pointer.oid,
-                    executable=executable,
-                    coming=f".keepflow-{self._order.fence}-coming",
-                    account=self._account,
-                )
-            except OSError as error:
-                raise errors.Refused(f"{quoted(path)} has no place here: {error.strerror}", code="no-lfs") from None
+                self._lay(path, pointer, executable)
+            except errors.RemoteError:  # what is kept was torn by a power cut
+                (self._kept / pointer.oid).unlink(missing_ok=True)
+                self._lay(path, pointer, executable)
         wanted = {pointer.oid for pointer, _ in found.values()}
         for kept in self._kept.iterdir():
             if kept.name not in wanted:
                 kept.unlink()
 
+    def _lay(self, path: str, pointer: Pointer, executable: bool) -> None:
+        if not (self._kept / pointer.oid).exists():
+            patiently(self._source.patience.begin() if self._source.patience else None, partial(self._get, pointer))
+        try:
+            checkout.lay(
+                self._held.tree,
+                path,
+                self._pieces(pointer),
+                pointer.oid,
+                executable=executable,
+                coming=f".keepflow-{self._order.fence}-coming",
+                account=self._account,
+            )
+        except OSError as error:
+            raise errors.Refused(f"{quoted(path)} has no place here: {error.strerror}", code="no-lfs") from None
+
     def _get(self, pointer: Pointer) -> None:
         coming = self._kept / "incoming"
         answer = _ask(self._source, f"/lfs/{pointer.oid}", "no-lfs", params={"size": pointer.size}, stream=True)
         with coming.open("wb") as file:
-            shutil.copyfileobj(answer.raw, file, _PIECE)
+            for piece in pieces(answer):
+                file.write(piece)
         coming.replace(self._kept / pointer.oid)
 
     def _pieces(self, pointer: Pointer) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ import requests
 
 from keepflow import errors
 from keepflow.agent import checkout
-from keepflow.agent.asking import Asked, Body, ask
+from keepflow.agent.asking import Asked, Body, ask, pieces
 from keepflow.agent.job_host import Saying
 from keepflow.agent.lanes import Held, Lanes, Source
 from keepflow.agent.patience import Waiting, patiently
@@ -240,8 +240,7 @@ class _Files:
 
     def pieces(self, sha256: str) -> Iterator[bytes]:
         """Return the bytes of a file, piece by piece."""
-        pieces: Iterator[bytes] = _ask("GET", self._at(sha256), self.source, stream=True).iter_content(_PIECE)
-        return pieces
+        return pieces(_ask("GET", self._at(sha256), self.source, stream=True))
 
     def _at(self, sha256: str) -> str:
         return f"{self.url}/files/{sha256}"

@@ -33,7 +33,7 @@ def fetched(master: Master, project: Project, oid: str, size: int) -> Path:
     if size > artifacts.LARGEST:
         raise errors.TooLarge(f"a file of Git LFS has at most {artifacts.LARGEST // 1024**3} GiB")
     place = master.home / "lfs" / project.name / oid[:2] / oid
-    if place.exists():
+    if place.exists() and place.stat().st_size == size:
         os.utime(place)
         return place
     if shutil.disk_usage(master.home).free < artifacts.RESERVE + size:
@@ -49,6 +49,8 @@ def fetched(master: Master, project: Project, oid: str, size: int) -> Path:
                 if left < 0:
                     break
                 file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
         if left or digest.hexdigest() != oid:
             raise errors.Refused(f"the LFS server has other bytes for {oid[:12]} than it should", code="no-lfs")
         coming.replace(place)

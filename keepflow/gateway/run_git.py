@@ -159,7 +159,7 @@ class RunGit:
         async with self._git.place(repository), running(argv, environment, True) as process:
             feeding = asyncio.create_task(self._feed(process, first, rest))
             try:
-                async with asyncio.timeout(_PUSH_SECONDS):
+                async with _in_time():
                     said = await process.stdout.read(_SAID)
                     while more := await process.stdout.read(_SAID):
                         said += more[: max(0, _SAID - len(said))]
@@ -211,6 +211,15 @@ class RunGit:
 
             await asyncio.wrap_future(self._master.writer.submit(record))
         await send_json(send, 201, {"size": file.size})
+
+
+@contextlib.asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_PUSH_SECONDS):
+            yield
+    except TimeoutError:
+        raise errors.Unavailable("the push took too long", code="busy") from None
 
 
 async def _commands(body: AsyncIterator[bytes]) -> tuple[bytes, bytes]:

@@ -33,6 +33,7 @@ class Asking:
 
     def __init__(self, world: World, url: str, place: Path) -> None:
         self.world, self.url, self.libraries = world, url, world.home / "libraries"
+        self.place = place
         self.lib = bare(self.libraries / "lib.git")
         self.sha = commit(self.lib, {"file": "of lib"})
         self.project, self.repository = world.project(submodules=[str(self.libraries)])
@@ -258,3 +259,15 @@ def test_t18_what_belongs_to_a_commit_is_for_jobs_of_its_project_only(asking: As
     asking.agent.finish(order)
     for path in paths:
         assert asking.get(order, path).status_code == 401, "its attempt has ended"
+
+
+def test_what_an_agent_keeps_of_git_lfs_and_a_power_cut_tore_is_fetched_again(asking: Asking) -> None:
+    oid, text = pointer(b"large")
+    stored(asking.repository, oid, b"large")
+    assert asking.files(asking.order("{lfs: true}", {"a.bin": text}))["a.bin"] == "large"
+    [kept] = asking.place.glob(f"keepwork/*/lfs/{oid}")
+    kept.write_bytes(b"lar")
+    assert asking.files(asking.order("{lfs: true}", {"n": "1"}))["a.bin"] == "large"
+    assert kept.read_bytes() == b"large"
+    assert "a.bin" not in asking.files(asking.order("{lfs: true}", {"a.bin": None}))
+    assert not kept.exists(), "only what the newest commit has is kept"
