@@ -17,7 +17,7 @@ from keepflow.config.yaml_loader import Document, Path
 from keepflow.core.flows import JOB_KEYS, JobKind, JobPart, Step
 from keepflow.core.names import is_name
 from keepflow.core.notices import is_address
-from keepflow.core.text import did_you_mean, quoted
+from keepflow.core.text import did_you_mean, listed, quoted
 from keepflow.errors import Problem
 from keepflow.ports import StepKind, contained
 
@@ -43,7 +43,24 @@ def read_parts(
             part, found = read_part(entry, kinds, document, (*path, index), given)
             problems += found
             parts += [part] if part else []
-    return tuple(parts), problems
+    return tuple(parts), problems or _left_there(parts, document, path)
+
+
+def _left_there(parts: list[JobPart], document: Document, path: Path) -> list[Problem]:
+    """Return a problem for artifacts that can only have been made on another host, from where no file comes back."""
+    found, places = [], set[str]()
+    for index, part in enumerate(parts):
+        if part.step is None:
+            places.clear()  # a job of its own: what comes after it begins anew
+        elif part.step.kind == "artifacts" and places and "" not in places:
+            host = listed(sorted(places))
+            sentence = (
+                f"{shown((*path, index))}: its job makes files on {host} only, and none comes back from there (ssh)"
+            )
+            found.append(document.problem((*path, index, "artifacts"), "left-there", sentence, key=True))
+        elif part.step.kind != "artifacts":
+            places.add(str(part.step.where.get("ssh") or ""))
+    return found
 
 
 def read_part(

@@ -106,6 +106,7 @@ def test_a_mistake_is_told_at_its_place(line: str, problem: tuple[int, int, str]
         ("[{build: ., ssh: mac-1}]", (4, 24, "conflict")),
         ("[{run: make, ssh: mac-1, image: x}]", (4, 13, "two-places")),
         ("[{run: make, ssh: Mac.Local}]", (4, 30, "bad-name")),
+        ("[{run: make, ssh: mac-1}, {artifacts: dist/*}]", (4, 39, "left-there")),
         ("[{run: make}, {deploy: dev, image: x}]", (4, 40, "unknown-key")),
         ("[{run: make}, {deploy: dev, services: {db: x}}]", (4, 40, "unknown-key")),
     ],
@@ -114,6 +115,19 @@ def test_a_mistake_at_a_step_is_told_at_its_place(steps: str, problem: tuple[int
     with pytest.raises(ConfigError) as caught:
         load_flow(flow(f"    steps: {steps}\n"), KINDS)
     assert places(caught.value.problems) == [problem]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "[{artifacts: dist/*}, {run: make, ssh: mac-1}]",
+        "[{run: make}, {run: make, ssh: mac-1}, {artifacts: dist/*}]",
+        "[{run: make, ssh: mac-1}, {run: make}, {artifacts: dist/*}]",
+        "[{run: make, ssh: mac-1}, {deploy: dev}, {artifacts: dist/*}]",
+    ],
+)
+def test_artifacts_are_left_there_only_where_nothing_else_can_have_made_them(steps: str) -> None:
+    load_flow(flow(f"    steps: {steps}\n"), KINDS)
 
 
 def test_a_deploy_of_a_graph_has_no_image() -> None:
