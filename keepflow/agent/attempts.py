@@ -15,8 +15,9 @@ from pathlib import Path
 from keepflow.agent.logs import Log
 from keepflow.agent.progress import Progress
 from keepflow.agent.seen import Seen
+from keepflow.agent.taken import Taken
 from keepflow.core.boxes import new_mark
-from keepflow.tools.files import sync_directory, write_atomic
+from keepflow.tools.files import write_unsynced
 from keepflow.wire.messages import RunJob
 
 log = Log(__name__)
@@ -93,15 +94,6 @@ class Attempt:
         data = json.loads((directory / _ORDER).read_bytes())
         return cls(directory, str(data["mark"]), str(data["nonce"]), RunJob.model_validate(data["order"]), wake)
 
-    @classmethod
-    def begin(cls, directory: Path, mark: str, order: RunJob, wake: Callable[[], None]) -> Attempt:
-        """Put a new attempt into its directory, for good."""
-        nonce = secrets.token_hex(12)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        data = f'{{"mark": "{mark}", "nonce": "{nonce}", "order": {order.model_dump_json()}}}'
-        write_atomic(directory / _ORDER, data.encode(), 0o600)
-        return cls(directory, mark, nonce, order, wake)
-
     @property
     def fence(self) -> int:
         """The number that names this attempt everywhere."""
@@ -132,7 +124,9 @@ class Attempts:
         self._agent = agent
         self._lock = threading.Lock()
         self._seen = Seen(root / "seen")
+        self._taken = Taken(root / "taken")
         self._held: dict[int, Attempt] = {}
+        self._repair()
         for directory in sorted(root.iterdir()):
             if directory.name.isdigit():
                 self._open(directory)
@@ -153,15 +147,24 @@ class Attempts:
             return max([self._seen.highest, *self._held])
 
     def add(self, order: RunJob) -> Attempt | None:
-        """Put a new attempt on the disk for good; None when this fence was seen before, then nothing changes."""
+        """Take a new attempt; it is on the disk for good after `sync`. None when this fence was seen before.
+
+        Raises OutOfSpace.
+        """
         with self._lock:
             if order.fence in self._held or order.fence in self._seen:
                 return None
-            mark = new_mark(self._agent, order.fence, secrets.token_hex(8))
-            attempt = Attempt.begin(self._root / str(order.fence), mark, order, self._wake)
-            sync_directory(self._root)
+            mark, nonce = new_mark(self._agent, order.fence, secrets.token_hex(8)), secrets.token_hex(12)
+            text = f'{{"mark": "{mark}", "nonce": "{nonce}", "order": {order.model_dump_json()}}}'
+            self._taken.add(order.fence, text)
+            attempt = Attempt(_write(self._root, order.fence, text), mark, nonce, order, self._wake)
             self._held[order.fence] = attempt
             return attempt
+
+    def sync(self) -> None:
+        """Put every attempt that was added on the disk for good."""
+        with self._lock:
+            self._taken.sync()
 
     def sweep(self, confirmed: int) -> None:
         """Take away what the master holds wholly: the report of the end (all up to `confirmed`) and the whole log."""
@@ -174,6 +177,17 @@ class Attempts:
         ]
         if held:
             self._discard(held)
+
+    def _repair(self) -> None:
+        """Make again what a power cut took of attempts, and finish removing what was being removed."""
+        self._taken.forget([fence for fence in self._taken.texts if fence in self._seen])
+        for fence, text in self._taken.texts.items():
+            order = self._root / str(fence) / _ORDER
+            if not order.exists() or order.read_text(errors="replace") != text:
+                _write(self._root, fence, text)
+        for directory in self._root.iterdir():
+            if directory.name.isdigit() and int(directory.name) in self._seen:
+                _remove(directory)
 
     def _open(self, directory: Path) -> None:
         try:
@@ -190,9 +204,24 @@ class Attempts:
         with self._lock:
             gone = [attempt for attempt in attempts if self._held.pop(attempt.fence, None) is not None]
             self._seen.add([attempt.fence for attempt in gone])
+            self._taken.forget([attempt.fence for attempt in gone])
             for attempt in gone:
                 attempt.log.close()
-                _remove(attempt.directory)
+        # Apart: a disk that is busy takes its time to remove files, and the link to the master waits for nobody.
+        threading.Thread(target=_remove_all, args=([one.directory for one in gone],), name="gone", daemon=True).start()
+
+
+def _write(root: Path, fence: int, text: str) -> Path:
+    """Write an order into the directory of its attempt, and return that."""
+    directory = root / str(fence)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    write_unsynced(directory / _ORDER, text.encode(), 0o600)
+    return directory
+
+
+def _remove_all(directories: Sequence[Path]) -> None:
+    for directory in directories:
+        _remove(directory)
 
 
 def _remove(directory: Path) -> None:

@@ -5,12 +5,14 @@ Whatever breaks that nobody foresaw ends the process (crash-only): the next one 
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -191,10 +193,16 @@ class Daemon:
             return Standing(True, f"agent {agent}, linked to {master}")
         return Standing(False, f"agent {agent}, no link to {master}: {self._link.trouble or 'it connects'}")
 
-    def _take(self, body: Body) -> None:
+    def _take(self, bodies: Sequence[Body]) -> None:
+        for are_jobs, some in itertools.groupby(bodies, key=lambda body: isinstance(body, messages.RunJob)):
+            if are_jobs:
+                self._jobs.take([body for body in some if isinstance(body, messages.RunJob)])
+                continue
+            for body in some:
+                self._do(body)
+
+    def _do(self, body: Body) -> None:
         match body:
-            case messages.RunJob():
-                self._jobs.take(body)
             case messages.StopJob():
                 self._jobs.stop(body)
             case messages.RunEnded():

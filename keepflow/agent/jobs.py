@@ -78,11 +78,21 @@ class Jobs:
         for attempt in waiting:
             self._queue(attempt)
 
-    def take(self, order: RunJob) -> None:
-        """Put a job on the disk and run it when a slot is free; one that was seen before changes nothing."""
-        attempt = self._attempts.add(order)
-        if attempt is not None:
-            self._queue(attempt)
+    def take(self, orders: Sequence[RunJob]) -> None:
+        """Put jobs on the disk for good and run them when slots are free; one that was seen before changes nothing.
+
+        Raises OutOfSpace for those that found no room; the others are taken.
+        """
+        taken: list[Attempt] = []
+        try:
+            for order in orders:
+                attempt = self._attempts.add(order)
+                if attempt is not None:
+                    taken.append(attempt)
+        finally:
+            self._attempts.sync()
+            for attempt in taken:
+                self._queue(attempt)
 
     def _queue(self, attempt: Attempt) -> None:
         order = attempt.order

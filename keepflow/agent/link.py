@@ -7,10 +7,11 @@ disk, and again until they are confirmed. All of it happens in one thread; other
 from __future__ import annotations
 
 import base64
+import itertools
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -55,12 +56,13 @@ class _Session:
     sent_at: float = 0.0  #: when something was last sent
     reported: int = 0
     sent: dict[int, int] = field(default_factory=dict)  #: fence → offset up to which its log was sent
+    heard_of: list[messages.Send] = field(default_factory=list)  #: messages that are still to be put on the disk
     received: list[int] = field(default_factory=list)  #: ids of messages that are on the disk
     settled: bool = False  #: whether the master holds more than before, so that attempts may have become its alone
 
 
 class Link:
-    """Keeps the connection. `take` puts a message on the disk and must not block on anything else."""
+    """Keeps the connection. `take` puts messages on the disk and must not block on anything else."""
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Link:
         wake: Wake,
         hello: Callable[[Hello], Hello],
         beat: Callable[[], Heartbeat],
-        take: Callable[[Body], None],
+        take: Callable[[Sequence[Body]], None],
     ) -> None:
         self._pins, self._key = pins, key
         self._reports, self._attempts, self._clock = reports, attempts, clock
@@ -206,6 +208,7 @@ class Link:
             session.heard = time.monotonic()
             self._hear(session, frame)
             frame = session.channel.receive(0) if session.channel.has_more else None
+        self._put_on_disk(session)
         if session.settled:
             session.settled = False
             self._attempts.sweep(self._reports.confirmed)
@@ -259,9 +262,8 @@ class Link:
         message = _read(frame)
         self._heed_goodbye(message)
         match message:
-            case messages.Send(id=row, body=body):
-                self._put_on_disk(body)
-                session.received.append(row)
+            case messages.Send():
+                session.heard_of.append(message)
             case messages.Reported(number=number):
                 self._reports.confirm(number)
                 session.settled = True
@@ -272,10 +274,19 @@ class Link:
             case other:
                 log.warning("the master said something unexpected", type=getattr(other, "type", "unreadable"))
 
-    def _put_on_disk(self, body: Body) -> None:
-        if not isinstance(body, messages.KeyRotated):
-            self._take(body)
-            return
+    def _put_on_disk(self, session: _Session) -> None:
+        """Put what came together on the disk together; only then the master hears that it is there."""
+        came, session.heard_of = session.heard_of, []
+        for are_keys, some in itertools.groupby(came, key=lambda sent: isinstance(sent.body, messages.KeyRotated)):
+            rows = list(some)
+            if not are_keys:
+                self._take([sent.body for sent in rows])
+            for sent in rows if are_keys else ():
+                if isinstance(sent.body, messages.KeyRotated):
+                    self._follow(sent.body)
+            session.received += [sent.id for sent in rows]
+
+    def _follow(self, body: messages.KeyRotated) -> None:
         try:
             self._pins.follow([body.envelope])
         except errors.BadSignature as error:

@@ -39,10 +39,8 @@ class LogFile:
     def __init__(self, path: Path, needles: Sought | Iterable[Needle]) -> None:
         self._path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = not path.exists()
+        self._unnamed = not path.exists()  #: whether its name may not outlive a power cut yet
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if new:
-            sync_directory(path.parent)
         self._masker = Masker(needles)
         self._held = b""
         self._size, self._written = self._recover()
@@ -73,8 +71,13 @@ class LogFile:
         """Write what was held back as the possible beginning of a secret: the log ends here."""
         self._write(self._held, self._masker.flush())
 
-    def sync(self) -> int:
-        """Put what was written on the disk for good and return the agent offset that is safe now."""
+    def sync(self, named: set[Path] | None = None) -> int:
+        """Put what was written on the disk for good and return the agent offset that is safe now.
+
+        `named` are directories that were synced just now, after this file was made; its own is added when it is.
+        """
+        if self._unnamed:
+            self._name(set() if named is None else named)
         if self.dirty:
             try:
                 os.fdatasync(self._file)
@@ -88,6 +91,12 @@ class LogFile:
     def close(self) -> None:
         """Give the file back."""
         os.close(self._file)
+
+    def _name(self, named: set[Path]) -> None:
+        if self._path.parent not in named:
+            sync_directory(self._path.parent)
+            named.add(self._path.parent)
+        self._unnamed = False
 
     def _write(self, raw: bytes, shown: bytes) -> None:
         """Write `shown`, which stands for all of `raw` but what the masker still holds back."""
@@ -116,7 +125,8 @@ class LogFile:
             size = min(size, pieces[len(whole)].file_from)
             os.ftruncate(self._file, size)
             os.truncate(index_path(self._path), len(whole) * _RECORD.size)
-        os.fsync(self._file)  # written by a process that may have died before its own sync
+        if not self._unnamed:
+            os.fsync(self._file)  # written by a process that may have died before its own sync
         return size, agent_offset(whole, size)
 
 

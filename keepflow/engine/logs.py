@@ -15,12 +15,11 @@ import structlog
 
 from keepflow import errors
 from keepflow.core.masking import Sought
-from keepflow.core.states import FINAL
 from keepflow.crypto.vault import Vault
 from keepflow.engine import lending, logfile
 from keepflow.engine.logfile import LogFile
 from keepflow.engine.wakes import Wakes
-from keepflow.store import jobs, projects, runs
+from keepflow.store import jobs, projects
 from keepflow.store.database import Database
 
 log = structlog.get_logger(__name__)
@@ -197,10 +196,10 @@ class Logs:
             entry.file.flush()
 
     def _sync(self) -> None:
-        self._sync_due = None
+        self._sync_due, named = None, set[Path]()
         for fence, entry in list(self._files.items()):
             try:
-                safe = entry.file.sync()
+                safe = entry.file.sync(named)
             except OSError as error:
                 self._drop(fence, error)
                 continue
@@ -252,13 +251,11 @@ class Logs:
 
     def _facts(self, fence: int) -> _Facts | None:
         with self._database.read() as conn:
-            attempt = jobs.attempt_by_fence(conn, fence)
-            if attempt is None:
+            found = jobs.log_of(conn, fence)
+            if found is None:
                 return None
-            run = runs.by_id(conn, jobs.by_id(conn, attempt.job_id).run_id)
-            lent = lending.of_project(conn, self._vault, projects.by_id(conn, run.project_id))
-        total = attempt.log_bytes if attempt.state in FINAL and attempt.log_bytes else None
-        return _Facts(attempt.agent_id, attempt.log_path, self._sought(lent.secrets), total)
+            lent = lending.of_project(conn, self._vault, projects.by_id(conn, found.project_id))
+        return _Facts(found.agent_id, found.path, self._sought(lent.secrets), found.total or None)
 
     def _sought(self, secrets: tuple[str, ...]) -> Sought:
         """Make ready what to look for; the same secrets as in the last logs need no new work."""

@@ -112,7 +112,7 @@ def remove(conn: Connection, environment_id: int, now: int) -> None:
 
 def _read(conn: Connection, query: Select[Any]) -> list[Environment]:
     rows = conn.execute(query).mappings().all()
-    hosts = placements.of_environments(conn, [row["id"] for row in rows])
+    hosts = placements.of_environments(conn, [row["id"] for row in rows]) if rows else {}
     return [_environment({**row, "hosts": hosts.get(row["id"], ())}) for row in rows]
 
 

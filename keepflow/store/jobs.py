@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, case, func, or_, select, update
 
 from keepflow.core.flows import JobKind, PlannedJob
 from keepflow.core.progress import NEEDS, NO_REASON
@@ -133,6 +133,17 @@ _TRIES = (
     .group_by(attempts.c.job_id)
 )
 _ADD_ATTEMPT = attempts.insert().returning(*attempts.c)
+_LOG_OF = (
+    select(
+        attempts.c.agent_id,
+        attempts.c.log_path,
+        case((attempts.c.finished_at.is_(None), 0), else_=attempts.c.log_bytes),
+        runs.c.project_id,
+    )
+    .join(jobs, jobs.c.id == attempts.c.job_id)
+    .join(runs, runs.c.id == jobs.c.run_id)
+    .where(attempts.c.fence == bindparam("label"))
+)
 _BEGIN_ATTEMPT = update(attempts).where(attempts.c.fence == bindparam("label")).values(started_at=bindparam("at"))
 _FINISH_ATTEMPT = (
     update(attempts)
@@ -396,6 +407,22 @@ def held(conn: Connection, fences: Iterable[int], agent_id: int) -> dict[int, At
     """Return those of some attempts that this agent holds: the check before every write that it asks for."""
     found = conn.execute(_HELD, {"fences": list(fences), "agent": agent_id}).mappings()
     return {row["fence"]: _attempt(row) for row in found}
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """Where the log of an attempt is, and whose; `total` is its length as the agent says, 0 until the attempt ended."""
+
+    agent_id: int | None
+    path: str
+    total: int
+    project_id: int
+
+
+def log_of(conn: Connection, fence: int) -> LogPlace | None:
+    """Return the place of the log of the attempt that a fence names."""
+    row = conn.execute(_LOG_OF, {"label": fence}).first()
+    return LogPlace(*row) if row else None
 
 
 def running_attempts(conn: Connection, agent_id: int) -> list[Attempt]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, select, update
+from sqlalchemy import Connection, RowMapping, Table, bindparam, select, update
 
 from keepflow.store.tables import environment_secrets, project_secrets
 from keepflow.store.upsert import insert
@@ -32,11 +32,12 @@ class Shelf:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._owner = next(iter(table.primary_key.columns)).name
+        # Built once: every log and every job asks this, and building costs more than asking.
+        self._every = select(table).where(table.c[self._owner] == bindparam("owner")).order_by(table.c.name)
 
     def every(self, conn: Connection, owner_id: int) -> list[StoredSecret]:
         """List the names of an owner in order, removed ones too."""
-        query = select(self._table).where(self._table.c[self._owner] == owner_id)
-        return [self._secret(row) for row in conn.execute(query.order_by(self._table.c.name)).mappings()]
+        return [self._secret(row) for row in conn.execute(self._every, {"owner": owner_id}).mappings()]
 
     def held(self, conn: Connection, owner_id: int) -> dict[str, StoredSecret]:
         """Return the secrets that have a value, by name."""

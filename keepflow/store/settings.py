@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from keepflow.store.tables import settings
 from keepflow.store.upsert import insert
 
+_GET = select(settings.c.value).where(settings.c.key == bindparam("name"))  # built once, asked for every job
+
 
 def get(conn: Connection, key: str, default: Any = None) -> Any:
     """Return the plain data stored under a key."""
-    row = conn.execute(select(settings.c.value).where(settings.c.key == key)).first()
+    row = conn.execute(_GET, {"name": key}).first()
     return default if row is None else row.value
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from keepflow.agent.attempts import Attempts
 from keepflow.agent.seen import REMEMBERED, Seen
+from keepflow.agent.taken import Taken
+from keepflow.errors import OutOfSpace
 from keepflow.wire import messages
+from tests.real.waiting import wait_until
 
 
 def order(fence: int, **more: Any) -> messages.RunJob:
@@ -74,10 +80,72 @@ def test_an_attempt_goes_when_end_and_log_are_with_the_master_and_is_never_taken
     assert attempts.get(7) is not None, "its end is not with the master"
     attempts.sweep(confirmed=12)
     assert attempts.get(7) is None
-    assert not (tmp_path / "7").exists()
+    wait_until(lambda: not (tmp_path / "7").exists(), 10, "its directory is gone")
+    assert (tmp_path / "taken").read_bytes() == b"", "nothing that it was lent stays on the disk"
     assert attempts.add(order(7)) is None
     assert Attempts(tmp_path).add(order(7)) is None
     assert Attempts(tmp_path).highest == 7
+
+
+def test_a_power_cut_takes_no_attempt_that_was_synced(tmp_path: Path) -> None:
+    """What was not synced may be gone after it, whole or in part: here it is."""
+    attempts = Attempts(tmp_path)
+    made = {fence: attempts.add(order(fence, env={"A": str(fence)})) for fence in (7, 8, 9)}
+    attempts.sync()
+    (tmp_path / "7" / "attempt.json").write_text("")
+    (tmp_path / "8" / "attempt.json").unlink()
+    shutil.rmtree(tmp_path / "9")
+    with (tmp_path / "taken").open("ab") as file:
+        file.write(b'12345678 10 {"mark": "')  # it was being written, and nobody was told of it
+    again = Attempts(tmp_path)
+    for fence, attempt in made.items():
+        found = again.get(fence)
+        assert attempt is not None
+        assert found is not None
+        assert (found.order, found.mark, found.nonce) == (attempt.order, attempt.mark, attempt.nonce)
+    assert again.add(order(10)) is not None
+
+
+def test_an_attempt_that_was_being_removed_does_not_come_back(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path)
+    attempts.add(order(7))
+    kept = shutil.copytree(tmp_path / "7", tmp_path / "copy")
+    taken = (tmp_path / "taken").read_bytes()
+    attempt = attempts.get(7)
+    assert attempt is not None
+    attempt.end(1)
+    attempts.sweep(confirmed=1)
+    wait_until(lambda: not (tmp_path / "7").exists(), 10, "its directory is gone")
+    kept.rename(tmp_path / "7")  # a power cut came before the removal was on the disk
+    (tmp_path / "taken").write_bytes(taken)
+    again = Attempts(tmp_path)
+    assert list(again) == []
+    assert again.add(order(7)) is None
+    assert not (tmp_path / "7").exists()
+
+
+def test_a_full_disk_takes_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(tmp_path)
+    assert attempts.add(order(7)) is not None
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[: len(data) // 2]))
+    with pytest.raises(OutOfSpace):
+        attempts.add(order(8))
+    monkeypatch.setattr(os, "write", write)
+    assert [found.fence for found in Attempts(tmp_path)] == [7]
+    assert attempts.add(order(8)) is not None
+    assert sorted(found.fence for found in Attempts(tmp_path)) == [7, 8]
+
+
+def test_orders_that_nobody_needs_any_more_are_cut_away(tmp_path: Path) -> None:
+    taken = Taken(tmp_path / "taken")
+    taken.add(1, "first")
+    for fence in range(2, 1000):
+        taken.add(fence, "x" * 1000)
+        taken.forget([fence])
+    assert (tmp_path / "taken").stat().st_size < 300_000
+    taken.add(1000, "last")
+    assert dict(Taken(tmp_path / "taken").texts) | {1: "first", 1000: "last"} == dict(Taken(tmp_path / "taken").texts)
 
 
 def test_fences_that_were_seen_outlive_a_torn_line_and_the_oldest_are_forgotten(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,10 +69,10 @@ class End:
         self.thread = threading.Thread(target=self.link.run)
         self.thread.start()
 
-    def take(self, body: messages.Body) -> None:
+    def take(self, bodies: Sequence[messages.Body]) -> None:
         if self.full:
             raise OutOfSpace("the disk is full")
-        self.taken.append(body)
+        self.taken += bodies
 
     def attempt(self, fence: int) -> Attempt:
         made = self.attempts.add(order(fence))
