@@ -115,3 +115,31 @@ def test_a_checkout_of_no_branch_and_one_without_a_commit(checkout: Path, tmp_pa
 
 def test_a_directory_in_no_repository_is_none(tmp_path: Path) -> None:
     assert working_tree(tmp_path) is None
+
+
+def test_submodules_come_along_as_they_stand_when_they_are_asked_for(tmp_path: Path) -> None:
+    def made(place: Path, module: str = "", url: Path | None = None) -> Path:
+        place.mkdir()
+        git(place, "init", "-q", ".")
+        if url is not None:
+            git(place, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(url), module)
+        (place / "file").write_text(place.name)
+        git(place, "add", ".")
+        git(place, "commit", "-qm", "x")
+        return place
+
+    inner = made(tmp_path / "inner")
+    lib = made(tmp_path / "lib", "deep", inner)
+    top = made(tmp_path / "top", "third/lib", lib)
+    git(top / "third/lib", "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init")
+    (top / "third/lib/file").write_text("changed and not committed")
+    git(made(tmp_path / "strange"), "clone", "-q", str(inner), str(top / "strange"))
+    tree = working_tree(top)
+    assert tree is not None
+    for recursive, beyond in ((False, ["third/lib/deep"]), (True, [])):
+        place = tmp_path / f"copy-{recursive}"
+        left_out = tree.copy_submodules(place, tree.copy(place), recursive=recursive)
+        assert sorted(left_out) == sorted(["strange", *beyond])
+        assert (place / "third/lib/file").read_text() == "changed and not committed"
+        assert (place / "third/lib/deep/file").exists() == recursive
+        assert not list(place.rglob(".git"))

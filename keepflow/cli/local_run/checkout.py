@@ -28,6 +28,13 @@ class Checkout:
     message: str
     sentence: str  #: what it is, for the person
     copy: Callable[[Path], list[str]]
+    tree: WorkingTree | None = None  #: whose files as they stand are copied; None for a commit, or no repository
+
+    def add_submodules(self, place: Path, left_out: list[str], wanted: str) -> list[str]:
+        """Copy the submodules that a flow wants (`core.flows.Checkout`), and return what is still left out."""
+        if self.tree is None or not wanted:
+            return left_out
+        return self.tree.copy_submodules(place, left_out, recursive=wanted == "recursive")
 
 
 def checkout(here: Path, ref: str) -> Checkout:
@@ -49,7 +56,7 @@ def _as_it_stands(tree: WorkingTree) -> Checkout:
     branch = f" ({one_line(tree.ref.removeprefix('refs/heads/'), 60)})" if tree.ref else ""
     sentence = f"a copy of {tree.root} {at}{branch}, {holds}, without what git ignores"
     message = tree.message_of(tree.sha) if tree.sha else ""
-    return Checkout(tree.root, tree.sha or _NO_COMMIT, tree.ref, message, sentence, tree.copy)
+    return Checkout(tree.root, tree.sha or _NO_COMMIT, tree.ref, message, sentence, tree.copy, tree)
 
 
 def _at_commit(tree: WorkingTree, ref: str) -> Checkout:

@@ -44,6 +44,7 @@ def run_locally(flow: str, ref: str, inputs: Mapping[str, str], file: Path | Non
         left_out = code.copy(place.tree)
         flow_file = read_flow_file(file or flow_file_at(place.tree), shown=file)
         chosen = _chosen(flow_file, flow)
+        left_out = code.add_submodules(place.tree, left_out, chosen.checkout.submodules)
         event = _event(code, given_inputs(chosen, inputs))
         output.say(f"local run of {name}: {code.sentence}")
         for repository in left_out:

@@ -53,6 +53,25 @@ class WorkingTree:
                 shutil.copy2(source, target, follow_symlinks=False)
         return left_out
 
+    def copy_submodules(self, place: Path, left_out: list[str], *, recursive: bool) -> list[str]:
+        """Copy the submodules among what `copy` left out, as they stand here; return what is still left out.
+
+        One that is not checked out here is left out. Raises as `copy`.
+        """
+        listed = _git(self.root, "ls-files", "--stage", "-z").stdout.split(b"\0")
+        known = {os.fsdecode(line.partition(b"\t")[2]) for line in listed if line.startswith(b"160000 ")}
+        still = []
+        for name in left_out:
+            inner = working_tree(self.root / name) if name in known else None
+            if inner is None or inner.root == self.root:
+                still.append(name)
+                continue
+            beyond = inner.copy(place / name)
+            if recursive:
+                beyond = inner.copy_submodules(place / name, beyond, recursive=True)
+            still += [f"{name}/{path}" for path in beyond]
+        return still
+
     def copy_commit(self, sha: str, place: Path) -> None:
         """Write the files of a commit into a new directory; raises CommandFailed."""
         place.mkdir(parents=True)
