@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ _KINDS = (
     ("network", ("ls", "--no-trunc"), "ID", ("rm",)),
     ("volume", ("ls",), "Name", ("rm", "--force")),
 )
+_NAMED = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_.-]*")  #: an identity as engines give them
 _TAKEN = b"is already in use by container", b"already exists"
 
 
@@ -62,10 +64,10 @@ class Engine:
         removed: list[str] = []
         for noun, listing, number, removal in _KINDS:
             shown = f'{{{{.{number}}}}}\t{{{{.Label "{asked}"}}}}'
-            listed = [
-                line.split("\t") for line in self.docker(noun, *listing, *wanted, "--format", shown).text.splitlines()
-            ]
-            found = [identity for identity, value in listed if spare is None or not spare(value)]
+            told = self.docker(noun, *listing, *wanted, "--format", shown).text.split("\n")
+            # Whoever has the engine writes labels as they like: a value of several lines makes lines that name nothing.
+            listed = (line.partition("\t") for line in told if "\t" in line)
+            found = [one for one, _, value in listed if _NAMED.fullmatch(one) and not (spare and spare(value))]
             if not found:
                 continue
             done = self.docker(noun, *removal, *found, check=False)
