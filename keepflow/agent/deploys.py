@@ -16,7 +16,7 @@ from keepflow.agent.held_secrets import HeldSecrets
 from keepflow.agent.host_file import HostFile
 from keepflow.agent.host_policies import HostPolicies
 from keepflow.agent.images import MadeHere
-from keepflow.agent.logs import Log
+from keepflow.agent.logs import Log, Reminder
 from keepflow.agent.looks import Looks
 from keepflow.agent.orders import DeployReports, Orders
 from keepflow.agent.pins import Pins
@@ -31,6 +31,7 @@ from keepflow.tools.failpoints import fail
 from keepflow.wire.messages import Deploy, Difference, KeptRelease, ServiceState, Steer
 
 log = Log(__name__)
+reminder = Reminder(log)
 
 _TEND = 5.0  #: seconds between two looks at fronts and containers
 _RETRY = 2.0  #: seconds between two tries to take up the journals while the engine does not answer
@@ -145,10 +146,10 @@ class Deploys:
             self._get_on()
             try:
                 for trouble in self._deployer.tend():
-                    log.warning("a service needs a look", trouble=trouble)
+                    reminder.warning("a service needs a look", trouble=trouble)
                 self._observe()
             except errors.KeepflowError as error:
-                log.warning("services cannot be looked at", reason=error.message)
+                reminder.warning("services cannot be looked at", reason=error.message)
             except Exception as error:  # what is wrong with one look must not end jobs, deployments and the link
                 log.broke("a look at the services broke", error)
             self._look.wait(_TEND)
@@ -165,7 +166,7 @@ class Deploys:
                 outcomes = self._deployer.recover()
                 break
             except errors.KeepflowError as error:
-                log.warning("deployments cannot be taken up yet", reason=error.message)
+                reminder.warning("deployments cannot be taken up yet", reason=error.message)
                 time.sleep(_RETRY)
         for outcome in outcomes:
             log.warning("a deployment was taken up after a restart", outcome=outcome.outcome, reason=outcome.sentence)

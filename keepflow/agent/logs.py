@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 _FACTS = "facts"
@@ -35,6 +36,22 @@ class Log:
     def broke(self, event: str, error: BaseException | None, **facts: Any) -> None:
         """Something failed that nobody foresaw; with its traceback."""
         self._logger.error(event, exc_info=error, extra={_FACTS: facts})
+
+
+class Reminder:
+    """Warns of what is found at every look, every few seconds, but says the same only once in `every` seconds."""
+
+    def __init__(self, log: Log, every: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._every, self._clock = log, every, clock
+        self._said: dict[str, float] = {}
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Say it when it is new, or was said long ago."""
+        now, same = self._clock(), f"{event} {facts}"
+        self._said = {one: at for one, at in self._said.items() if now - at < self._every}
+        if same not in self._said:
+            self._said[same] = now
+            self._log.warning(event, **facts)
 
 
 def configure(*, as_json: bool) -> None:
