@@ -69,7 +69,8 @@ def title(spec: Spec) -> str:
     """Return the first line that does something, with an ellipsis when it is not all, as people see it in a list."""
     pieces = [spec.script] if spec.script.startswith("#!") else [shown(piece) for piece in commands(spec.script)]
     first, _, rest = "\n".join(filter(None, pieces)).removeprefix("$ ").strip().partition("\n")
-    return one_line(first, 76) + (" …" if rest else "")
+    line = one_line(first, 76)
+    return line if line.endswith("…") or not rest else f"{line} …"
 
 
 def perform(spec: Spec, context: StepContext) -> int:

@@ -128,6 +128,15 @@ def link(url: str | None) -> str | None:
     return url if parts.scheme in ("http", "https") and parts.hostname else None
 
 
+def with_code(text: str) -> Markup:
+    """Return a text whose words in backticks are shown as code; all of it is text, whoever wrote it."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return escape(text)
+    shown = (Markup("<code>{}</code>").format(piece) if at % 2 else escape(piece) for at, piece in enumerate(pieces))
+    return Markup("").join(shown)
+
+
 def install(app: Flask) -> None:
     """Give templates these filters."""
     filters: dict[str, Any] = {
@@ -143,6 +152,7 @@ def install(app: Flask) -> None:
         "line": one_line,
         "capitalize_first": sentence_case,
         "exit_meaning": exits.meaning,
+        "with_code": with_code,
     }
     app.jinja_env.filters.update(filters)
     app.jinja_env.globals.update(icon=icon, took=took)

@@ -103,6 +103,7 @@ def test_a_script_too_long_for_one_argument_is_refused(bench: Bench) -> None:
         ("if a; then\nb\nfi", "if a; then …"),
         ("#!/usr/bin/env python3\nprint(1)", "#!/usr/bin/env python3 …"),
         ("echo " + "x" * 200, "echo " + "x" * 70 + "…"),
+        ("echo " + "x" * 200 + "\nmake", "echo " + "x" * 70 + "…"),
     ],
 )
 def test_the_title_is_the_first_line_that_does_something(script: str, title: str) -> None:
