@@ -31,6 +31,7 @@ from keepflow.core.sharing import Left
 from keepflow.core.text import one_line, quoted
 from keepflow.executors.shell import Account
 from keepflow.tools.brake import stoppable
+from keepflow.tools.failpoints import fail
 from keepflow.tools.git import packing
 from keepflow.wire.messages import Away, RunJob
 
@@ -82,7 +83,9 @@ class Carrier:
             size = file.tell()
             file.seek(0)
             file.write(_command(order.fence, commit))
+            fail("handing.packed")
             patiently(_waiting(source), lambda: _send(url, source, file, size, order.fence, commit))
+        fail("handing.sent")
         for path in found.left_out[:20]:
             log.tell(f"left out: {one_line(path, 200)} is no plain file or link of this job")
         count = len(found.entries) + len(found.large)
@@ -110,6 +113,7 @@ class Carrier:
         except BaseException:
             held.give_back()
             raise
+        fail("handing.fetched")
         return held, handed.left
 
     def _lay(self, order: RunJob, tree: Path, path: str, one: Large, files: _Files) -> None:

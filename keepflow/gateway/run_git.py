@@ -32,6 +32,7 @@ from keepflow.store import workspaces as stored
 from keepflow.store.jobs import Attempt
 from keepflow.store.projects import Project
 from keepflow.store.writer import Tx
+from keepflow.tools.failpoints import fail
 from keepflow.tools.git import receive_pack_argv
 
 _COMMANDS = 4096  #: bytes before the pack: one ref, and what the client can do
@@ -96,6 +97,7 @@ class RunGit:
             elif commit:  # it was taken before, and the answer did not get through
                 said = _taken(workspaces.ref_of(asker.attempt, commit))
             if commit and workspaces.has(self._master, asker.run_id, asker.attempt, commit):
+                fail("handing.taken")
                 await self._record(asker, commit, size)
         kind = [(b"content-type", b"application/x-git-receive-pack-result")]
         await send_bytes(send, 200, said, kind)
