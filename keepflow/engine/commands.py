@@ -26,6 +26,8 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 #: Microseconds that the run of a fork waits for somebody to let it begin.
 APPROVAL_WAITS = 14 * 24 * 3600 * 1_000_000
 
+_SOME = 5  #: branches that are named to somebody who has to say one
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -140,11 +142,11 @@ def _resolve(master: Master, project: Project, ref: str) -> tuple[str, str]:
     for full in wanted:
         if full in refs:
             return full, refs[full]
-    if not ref:
-        raise errors.NotFound(
-            f"{project.name} has neither a branch main nor master; name one: --ref BRANCH", code="no-ref"
-        )
     short = [name.removeprefix("refs/heads/") for name in refs if name.startswith("refs/heads/")]
+    if not ref:
+        some = f"say which branch (--ref), such as {listed([quoted(name) for name in sorted(short)[:_SOME]])}"
+        sentence = f"{project.name} has neither a branch main nor master; {some if short else 'push one first'}"
+        raise errors.NotFound(sentence, code="no-ref")
     raise errors.NotFound(f"{project.name} has no branch or tag {quoted(ref)}{did_you_mean(ref, short)}", code="no-ref")
 
 

@@ -102,7 +102,7 @@ def test_what_cannot_be_started_says_why(world: World) -> None:
         _start(world, flow="dev")
     with pytest.raises(errors.NotFound, match="no branch or tag"):
         _start(world, ref="--upload-pack=x")
-    with pytest.raises(errors.NotFound, match="neither a branch main nor master"):
+    with pytest.raises(errors.NotFound, match=r"neither a branch main nor master; say which .*, such as 'dev'$"):
         _start(world, ref="")
     world.push(project, repository, {".keepflow.yml": "version: [", "x": "y"}, branch="broken")
     with pytest.raises(errors.UsageError) as caught:
