@@ -33,6 +33,7 @@ def project(work: Path) -> Project:
         forge="bare",
         flow_file=".keepflow.yml",
         images=(),
+        submodules=(),
         hook_secret=None,
         hook_secret_made=False,
         git_token=None,
