@@ -351,3 +351,34 @@ def test_an_index_that_a_power_cut_left_empty_fails_and_never_passes_for_one(ori
         (lane.work_tree / "a").write_text("of a job")
         with pytest.raises(errors.CommandFailed):  # whoever holds the lane begins it afresh
             lane.checkout(sha)
+
+
+def test_what_a_job_left_in_the_place_of_a_submodule_is_gone_for_the_next_one(
+    lane: Lane, origin: Path, tmp_path: Path
+) -> None:
+    """Git itself neither looks nor cleans there."""
+    commit(origin, {"file": "1"})
+    index = {"GIT_INDEX_FILE": str(origin / "test.index")}
+    git(origin, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},deep/lib", **index)
+    sha = git(origin, "commit-tree", git(origin, "write-tree", **index), "-p", "master", data=b"x")
+    git(origin, "update-ref", "refs/heads/master", sha)
+    for _ in range(2):
+        lane.update(str(origin), sha, allow_local=True)
+        lane.checkout(sha)
+        place = lane.work_tree / "deep" / "lib"
+        assert list(place.iterdir()) == []
+        (place / "folder").mkdir()
+        (place / "folder" / "leak").write_text("of the job before")
+        (place / "folder").chmod(0o555)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("1")
+    (place / "folder").chmod(0o755)
+    for swapped in (place, place.parent):
+        shutil.rmtree(swapped)
+        swapped.symlink_to(outside)
+        lane.checkout(sha)
+        assert place.is_dir()
+        assert not place.is_symlink()
+        assert [path.name for path in outside.iterdir()] == ["kept"]
+    assert lane.gitlinks(sha) == {"deep/lib": "1" * 40}

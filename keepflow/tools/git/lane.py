@@ -151,7 +151,11 @@ class Lane:
                     account=self._account,
                 )
         for path in self._gitlinks(sha):
-            _empty(self.work_tree, path, self._account)
+            try:
+                _empty(self.work_tree, path, self._account)
+            except OSError as error:
+                sentence = f"{path}, the place of a submodule, cannot be emptied: {error.strerror}"
+                raise errors.CommandFailed(sentence, argv=("rm",)) from None
         _remove_planted(self.work_tree)
 
     def pointers(self, sha: str) -> dict[str, tuple[Pointer, bool]]:
