@@ -19,7 +19,8 @@ from keepflow.tools.files import write_atomic
 
 _TAIL_LINES = "60"
 _PAUSE = 0.05  #: seconds between two looks at a service
-_TRY = 2.0  #: seconds for one try of a port or a page
+_CONNECT = 1.0  #: seconds for one try of a port
+_TRY = 2.0  #: seconds for one try of a page
 _COMMAND_TRY = 10.0  #: seconds for one try of a command
 _ADDRESS = "{{.State.Status}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}} {{.State.ExitCode}}"
 
@@ -105,7 +106,7 @@ class _Started:
             except http_get.NoAnswer:
                 return False
             return answer.status < 400
-        with contextlib.suppress(OSError), socket.create_connection((address, ready.port), timeout=_TRY):
+        with contextlib.suppress(OSError), socket.create_connection((address, ready.port), timeout=_CONNECT):
             return True
         return False
 

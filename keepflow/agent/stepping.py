@@ -70,7 +70,7 @@ class Steps:
         host, order, places = self._host, self._order, self._places
         if not self._progress.same_boot:
             job_secrets.take_back(self._attempt.directory, host.account.account)
-            if containers.wants(order):
+            if containers.wants(order) or self._task.engine:
                 self._boxes({}).forsake()
             raise Ended(Ending("lost", "machine-restarted", "the machine was restarted while this job ran"))
         env = environment.of_job(order, host.agent, host.master, host.account.name, self._attempt.mark, places)

@@ -6,6 +6,7 @@ its answer byte by byte cannot hold it longer than the deadline.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -13,7 +14,10 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+
+from keepflow.tools.brake import stoppable
 
 _BODY_LIMIT = 64 * 1024  #: bytes of body that are read
 
@@ -43,17 +47,25 @@ def get(
 ) -> Response:
     """Ask `http://host:port/path` (https when `tls_name` is given, certificate unchecked: this asks one's own machine).
 
-    `timeout` in seconds is for all of it, of which connecting gets at most `connect`. Raises NoAnswer.
+    `timeout` in seconds is for all of it, of which connecting gets at most `connect`. Raises NoAnswer, and Stopped by a
+    brake.
     """
     deadline = time.monotonic() + timeout
     try:
         with socket.create_connection((host, port), timeout=min(timeout, connect)) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return _exchange(plain, deadline, path, headers, tls_name)
+            with stoppable(partial(_hang_up, plain)):
+                return _exchange(plain, deadline, path, headers, tls_name)
     except TimeoutError:
         raise NoAnswer(f"no answer from {host}:{port} within {timeout:g} s") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoAnswer(f"{host}:{port}: {_words(error)}") from None
+
+
+def _hang_up(plain: socket.socket) -> None:
+    """End a conversation from another thread."""
+    with contextlib.suppress(OSError):  # the other end was quicker
+        plain.shutdown(socket.SHUT_RDWR)
 
 
 def split_listen(listen: str) -> tuple[str, int]:

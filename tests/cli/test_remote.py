@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keepflow.engine import clock
+from keepflow.core.retention import Rule
+from keepflow.engine import clock, retention
 from keepflow.engine import people as rules
 from keepflow.store import people
 from tests.cli.conftest import Keepflow
@@ -401,3 +402,20 @@ def test_an_end_nobody_knows_is_settled_by_whoever_looked_unless_the_host_says_o
 def test_a_channel_that_is_not_there_is_said(keepflow: Keepflow) -> None:
     said = keepflow("notices", "test", "nobody")
     assert (said.code, "[no-channel]" in said.err) == (1, True)
+
+
+def test_r77_what_goes_is_shown_before_it_goes(keepflow: Keepflow, told: tuple[str, Story]) -> None:
+    _, story = told
+    before = story.write(lambda tx: retention.rule(tx.conn))
+    story.write(lambda tx: retention.put_rule(tx.conn, Rule(runs=1)))
+    try:
+        shown = keepflow("storage", "prune", "--dry-run")
+        assert (shown.code, "would be let go of" in shown.out) == (0, True)
+        listed = keepflow("storage", "prune", "--dry-run", "-o", "json").json
+        assert (listed["applied"], listed["items"] != []) == (False, True)
+        assert keepflow("storage", "prune", "--dry-run", "-o", "json").json == listed, "a look removes nothing"
+        assert "are let go of" in keepflow("storage", "prune").out
+        assert keepflow("storage", "prune", "--dry-run", "-o", "json").json["items"] == []
+        assert "the newest 1 runs of each flow" in keepflow("storage").out
+    finally:
+        story.write(lambda tx: retention.put_rule(tx.conn, before))

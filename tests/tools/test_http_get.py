@@ -6,10 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
 
+from keepflow import errors
+from keepflow.tools.brake import Brake
 from keepflow.tools.http_get import NoAnswer, get, split_listen
 
 
@@ -93,3 +96,20 @@ def test_nobody_there_is_told_in_words() -> None:
 )
 def test_where_a_listener_is_asked(listen: str, address: tuple[str, int]) -> None:
     assert split_listen(listen) == address
+
+
+def test_a_brake_ends_a_get_that_waits_for_an_answer() -> None:
+    brake = Brake()
+
+    def ask(port: int) -> None:
+        with brake.applied():
+            get("127.0.0.1", port, "/", {}, timeout=600)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as beside:
+        asking = beside.submit(ask, server.getsockname()[1])
+        silent, _ = server.accept()
+        with silent:
+            silent.recv(1)  # it has asked
+            brake.pull()
+            with pytest.raises(errors.Stopped):
+                asking.result(60)

@@ -139,7 +139,7 @@ def _sweep(place: Path, engine: Engine) -> None:
         if (left / "attempts").is_dir():
             for attempt in Attempts(left / "attempts"):
                 end_marked(attempt.mark, 0)
-                if boxes.wants(attempt.order):
+                if boxes.wants(attempt.order) or any(step.kind == "compose" for step in attempt.order.steps):
                     leftovers.remove(engine, attempt.mark)
                 remove(place / "scratch" / str(attempt.fence))
         remove(left)
