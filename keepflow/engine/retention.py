@@ -5,10 +5,13 @@ Releases, receipts, deployments, what they cite, and the events are never delete
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -143,9 +146,16 @@ def _forget(tx: Tx, project_id: int, run_ids: Sequence[int], now: int) -> tuple[
 
 def storage(master: Master) -> dict[str, Any]:
     """Return where the disk of the master goes: bytes of logs, artifacts and workspaces, and what is free."""
-    sizes = {
-        name: sum(path.stat().st_size for path in (master.home / name).rglob("*") if path.is_file())
-        for name in ("logs", "artifacts", "workspaces")
-    }
+    sizes = {name: _bytes_below(master.home / name) for name in ("logs", "artifacts", "workspaces")}
     usage = shutil.disk_usage(master.home)
     return {**sizes, "free": usage.free, "total": usage.total}
+
+
+def _bytes_below(root: Path) -> int:
+    """Return the bytes of all files below a directory; what goes meanwhile is not counted."""
+    size = 0
+    for here, _, names in os.walk(root):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(here, name).lstat().st_size
+    return size

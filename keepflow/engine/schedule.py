@@ -70,7 +70,7 @@ class Schedule:
         self._every(3600, "forget sessions", self._forget)
         self._every(60, "remove idle instances", lambda: leaving.sweep(self._master, clock.now()))
         self._every(600, "let go of artifacts", lambda: artifacts.sweep(self._master, clock.now()))
-        self._every(600, "let go of workspaces", self._let_workspaces_go, at_once=True)
+        self._every(60, "let go of workspaces", self._let_workspaces_go, at_once=True)
         self._every(3600, "let go of logs", self._let_go)
         self._every(24 * 3600, "tidy mirrors", self._tidy)
         self._scheduler.start()

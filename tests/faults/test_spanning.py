@@ -49,7 +49,7 @@ def test_r32_files_arrive_whole_whoever_is_killed_on_their_way(tmp_path: Path, p
         assert run["state"] == "succeeded", several.log(number)
         assert [len(job["attempts"]) for job in run["jobs"].values()] == [1, 1]
         assert several.log(number).count("\nlarge: OK\n1\n") == 1
-        wait_until(lambda: not list((several.master.home / "workspaces").iterdir()), 30, "the end of the repository")
+        wait_until(lambda: not list((several.master.home / "workspaces").iterdir()), 90, "the end of the repository")
         assert not list(several.place.glob("*/agent/**/kept.json")), "nothing is kept for a run that has ended"
     finally:
         several.close()

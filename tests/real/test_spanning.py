@@ -74,7 +74,7 @@ def test_r32_files_variables_and_artifacts_go_to_another_machine_and_back(two: S
     log = two.log(run["number"])
     assert run["state"] == "succeeded", log
     assert log.count("on to other machines") == 2
-    wait_until(lambda: not list((two.master.home / "workspaces").iterdir()), 30, "the end of the run's repository")
+    wait_until(lambda: not list((two.master.home / "workspaces").iterdir()), 90, "the end of the run's repository")
     assert two.cli("storage", "-o", "json").count('"workspaces": 0') == 1
 
 
@@ -149,7 +149,7 @@ def test_r32_files_reach_the_other_machine_though_master_and_agents_are_killed(t
     assert run["state"] == "succeeded", two.log(number)
     assert [len(job["attempts"]) for job in run["jobs"].values()] == [1, 1]
     assert "\nlarge: OK\nmade\n" in two.log(number)
-    wait_until(lambda: not list((two.master.home / "workspaces").iterdir()), 30, "the end of the run's repository")
+    wait_until(lambda: not list((two.master.home / "workspaces").iterdir()), 90, "the end of the run's repository")
 
 
 def test_r32_what_cannot_be_handed_on_fails_the_job_with_the_reason(two: Several) -> None:
