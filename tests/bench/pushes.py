@@ -13,11 +13,13 @@ from tests.bench.figures import Figure, in_turn
 from tests.bench.forge import Forge
 from tests.bench.scripts import Checkout, Naive, StartFirst
 from tests.bench.visitors import Visitor
+from tests.real.demo.files import PROJECT
 from tests.real.demo.repository import instead
 from tests.real.demo.world import World
 
 _STEP_ROUNDS = 15
 _LIVE_ROUNDS = 12
+_QUEUED = 200  #: runs that wait behind a push
 _CLOCK = "date +at=%s.%N"
 #: The same `docker build` as in the bare scripts: what is compared is everything around it.
 _FLOW = """\
@@ -61,6 +63,25 @@ def to_step(world: World, directory: Path) -> Iterator[Figure]:
     mine()  # the first one clones
     floors, mines = in_turn(_STEP_ROUNDS, floor, mine)
     yield Figure("push_to_step", "ms", floors, mines)
+    with _queued(world):
+        floors, mines = in_turn(_STEP_ROUNDS, floor, mine)
+    yield Figure("push_to_step_queued", "ms", floors, mines, [f"{_QUEUED} runs wait for an agent meanwhile"])
+
+
+@contextlib.contextmanager
+def _queued(world: World) -> Iterator[None]:
+    """Have many runs wait for an agent that is not there; they are looked at whenever work is handed out."""
+    api, runs = world.master.api, f"/projects/{PROJECT}/runs"
+    flow = "version: 1\nflows:\n  wait:\n    on: {manual: true}\n    labels: [elsewhere]\n    steps: [{run: 'true'}]\n"
+    world.repository.edit("wait", {".keepflow.yml": instead(flow)}, "Wait for an agent")
+    world.repository.push("wait")
+    asked = {"flow": "wait", "ref": "wait", "inputs": {}}
+    numbers = [api.post(runs, asked)["run"] for _ in range(_QUEUED)]
+    try:
+        yield
+    finally:
+        for number in numbers:
+            api.post(f"{runs}/{number}/cancel", {})
 
 
 def to_live(world: World, directory: Path) -> Iterator[Figure]:
