@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -101,7 +102,7 @@ class Daemon:
             kept_images=kept_images_of(state),
             reports=self._reports,
             clock=self._clock,
-            secrets=lambda order: opened(order, key.opening),
+            secrets=partial(opened, opening=key.opening),
             artifacts=Artifacts(identity.url, _ca_file(state, identity.ca_pem), self._account.account),
             engine=Engine(file.docker.host, state.directory("docker")),
             key_id=key.public.key_id,

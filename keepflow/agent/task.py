@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from keepflow.agent.accounts import may_use_engine
 from keepflow.agent.attempts import Attempt
@@ -17,7 +18,7 @@ from keepflow.wire import messages
 from keepflow.wire.messages import RunJob
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """An attempt, the host it runs on, and what ends it early."""
 
@@ -25,20 +26,17 @@ class Task:
     host: Host
     halt: Halt
     secrets: Mapping[str, str]  #: the opened secrets of its steps, by name
-    needles: Sought  #: what must not be seen of it outside this host
     engine: bool  #: whether its commands may use the host's engine
     taken_up: bool  #: whether an earlier process had begun its steps
 
     @classmethod
     def of(cls, attempt: Attempt, host: Host, halt: Halt) -> Task:
         """Open what came with an attempt's order."""
-        secrets = host.secrets(attempt.order)
         return cls(
             attempt,
             host,
             halt,
-            secrets,
-            needles_of(attempt.order, secrets.values()),
+            host.secrets(attempt.order),
             engine=may_use_engine(attempt.order, host.file),
             taken_up=attempt.progress.start is not None,
         )
@@ -47,6 +45,11 @@ class Task:
     def order(self) -> RunJob:
         """What the master asked for."""
         return self.attempt.order
+
+    @cached_property
+    def needles(self) -> Sought:
+        """What must not be seen of it outside this host; made ready by the job's own thread, for it takes a while."""
+        return needles_of(self.order, self.secrets.values())
 
     def step_started(self, index: int) -> Callable[[int], None]:
         """Return what reports the start of a step, as of now, once its place in the log is known."""

@@ -16,6 +16,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 from urllib.parse import quote, quote_plus
@@ -129,8 +130,8 @@ def _broken(value: bytes) -> Iterator[tuple[bytes, ...]]:
     Lines of base64 have whole groups of four characters. All begin with the same few characters where they can, for
     each text more that is looked for makes looking slower. A piece too short to be looked for is left.
     """
-    for text, unstable in _in_base64(value):
-        for width in (76, 64):  # base64, openssl
+    for text, unstable in dict.fromkeys(_in_base64(value)):
+        for width in (76, 64) if len(text) > 64 else (64,):  # base64, openssl; a short text is broken once, by both
             for at in range(4 - unstable, min(width, len(text)), 4):
                 begin = 0 if at >= MINIMUM or len(text) - at < MINIMUM else at
                 edges = [begin + _OPENING, *range(at, len(text), width)]
@@ -227,8 +228,13 @@ class _Loose:
     def __init__(self, parts: tuple[bytes, ...]) -> None:
         self.parts = parts
         self.longest = sum(map(len, parts)) + _LONGEST_GAP * (len(parts) - 1)
+
+    @cached_property
+    def opening(self) -> re.Pattern[bytes]:
+        """What its first parts look like; made when asked for, because few are and making it takes long."""
+        parts = self.parts
         needed = next((n for n in range(1, len(parts)) if sum(map(len, parts[:n])) >= MINIMUM), len(parts))
-        self.opening = re.compile((rb"\s{0,%d}" % _LONGEST_GAP).join(map(re.escape, parts[:needed])))
+        return re.compile((rb"\s{0,%d}" % _LONGEST_GAP).join(map(re.escape, parts[:needed])))
 
 
 class Masker:
