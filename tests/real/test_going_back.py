@@ -118,7 +118,7 @@ def test_a_rollback_typed_in_the_middle_of_a_deploy_waits_for_its_end(host: Host
     where = ["--config", str(host.root / "agent.yml"), "--state", str(host.root / "agent")]
     with subprocess.Popen([*argv, *where], cwd=ROOT, stderr=subprocess.PIPE, text=True) as person:
         assert person.stderr is not None
-        assert "this one waits for it" in person.stderr.readline()
+        assert "this one waits up to" in person.stderr.readline()
         assert deployer.carry_out(under_way).outcome == Phase.DONE
         person.stderr.read()
     assert person.returncode == 0
