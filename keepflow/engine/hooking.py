@@ -215,7 +215,7 @@ def _remove(master: Master, hook: ForgeHook) -> None:
     def write(tx: Tx) -> None:
         if forge_hooks.settle(tx.conn, hook, clock.now()):
             forge_hooks.drop(tx.conn, hook.id)
-            events.add(tx, clock.now(), "hook-removed", project_id=hook.project_id, data={"repo": hook.repo})
+            _told(tx, master, hook, "hook-removed", "", clock.now())
 
     master.writer.call(write)
 
@@ -244,11 +244,15 @@ def _settled(master: Master, hook: ForgeHook, news: str = "", **columns: object)
         if not forge_hooks.settle(tx.conn, hook, now, **columns):
             raise errors.Refused("the hook was changed meanwhile", code="changed")
         if news:
-            data = {"repo": hook.repo, "said": columns.get("said", "")}
-            events.add(tx, now, news, project_id=hook.project_id, data=data)
+            _told(tx, master, hook, news, str(columns.get("said", "")), now)
 
     master.writer.call(write)
     return replace(hook, changed_at=now, **columns)  # type: ignore[arg-type]  # columns are fields
+
+
+def _told(tx: Tx, master: Master, hook: ForgeHook, news: str, said: str, now: int) -> None:
+    events.add(tx, now, news, project_id=hook.project_id, data={"repo": hook.repo, "said": said})
+    tx.after_commit(partial(master.wakes.fire, "events"))
 
 
 class HookKeeper:
