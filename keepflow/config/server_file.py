@@ -38,10 +38,12 @@ from keepflow.core.deploys import Overrides
 from keepflow.core.flows import Strategy
 from keepflow.core.freeze import Window, problem
 from keepflow.core.rules import LAPSE_AFTER, Rules
+from keepflow.core.statuses import place_of
 from keepflow.core.text import did_you_mean
 from keepflow.errors import BadRemote, Problem
 from keepflow.tools.git import check_remote_url
 
+_NO_FORGE = "bare"  #: the forge of a repository that nobody but git serves
 _LOGIN_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@]*:[^/@]*@")
 
 
@@ -223,6 +225,9 @@ def _project_problems(server: ServerFile, document: Document) -> Iterator[Proble
         if bool(git.ssh_key_file) != bool(git.known_hosts):
             sentence = f"projects.{name}.git: ssh_key_file and known_hosts belong together"
             yield document.problem(path, "missing", sentence)
+        if project.hook and (project.forge == _NO_FORGE or place_of(project.repo, "", "") is None):
+            sentence = f"projects.{name}.hook: no API makes a hook there; `keepflow hook show` prints a post-receive"
+            yield document.problem(("projects", name, "hook"), "no-hook-api", sentence, key=True)
     addresses: dict[str, str] = {}
     for name, registry in server.registries.items():
         if registry.address in addresses:

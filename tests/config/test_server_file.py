@@ -178,3 +178,17 @@ def test_an_address_that_is_an_option_or_holds_control_characters_is_refused(url
 
 def test_an_empty_mapping_is_a_file_that_names_nothing() -> None:
     assert load("{}") == ServerFile()
+
+
+@pytest.mark.parametrize("repo", ["/srv/git/shop.git, forge: github", "https://h/shop.git, forge: bare"])
+def test_r11_a_hook_that_no_api_makes_is_told_at_its_place(repo: str) -> None:
+    text = f"projects:\n  shop: {{repo: {repo}, hook: {{token_file: t}}}}\n"
+    [(line, column, code)] = places(problems(load, text))
+    assert (line, column, code) == (2, text.splitlines()[1].index("hook:") + 1, "no-hook-api")
+
+
+def test_r11_how_a_hook_is_kept_is_read() -> None:
+    hook = "{token_file: t, api: 'https://h/api/v1', private: true}"
+    found = load(f"projects:\n  shop: {{repo: 'https://h/a/shop.git', forge: gitea, hook: {hook}}}\n")
+    assert found.projects["shop"].hook is not None
+    assert (found.projects["shop"].hook.api, found.projects["shop"].hook.private) == ("https://h/api/v1", True)
