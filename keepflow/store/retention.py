@@ -95,8 +95,6 @@ def forget_runs(conn: Connection, run_ids: Collection[int]) -> None:
     for table, column, wanted in (
         (steps, steps.c.attempt_id, of_jobs),
         (artifacts, artifacts.c.attempt_id, of_jobs),
-        (workspaces, workspaces.c.run_id, run_ids),
-        (workspace_files, workspace_files.c.run_id, run_ids),
         (attempts, attempts.c.job_id, of_runs),
         (statuses, statuses.c.run_id, run_ids),
         (jobs, jobs.c.run_id, run_ids),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keepflow import errors
 from keepflow.core.states import State
 from keepflow.engine import enrol, schedule, workspaces
-from keepflow.store import jobs, retention
+from keepflow.store import jobs
 from keepflow.store.projects import Project
 from keepflow.wire import messages
 from tests.engine.world import PlayedAgent, World
@@ -305,19 +305,3 @@ def test_an_attempt_that_has_ended_hands_nothing_on(world: World) -> None:
     with pytest.raises(errors.Refused) as caught:
         hand_on(world, make)
     assert caught.value.code == "stale"
-
-
-def test_a_run_of_which_something_was_handed_on_can_be_forgotten(world: World) -> None:
-    project, repository = world.project()
-    linux, _ = world.agent("linux", labels=("linux",)), world.agent("gpu", labels=("gpu",))
-    push(world, project, repository, "dev", SPANS.replace("needs: train, when: failure", "needs: train"))
-    [make] = linux.orders()
-    hand_on(world, make)
-    run = world.run()
-    world.call(
-        lambda tx: workspaces.record_file(tx, world.master, run.id, make.fence, "a" * 64, 9_000_000, world.tick())
-    )
-    linux.finish(make, "failed")
-    assert world.run().state is State.FAILED
-    world.call(lambda tx: retention.forget_runs(tx.conn, [run.id]))
-    assert world.runs() == []
