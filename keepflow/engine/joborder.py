@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -92,8 +93,7 @@ class Orders:
 
     def _plan(self, run: Run) -> _Plan:
         if run.id not in self._plans:
-            jobs = wiring_from_json(run.plan)
-            self._plans[run.id] = _Plan(jobs, sharing.bases(jobs), sharing.followers(jobs))
+            self._plans[run.id] = _plan_of(run.plan)
         return self._plans[run.id]
 
     def _lent_to(self, project: Project) -> Lent:
@@ -161,6 +161,24 @@ class _Plan:
     jobs: tuple[PlannedJob, ...]
     bases: Mapping[str, tuple[str, ...]]
     followers: Mapping[str, int]
+
+
+#: Plans as they were read last, each with what follows from it. A long plan is read from the store as one and the same
+#: object (`store.database`), so that of its many jobs only the first has this to be worked out.
+_known: dict[int, tuple[dict[str, Any], _Plan]] = {}
+_MOST_KNOWN = 32
+
+
+def _plan_of(plan: dict[str, Any]) -> _Plan:
+    known = _known.get(id(plan))
+    if known is not None and known[0] is plan:
+        return known[1]
+    jobs = wiring_from_json(plan)
+    made = _Plan(jobs, sharing.bases(jobs), sharing.followers(jobs))
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    _known[id(plan)] = (plan, made)
+    return made
 
 
 def _reference(made: StoredRelease, agent: str) -> str:
