@@ -12,6 +12,7 @@ from keepflow import __version__
 from keepflow.engine import clock
 from keepflow.engine.context import Master
 from keepflow.engine.signin import SignIn
+from keepflow.store import events
 from keepflow.web import access, api, headers, present, problems
 from keepflow.web.answers import rules
 from keepflow.web.pages import BLUEPRINTS
@@ -47,7 +48,14 @@ def create_app(master: Master, now: Callable[[], int] = clock.now) -> Flask:
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     app.register_blueprint(api.blueprint())
-    app.context_processor(lambda: {"visitor": access.visitor(), "broken_glass": _broken_glass, "version": __version__})
+    app.context_processor(
+        lambda: {
+            "visitor": access.visitor(),
+            "broken_glass": _broken_glass,
+            "last_event": lambda: events.last_id(reading()),  # of the moment in which the page is true
+            "version": __version__,
+        }
+    )
     return app
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from keepflow.core.flows import JobKind
 from keepflow.store import deployments, environments, placements
@@ -221,6 +221,19 @@ def test_lists_change_while_one_looks(opened: Open, told: tuple[str, Story]) -> 
     page.get_by_label("State").select_option("failed")
     expect(page.locator(".rows > li")).to_have_count(1)
     assert "state=failed" in page.url
+
+
+def test_what_happens_before_the_stream_is_open_is_seen_as_well(opened: Open, told: tuple[str, Story]) -> None:
+    _, story = told
+    watched, message = opened("bo"), "Happened in between"
+
+    def late(route: Route) -> None:
+        story.push("test", story.commit(message), message)
+        route.continue_()
+
+    watched.page.route("**/streams/events*", late, times=1)
+    page = watched.open("/runs")
+    expect(page.locator(".rows > li").first).to_contain_text(message)
 
 
 def test_an_agent_that_goes_away_is_seen_at_once(opened: Open, told: tuple[str, Story]) -> None:

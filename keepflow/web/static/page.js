@@ -65,10 +65,10 @@ export function changed() {
   document.body.dispatchEvent(new CustomEvent("keepflow:changed"));
 }
 
-function live(address) {
+function live({ live: address, liveFrom }) {
   const refresh = calmly(changed, 250);
   let times = 0; // what happened before a stream was opened again is only found by asking
-  new Stream(address, { change: refresh }, (status) => status === "open" && times++ && refresh());
+  new Stream(address, { change: refresh }, (status) => status === "open" && times++ && refresh(), liveFrom);
 }
 
 // --- the confirm form: the name must be typed, and a second click is no second press ---
@@ -91,4 +91,4 @@ setInterval(times, 1000);
 for (const swapped of ["htmx:afterSwap", "htmx:oobAfterSwap"]) {
   document.addEventListener(swapped, (event) => times(event.target));
 }
-if (document.body.dataset.live) live(document.body.dataset.live);
+if (document.body.dataset.live) live(document.body.dataset);

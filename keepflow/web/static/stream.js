@@ -2,9 +2,10 @@
 // (EventSource cannot be told where to go on, and browsers allow only six open streams per host.)
 
 export class Stream {
-  // `on` maps event names to functions of the event's data; `status` hears "open", "waiting" and "refused".
-  constructor(address, on, status = () => {}) {
-    Object.assign(this, { address, on, status, lastId: "", over: false, controller: null, retry: 0 });
+  // `on` maps event names to functions of the event's data; `status` hears "open", "waiting" and "refused"; `lastId` is
+  // of the newest event that the page knows of.
+  constructor(address, on, status = () => {}, lastId = "") {
+    Object.assign(this, { address, on, status, lastId, over: false, controller: null, retry: 0 });
     document.addEventListener("visibilitychange", () => (document.hidden ? this.pause() : this.resume()));
     addEventListener("pagehide", () => this.pause());
     if (!document.hidden) this.resume();
