@@ -15,11 +15,13 @@ from jsonschema import Draft202012Validator
 from keepflow.cli.main import cli
 from keepflow.config.agent_file import AgentFile, Service
 from keepflow.config.detection import FileKind, detect, problems_of
+from keepflow.config.flow_file import load_flow
 from keepflow.config.master_settings import MasterSettings
 from keepflow.config.reference import descriptions, filled, flow_models, marked
 from keepflow.config.schemas import FILES, schema_text
 from keepflow.config.yaml_loader import load
 from keepflow.core.interpolation import VARIABLES
+from keepflow.core.planning import plan
 from keepflow.ports import discover
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +63,23 @@ def blocks() -> list[Block]:
 def test_a_file_a_page_shows_is_valid(block: Block) -> None:
     found = problems_of(block.text.encode(), block.page, discover("keepflow.steps"), block.kind)
     assert not found, "\n".join(str(problem) for problem in found)
+
+
+def test_an_agent_reads_every_step_a_page_shows_as_it_was_written() -> None:
+    """R26, R34: what a plan keeps of a step is what its kind takes again; `expire: 7d` once became a bare number."""
+    kinds = discover("keepflow.steps")
+    files = [
+        load_flow(block.text, kinds)
+        for block in blocks()
+        if (block.kind or detect(load(block.text, block.page).value, block.page)) == "flow"
+    ]
+    jobs = [job for file in files for flow in file.flows.values() for job in plan(flow, file).jobs]
+    steps = [step for job in jobs for step in job.steps]
+    for step in steps:
+        again = kinds[step.kind].Spec.model_validate(json.loads(json.dumps(step.spec)))
+        assert again.model_dump(mode="json", exclude_defaults=True) == step.spec
+    assert {step.kind for step in steps} == set(kinds)
+    assert any("expire" in step.spec for step in steps)
 
 
 def test_the_pages_show_every_kind_of_file() -> None:

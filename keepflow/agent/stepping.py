@@ -186,8 +186,9 @@ class Steps:
         try:
             spec = kind.Spec.model_validate(step.spec)
         except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
             raise errors.UsageError(
-                f"step {step.name}: its settings do not fit this agent's version: {error}"
+                f"step {step.name}: its settings do not fit this agent's version ({wrong}); update the agent"
             ) from None
 
         cleaning: list[Sequence[str]] = []

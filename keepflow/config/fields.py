@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainSerializer,
     Strict,
     ValidationInfo,
     WithJsonSchema,
@@ -278,6 +279,8 @@ Duration = Annotated[
     BeforeValidator(_duration),
     WithJsonSchema({"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?(\d+ms)?$"}),
 ]  #: seconds
+#: A Duration that is written into a plan as the text it is read from: what agents get is validated there again.
+SpelledDuration = Annotated[Duration, PlainSerializer(lambda seconds: f"{seconds:.3f}s", when_used="unless-none")]
 Percent = Annotated[
     float, BeforeValidator(_percent), WithJsonSchema({"type": "string", "pattern": r"^\d{1,3}(\.\d{1,3})? ?%$"})
 ]  #: between 0 and 1

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema, model_validator
 
 from keepflow.config.fields import (
     Argv,
     ContainerPath,
-    Duration,
     EnvName,
     Interpolated,
     Model,
     Name,
     Port,
+    SpelledDuration,
     Text,
     UrlPath,
     bad,
@@ -59,7 +59,7 @@ Image = Annotated[Interpolated, AfterValidator(_image)]
 Memory = Annotated[int, BeforeValidator(_memory), WithJsonSchema({"type": ["string", "integer"]})]
 Cpus = Annotated[float, Strict(), Field(gt=0, le=1024)]
 Pids = Annotated[int, Strict(), Field(ge=1, le=1_000_000)]
-_Within = Annotated[Duration, Field(gt=0), PlainSerializer(lambda seconds: f"{round(seconds * 1000)}ms")]
+_Within = Annotated[SpelledDuration, Field(gt=0)]
 
 
 class Limits(Model):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from keepflow.config.fields import Duration, Model, OneOrMany, RelativePath
+from keepflow.config.fields import Model, OneOrMany, RelativePath, SpelledDuration
 from keepflow.ports import StepContext
 
 
@@ -16,7 +16,8 @@ class Spec(Model):
     #: paths or patterns inside the checkout: `*` stops at a slash, `**` does not, a directory is everything in it; each
     #: must fit at least one file
     paths: Annotated[tuple[RelativePath, ...], Field(min_length=1), OneOrMany()]
-    expire: Duration | None = None  #: how long they are kept, like `30d`; without it as long as the log of the run
+    #: how long they are kept, like `30d`; without it as long as the log of the run
+    expire: SpelledDuration | None = None
 
 
 def shorthand(value: str | list[str]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_what_is_said_in_full_means_the_same_when_the_agent_reads_it() -> None:
             "    image: {name: 'node:22', memory: 1.5GB, cpus: 0.5, pids: 50}\n"
             "    services:\n"
             "      db: {image: postgres, env: {A: b}, command: [postgres, -c, x], memory: 512MiB,\n"
-            "           ready: {port: 5432, http: /up, within: 1500ms}}\n"
+            "           ready: {port: 5432, http: /up, within: 2d1500ms}}\n"
             "    steps: [{run: make}]\n"
         )
     )
@@ -65,7 +65,7 @@ def test_what_is_said_in_full_means_the_same_when_the_agent_reads_it() -> None:
     service = read.services["db"]
     assert (service.memory, service.command, service.env) == (512 * 2**20, ("postgres", "-c", "x"), {"A": "b"})
     assert service.ready is not None
-    assert (service.ready.port, service.ready.http, service.ready.within) == (5432, "/up", 1.5)
+    assert (service.ready.port, service.ready.http, service.ready.within) == (5432, "/up", 172_801.5)
     assert read.plain() == where
 
 
