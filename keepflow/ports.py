@@ -100,6 +100,7 @@ class StepContext:
     registries: Mapping[str, RegistryLogin] = field(default_factory=dict)  #: lent to this job, by address
     #: keeps the files of the workspace that fit patterns, for so many seconds (0 = as long as the run's log)
     keep: Callable[[Sequence[str], float], None] = _keeps_nothing
+    no_engine: str = ""  #: why this job may not use the engine of its machine; "" = it may
 
 
 class StepKind(Protocol):

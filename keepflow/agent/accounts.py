@@ -78,4 +78,14 @@ def jobs_account(file: AgentFile) -> JobsAccount:
 
 def may_use_engine(order: RunJob, file: AgentFile) -> bool:
     """Say whether a job gets the engine: its flow is listed on this host, and its code is nobody else's."""
-    return order.trust != "fork" and f"{order.project}/{order.flow}" in file.docker_for
+    return not why_no_engine(order, file)
+
+
+def why_no_engine(order: RunJob, file: AgentFile) -> str:
+    """Return why a job does not get the engine, and what to do; "" when it does."""
+    flow = f"{order.project}/{order.flow}"
+    if order.trust == "fork":
+        return "code from a fork never gets the engine of a host"
+    if flow not in file.docker_for:
+        return f"{flow} may not use the engine of this host: add it to docker_for in its agent.yml, and run this again"
+    return ""

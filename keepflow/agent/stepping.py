@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from keepflow import errors
 from keepflow.agent import boxes as containers
 from keepflow.agent import environment, job_secrets, leftovers, outputs, services
+from keepflow.agent.accounts import why_no_engine
 from keepflow.agent.box_notes import Notes
 from keepflow.agent.boxes import Boxes, Hands, Site
 from keepflow.agent.environment import Places
@@ -213,6 +214,7 @@ class Steps:
             at_end=cleaning.append,
             registries={login.address: _lent(login) for login in self._order.logins},
             keep=self._keep,
+            no_engine="" if self._task.engine else why_no_engine(self._order, self._host.file),
         )
         scope = f"step-{turn.index + 1}"
         with services.beside(boxes, scope, beside, env) as addresses:

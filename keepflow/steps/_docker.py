@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from keepflow.core.interpolation import interpolate
 from keepflow.core.releases import ImageRef
 from keepflow.core.text import quoted
-from keepflow.errors import UsageError
+from keepflow.errors import Refused, UsageError
 from keepflow.ports import StepContext
 
 _APPEND = 'printf "%s\\n" "$1" >>"$2"'
@@ -33,6 +33,12 @@ def reference(text: str, context: StepContext) -> ImageRef:
     except ValueError:
         hint = "a branch name may hold characters no tag can have: use ${BUILD_NUMBER} or ${KEEPFLOW_SHA}"
         raise UsageError(f"{quoted(name)} is not an image reference ({hint})") from None
+
+
+def need_engine(context: StepContext) -> None:
+    """Raise Refused before a command is begun that can only end with an engine that cannot be reached."""
+    if context.no_engine:
+        raise Refused(context.no_engine, code="no-engine")
 
 
 def call(argv: Sequence[str], context: StepContext) -> int:

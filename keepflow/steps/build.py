@@ -10,7 +10,7 @@ from keepflow.config.fields import EnvName, Interpolated, Line, Model, RelativeP
 from keepflow.core.text import quoted
 from keepflow.errors import UsageError
 from keepflow.ports import StepContext
-from keepflow.steps._docker import call, filled, output, reference
+from keepflow.steps._docker import call, filled, need_engine, output, reference
 
 DEFAULT_TAG = "${KEEPFLOW_IMAGE}:b${BUILD_NUMBER}"
 
@@ -36,7 +36,11 @@ def title(spec: Spec) -> str:
 
 
 def perform(spec: Spec, context: StepContext) -> int:
-    """Build the image and say `image=REF`; raises UsageError when the image has no usable name."""
+    """Build the image and say `image=REF`; raises UsageError when the image has no usable name.
+
+    Refused when the job may not use the engine.
+    """
+    need_engine(context)
     name = reference(spec.tag or _default_tag(context), context)
     if name.digest:
         raise UsageError("an image is built under a tag, not a digest")

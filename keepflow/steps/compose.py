@@ -16,7 +16,7 @@ from keepflow.core.text import quoted
 from keepflow.errors import ProgramMissing
 from keepflow.executors.shell import MARK
 from keepflow.ports import StepContext
-from keepflow.steps._docker import call
+from keepflow.steps._docker import call, need_engine
 
 _PLUGIN = ("docker", "compose")
 _PROGRAM = ("docker-compose",)
@@ -42,7 +42,11 @@ def title(spec: Spec) -> str:
 
 
 def perform(spec: Spec, context: StepContext) -> int:
-    """Bring the services up, wait for the end, and take all of it down; raises ProgramMissing without Compose."""
+    """Bring the services up, wait for the end, and take all of it down.
+
+    Raises ProgramMissing without Compose, Refused when the job may not use the engine.
+    """
+    need_engine(context)
     argv = [*_program(context), "--project-name", compose_project(context.env[MARK])]
     argv += [part for file in spec.file for part in ("--file", file)]
     context.at_end([*argv, "down", "--volumes", "--remove-orphans", "--rmi", "local", "--timeout", "5"])

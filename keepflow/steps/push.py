@@ -8,7 +8,7 @@ from keepflow.config.fields import Interpolated, Model
 from keepflow.core.releases import ImageRef
 from keepflow.errors import Refused, UsageError
 from keepflow.ports import StepContext
-from keepflow.steps._docker import call, last_output, output, reference
+from keepflow.steps._docker import call, last_output, need_engine, output, reference
 
 
 class Spec(Model):
@@ -33,8 +33,10 @@ def perform(spec: Spec, context: StepContext) -> int:
     """Tag and push the image and say `pushed=REF`.
 
     The login itself reaches the `docker` command by the job's own `DOCKER_CONFIG`. Raises UsageError when there is
-    nothing to push or the names are no image references, Refused when no login for that place was lent to this job.
+    nothing to push or the names are no image references, Refused when no login for that place was lent to this job,
+    or it may not use the engine.
     """
+    need_engine(context)
     source = _source(spec, context)
     target = _target(spec, source, context)
     _check_lent(target, context)

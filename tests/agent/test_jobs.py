@@ -225,6 +225,21 @@ def test_a_flow_that_is_not_in_docker_for_gets_no_engine_and_can_claim_no_image(
     assert "docker_for" in ran.end.sentence
 
 
+@pytest.mark.parametrize(
+    ("kind", "spec"), [("build", {}), ("compose", {"file": ["test.yml"]}), ("push", {"image": "shop:1"})]
+)
+@pytest.mark.parametrize(("trust", "words"), [("protected", "add it to docker_for"), ("fork", "code from a fork")])
+def test_a_step_that_needs_the_engine_says_who_lends_it_and_begins_nothing(
+    builder: Builder, kind: str, spec: dict[str, object], trust: str, words: str
+) -> None:
+    step = messages.StepOrder(kind=kind, name=kind, spec=spec)
+    ran = builder.run(steps=(step,), trust=trust)
+    assert (ran.end.state, ran.end.code) == ("failed", "no-engine")
+    assert words in ran.end.sentence
+    assert "Traceback" not in ran.log
+    assert "$ docker" not in ran.log
+
+
 def test_a_step_can_tell_later_steps(builder: Builder) -> None:
     lines = ("VERSION=7", "KEEPFLOW_SHA=forged", "nonsense")
     tell = "; ".join(f'echo {line} >>"$KEEPFLOW_ENV"' for line in lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keepflow.core.boxes import compose_project
-from keepflow.errors import ProgramMissing
+from keepflow.errors import ProgramMissing, Refused
 from keepflow.executors.shell import MARK
 from keepflow.steps import compose
 from tests.steps.context import Bench
@@ -66,3 +66,13 @@ def test_a_machine_without_compose_says_what_to_install(tmp_path: Path) -> None:
 def test_r56_two_attempts_have_two_projects() -> None:
     """R56: the mark of an attempt is known to no other."""
     assert compose_project("7-abc") != compose_project("7-abd")
+
+
+def test_r25_without_the_engine_compose_is_not_even_looked_for(tmp_path: Path) -> None:
+    """Compose itself would end with three screens of traceback."""
+    made = bench(tmp_path, "docker-compose")
+    made.context.no_engine = "shop/dev may not use the engine"
+    with pytest.raises(Refused, match="shop/dev may not use the engine"):
+        compose.perform(compose.Spec(file=("a.yml",)), made.context)
+    assert not made.calls
+    assert not made.at_end

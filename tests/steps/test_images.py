@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,12 @@ def test_no_password_is_ever_in_a_command_or_in_the_log(bench: Bench) -> None:
     bench.output.write_text("image=keepwork:b7\n")
     pushes(bench)
     assert "secret-password" not in bench.said + repr(bench.calls) + repr(bench.context)
+
+
+@pytest.mark.parametrize("act", [builds, pushes])
+def test_r23_without_the_engine_nothing_is_begun_and_the_reason_is_said(bench: Bench, act: Callable[..., int]) -> None:
+    bench.context.no_engine = "shop/dev may not use the engine"
+    with pytest.raises(Refused, match="shop/dev may not use the engine") as refused:
+        act(bench)
+    assert refused.value.code == "no-engine"
+    assert not bench.calls
