@@ -163,13 +163,13 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], ca_file: Path | Non
 
 
 def _words(content: bytes) -> str:
-    """Return what an answer says in one line: where the decision is, what is wrong, or its text."""
+    """Return what an answer says in one line: the page or the address of the decision, what is wrong, or its text."""
     text = content.decode(errors="replace")
     try:
         answer = json.loads(text)
     except ValueError:
         return one_line(text)
     if isinstance(answer, dict):
-        said = next((answer[key] for key in ("decision_url", "detail", "title") if answer.get(key)), None)
+        said = next((answer[key] for key in ("page", "decision_url", "detail", "title") if answer.get(key)), None)
         return one_line(said) if isinstance(said, str) else "taken"
     return "taken"

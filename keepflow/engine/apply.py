@@ -160,7 +160,11 @@ def _compare(kind: str, old: dict[str, dict[str, Any]], new: dict[str, dict[str,
 
 
 def _difference(key: str, old: Any, new: Any) -> str:
-    return f"{key} is new" if key in _HIDDEN else f"{key}: {old!r} → {new!r}"
+    return f"{key} is new" if key in _HIDDEN else f"{key}: {_said(old)} → {_said(new)}"
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else repr(value)
 
 
 def _sealed(master: Master, name: str, registry: DesiredRegistry) -> dict[str, Any]:

@@ -162,8 +162,12 @@ def _first(known: _Known, recorded: intake.Recorded) -> dict[str, Any]:
 
 async def _answer(send: Send, known: _Known, recorded: intake.Recorded, parsed: Parsed) -> None:
     """Say what became of the delivery: 202 for an event, 204 for one nobody knows, else 200."""
-    where = f"{known.url.rstrip('/')}/api/v1/projects/{known.project.name}/deliveries/{recorded.id}"
-    told: dict[str, Any] = {"delivery": recorded.id, "decision_url": where}
+    master, place = known.url.rstrip("/"), f"projects/{known.project.name}/deliveries/{recorded.id}"
+    told: dict[str, Any] = {
+        "delivery": recorded.id,
+        "decision_url": f"{master}/api/v1/{place}",
+        "page": f"{master}/{place}",
+    }
     if not recorded.first:
         await send_json(send, 200, {**told, "duplicate": True, **_first(known, recorded)})
     elif parsed.event is not None:

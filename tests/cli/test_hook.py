@@ -31,7 +31,7 @@ class Master(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.got: list[Parsed] = []
         self.status = 202
-        self.answer = b'{"decision_url": "https://ci.example.org/deliveries/7"}'
+        self.answer = b'{"decision_url": "https://ci.example.org/api/7", "page": "https://ci.example.org/deliveries/7"}'
 
     @property
     def url(self) -> str:

@@ -47,6 +47,7 @@ def test_a_push_is_answered_202_with_its_delivery_event_and_the_address_of_its_d
     assert reply.json["event"]["sha"] == served.sha
     decision = urllib.parse.urlsplit(reply.json["decision_url"]).path
     assert decision == f"/api/v1/projects/app/deliveries/{reply.json['delivery']}"
+    assert reply.json["page"] == reply.json["decision_url"].replace("/api/v1/", "/")
 
     def decided() -> Any:
         return served.master.api("GET", decision.removeprefix("/api/v1")).json["decision"]

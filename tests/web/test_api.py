@@ -110,6 +110,9 @@ def test_the_log_is_whole_and_equal_to_what_was_written(still: Flask, settled: S
     tail = client.get(f"{API}/projects/keepwork/runs/5/log?tail=2").text
     assert tail == "The push refers to repository\nlayer 3: \x1b[31mKilled\x1b[0m\n"
     assert client.get(f"{API}/projects/keepwork/runs/5/log?job=deploy-test").text == ""
+    wrong = client.get(f"{API}/projects/keepwork/runs/5/log?job=nojob").get_json()
+    assert (wrong["status"], wrong["code"], "there are: " in wrong["detail"]) == (404, "no-job", True)
+    assert "deploy-test" in wrong["detail"]
     job = client.get(f"{API}/projects/keepwork/runs/5").get_json()["jobs"][0]["key"]
     assert client.get(f"{API}/projects/keepwork/runs/5/log?job={job}&attempt=1").text == answer.text
     download = client.get("/projects/keepwork/runs/5/log")

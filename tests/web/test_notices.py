@@ -148,3 +148,11 @@ def test_a_server_file_brings_channels_in_and_out_and_its_plan_shows_no_secret(s
     assert [(line.action, line.detail) for line in lines] == [("change", "secrets is new")]
     lines = story.write(lambda tx: apply.apply(tx, story.master, now, "root", story.now))
     assert [(line.action, line.what) for line in lines] == [("remove", "channel ops")]
+
+
+def test_a_setting_that_was_not_there_is_nothing_in_a_plan(story: Story) -> None:
+    with story.master.database.read() as conn:
+        now = apply.stored(conn, story.master)
+        assert now.url is None
+        [line] = apply.plan(conn, story.master, now.model_copy(update={"url": "https://ci.example.org"}))
+    assert line.detail == "url: nothing → 'https://ci.example.org'"

@@ -118,6 +118,7 @@ def test_r31_the_page_of_a_project_binds_its_secrets_and_never_shows_a_value(sto
     page = "/projects/keepwork/secrets"
     token = {"csrf_token": _hidden(client.get(page).text, "csrf_token")}
     assert f'href="{page}"' in client.get("/projects/keepwork").text
+    assert '<a href="/projects/keepwork" aria-current="page">Overview</a>' in client.get(page).text
     told = {**token, "name": "config.page", "value": "c4nary-1\r\nc4nary-2\r\n", "branches": "dev, release/*"}
     assert client.post(page, headers=OURS, data=told).status_code == 303
     shown = client.get(page).text

@@ -12,6 +12,7 @@ from keepflow.agent.attempts import Attempt
 from keepflow.agent.progress import Stop
 from keepflow.agent.worker import Job
 from keepflow.cli.local_run.desk import Desk
+from keepflow.cli.local_run.own_secrets import missing
 from keepflow.core.events import Event
 from keepflow.core.flows import JOB_TIMEOUT, JobKind, Plan, PlannedJob
 from keepflow.core.progress import NEEDS, JobView, Progress, progress
@@ -133,6 +134,8 @@ class Course:
         for step in planned.steps:
             if step.kind == _PUSH:
                 self.say(f"── step {one_line(step.name)} is left out: {_NO_PUSH}")
+        for sentence in missing(use for step in planned.steps for use in step.secrets):
+            self.say(f"── {planned.key}: {sentence}")
         environment = environment_after(self.plan.jobs, planned.key)
         names = names_of_run(
             self.event,

@@ -24,6 +24,7 @@ from keepflow.agent.lanes import remove
 from keepflow.agent.reports import Reports
 from keepflow.agent.workplace import Workplace
 from keepflow.cli.local_run.checkout import OneTree
+from keepflow.cli.local_run.own_secrets import held
 from keepflow.config.agent_file import AgentFile
 from keepflow.errors import UsageError
 from keepflow.executors.shell import end_marked
@@ -114,8 +115,7 @@ class _Nowhere:
 
 def _own_secrets(order: RunJob) -> dict[str, str]:
     """Return what the person's own environment holds of the secrets that steps name; nobody else is asked."""
-    names = {use.name for step in order.steps for use in step.secrets}
-    return {name: os.environ[name] for name in names if name in os.environ}
+    return held(use.name for step in order.steps for use in step.secrets)
 
 
 def _file(flow: str) -> AgentFile:

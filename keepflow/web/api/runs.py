@@ -143,7 +143,9 @@ def attempts(number: int, job: str | None, n: int | None = None) -> list[jobs.At
     if job is not None:
         found = [one for one in found if one.key == job]
         if not found:
-            raise NotFound(f"run {current_project().name}#{number} has no such job", code="no-job")
+            keys = ", ".join(one.key for one in jobs.of_run(reading(), stored.id))
+            sentence = f"run {current_project().name}#{number} has no job {quoted(job)}; there are: {keys or 'none'}"
+            raise NotFound(sentence, code="no-job")
     tries = [attempt for one in found for attempt in jobs.attempts_of(reading(), one.id) if n in (None, attempt.n)]
     if n is not None and not tries:
         raise NotFound(

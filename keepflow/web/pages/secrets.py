@@ -51,7 +51,7 @@ def remove_secret(project: str, environment: str) -> AnyResponse:
 @needs("secrets")
 def list_job_secrets(project: str) -> str:
     """List the secrets of a project for its jobs, with a form that sets one."""
-    return _page("runs", project, f"/projects/{project}/secrets", secrets.list_job_secrets(), _BOUND)
+    return _page("overview", project, f"/projects/{project}/secrets", secrets.list_job_secrets(), _BOUND)
 
 
 @blueprint.post("/projects/<project>/secrets")

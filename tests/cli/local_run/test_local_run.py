@@ -42,6 +42,9 @@ flows:
       ask: {needs: make, approve: Is the demo over?}
       publish: {needs: ask, steps: [{run: echo published}]}
       tell: {needs: make, when: always, notify: team@example.org}
+  lent:
+    on: {push: dev}
+    steps: [{run: 'echo "got $KEY"', secrets: [{name: api-key, env: KEY}]}]
   again:
     on: {push: dev}
     retry: {max: 2, on_exit: [75], delay: 10ms}
@@ -123,6 +126,31 @@ def is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("variable", ["api-key", "API_KEY"])
+def test_r31_a_secret_is_taken_from_the_persons_own_environment(
+    shop: Path,  # noqa: ARG001 - the current directory
+    keepflow: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+) -> None:
+    monkeypatch.setenv(variable, "c4nary-value")
+    code, out, err = keepflow("run", "lent", "--local")
+    assert code == 0, err
+    assert "got [MASKED]\n" in out
+    assert "c4nary" not in out + err
+
+
+def test_r31_a_secret_that_is_not_there_is_named_with_the_variable_to_set(
+    shop: Path,  # noqa: ARG001 - the current directory
+    keepflow: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("API_KEY", raising=False)
+    code, _, err = keepflow("run", "lent", "--local")
+    assert code == 3
+    assert "your environment has no value for the secret 'api-key': set API_KEY\n" in err
 
 
 def test_a_local_run_works_on_a_copy_with_what_is_not_committed_and_says_so(
