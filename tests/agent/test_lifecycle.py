@@ -243,11 +243,11 @@ def test_an_agent_without_its_master_waits_and_takes_up_where_it_was(
 
 def test_the_file_is_read_again_when_it_changes(master: FakeMaster, agent: AgentProcess, sha: str) -> None:
     agent.config.write_text(f"master: {master.url}\ncapabilities: [run]\njobs: 3\nlabels: [gpu]\n")
-    hello = wait_until(lambda: [hello for hello in master.hellos if hello.labels], 20, "a new hello")[0]
+    hello = wait_until(lambda: [hello for hello in master.hellos if hello.labels], 60, "a new hello")[0]
     assert (hello.labels, hello.slots) == (("gpu",), 3)
     agent.config.write_text("capabilities: [fly]\n")
     hello = wait_until(
-        lambda: [hello for hello in master.hellos if "is wrong" in "".join(hello.warnings)], 20, "a warning"
+        lambda: [hello for hello in master.hellos if "is wrong" in "".join(hello.warnings)], 60, "a warning"
     )[0]
     assert hello.slots == 3
     master.send(job(1, sha, ["true"]))

@@ -207,8 +207,8 @@ def test_r54_a_command_is_found_again_by_another_process(bench: Bench) -> None:
 def test_r54_a_command_that_was_found_again_is_ended_like_any_other(bench: Bench) -> None:
     found = forsaken(bench)
     began = time.monotonic()
-    found.kill(0.1)
-    assert time.monotonic() - began < 1.1
+    found.kill(20)
+    assert time.monotonic() - began < 20, "it ended by itself when it was asked to"
     assert found.wait(0) == 128 + signal.SIGTERM
 
 
