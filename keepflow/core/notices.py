@@ -33,7 +33,7 @@ class Word(StrEnum):
     QUARANTINE = "quarantine"  #: a release did badly and does not go there again
     DRIFT = "drift"  #: something else serves than was deployed
     BREAK_GLASS = "break-glass"  #: somebody deployed outside the rules
-    APPROVAL = "approval"  #: a release waits for a person
+    APPROVAL = "approval"  #: a release or a flow waits for a person
     FLOW = "flow"  #: a `notify:` job asked for it; needs no word under `on:`
 
 

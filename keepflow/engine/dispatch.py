@@ -153,6 +153,10 @@ def _start(tx: Tx, master: Master, run: Run, job: Job, now: int) -> bool:
     else:
         jobs.begin(tx.conn, [job.id], now)
         jobs.wait(tx.conn, job.id, Reason(APPROVAL, f"waits for a release manager: {job.spec['target']}"))
+        if run.trust != joborder.FORK:  # whose flow file tells nobody
+            data = {"number": run.number, "flow": run.flow, "job": job.key, "question": job.spec["target"]}
+            events.add(tx, now, "approval-asked", project_id=run.project_id, run_id=run.id, data=data)
+            tx.after_commit(partial(master.wakes.fire, "events"))
         return True
     return False
 

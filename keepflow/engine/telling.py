@@ -76,6 +76,18 @@ def _flow_asked(conn: Connection, master: Master, event: StoredEvent, project: P
     return _made(event, project, frozenset({Word.FLOW}), Word.FLOW, title, lines, url, thread, facts, excerpt)
 
 
+def _question_asked(conn: Connection, master: Master, event: StoredEvent, project: Project) -> Told | None:
+    if event.run_id is None:
+        return None
+    run = runs.by_id(conn, event.run_id)
+    key, question = event.data["job"], event.data["question"]
+    title = f"{project.name} {run.flow} #{run.number} asks: {question} ({_commit(run)})"
+    lines = (f"keepflow approve {project.name}#{run.number} {key}", run.message.partition("\n")[0])
+    facts = {"run": run.number, "flow": run.flow, "job": key, "question": question, "ref": run.ref, "sha": run.sha}
+    url, thread = _run_url(master, project, run.number), f"{project.name}/{run.flow}/{run.ref}"
+    return _made(event, project, frozenset({Word.APPROVAL}), Word.APPROVAL, title, lines, url, thread, facts, "")
+
+
 def _of_environment(
     word: Word, title: str, *names: str
 ) -> Callable[[Connection, Master, StoredEvent, Project], Told | None]:
@@ -140,7 +152,7 @@ def _made(
 
 def _commit(run: Run) -> str:
     branch = run.ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
-    return f"{branch}@{run.sha[:7]} by {run.actor or 'nobody'}"
+    return f"{branch}@{run.sha[:7]}{f' by {run.actor}' if run.actor else ''}"
 
 
 def _run_url(master: Master, project: Project, number: int) -> str:
@@ -161,6 +173,7 @@ def _excerpt(conn: Connection, master: Master, run: Run) -> str:
 _TELLERS: Mapping[str, Callable[[Connection, Master, StoredEvent, Project], Told | None]] = {
     "run-state": _run_ended,
     "notify-asked": _flow_asked,
+    "approval-asked": _question_asked,
     "deployment-done": _of_environment(Word.DEPLOYED, "serves a new release, asked for by {who}"),
     "deployment-reverted": _of_environment(Word.REVERTED, "was put back to what it served"),
     "deployment-unknown": _of_environment(Word.UNKNOWN, "has a deployment whose end nobody knows"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keepflow.core.states import FINAL, State
-from keepflow.engine import advice, channels, clock, notifying
+from keepflow.engine import advice, channels, clock, commands, notifying
 from keepflow.engine.notifying import Outbox
 from keepflow.errors import NotFound
 from keepflow.store import events, jobs, notices, settings
@@ -293,6 +293,50 @@ def test_r64_a_flow_tells_a_channel_by_name_and_an_address_by_mail(world: World,
     ]
     assert ("#1: unit failed" in made[0].notice.title, made[0].notice.facts["jobs"]) == (True, {"unit": "failed"})
     assert [run.state for run in world.runs()] == [State.FAILED] * 3 + [State.SUCCEEDED]
+
+
+ASKING = """
+version: 1
+image: keepwork
+flows:
+  dev:
+    on: {push: "**", pull_request: true}
+    jobs:
+      ask: {approve: Is the demo over?}
+      after: {needs: ask, steps: [{run: make}]}
+"""
+
+
+def test_r64_whoever_hears_of_approvals_hears_once_of_a_flow_that_asks(world: World, mail: Mailbox, ear: Ear) -> None:
+    building = Building(world, team=by_mail(mail, "broken"), ops=to_a_program(ear, "approval"))
+    push(world, building.project, building.repository, ASKING, "dev")
+    run = world.runs()[-1]
+    assert run.state is State.WAITING
+    assert len(building.collect()) == len(building.collect()) == 1
+    [told] = building.all()
+    assert (told.channel, told.notice.word) == ("ops", "approval")
+    assert f"dev #{run.number} asks: Is the demo over? (dev@{run.sha[:7]}" in told.notice.title
+    assert told.notice.lines[0] == f"keepflow approve {building.project.name}#{run.number} ask"
+    assert told.notice.url.endswith(f"/runs/{run.number}")
+
+
+def test_a_question_of_a_fork_is_told_to_nobody(world: World, ear: Ear) -> None:
+    building = Building(world, ops=to_a_program(ear, "approval"))
+    sha = world.push(building.project, building.repository, {".keepflow.yml": ASKING})
+    world.send(building.project, replace(world.pushed(sha), fork=True))
+    run = world.runs()[-1]
+    world.call(lambda tx: commands.approve_run(tx, world.master, run.id, "bo", world.now))
+    assert world.jobs(run.number)["ask"].reason_code == "approval"
+    assert building.collect() == []
+
+
+def test_a_notice_of_a_push_that_names_nobody_names_nobody(world: World, mail: Mailbox) -> None:
+    building = Building(world, team=by_mail(mail, "finished"))
+    sha = world.push(building.project, building.repository, {".keepflow.yml": TEXT})
+    world.send(building.project, replace(world.pushed(sha), actor=""))
+    [order] = building.agent.orders()
+    building.agent.finish(order, "succeeded", exit_code=0)
+    assert {one.notice.title.rpartition("(")[2] for one in building.collect()} == {f"dev@{sha[:7]})"}
 
 
 def test_a_flow_cannot_write_to_strangers_and_a_fork_to_nobody(world: World, mail: Mailbox) -> None:
