@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -107,7 +108,8 @@ class Repositories:
         assert shown.exit_code == 0
         command = shlex.join([sys.executable, "-m", "keepflow.cli.main"])
         script = self.bare / "hooks" / "post-receive"
-        script.write_text(shown.stdout.replace("exec keepflow ", f"exec {command} "))
+        text = shown.stdout.replace("command -v keepflow ", "command -v sh ")
+        script.write_text(text.replace("exec keepflow ", f"exec {command} "))
         script.chmod(0o755)
 
 
@@ -238,6 +240,17 @@ def test_what_show_prints_is_quoted(tmp_path: Path) -> None:
     script = tmp_path / "hook"
     script.write_text(shown)
     assert subprocess.run(["sh", "-n", str(script)], timeout=10).returncode == 0
+
+
+def test_a_hook_on_a_machine_without_keepflow_says_what_that_means(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(hook, ["show", "--url", "http://x/hooks/shop", "--secret-file", "/etc/shop.hook"]).stdout
+    for program in ("sh", "id"):
+        (tmp_path / program).symlink_to(shutil.which(program) or program)
+    ran = subprocess.run(
+        ["sh", "-c", shown], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=10, check=True
+    )
+    assert ran.stderr.startswith("keepflow: not found by ")
+    assert ran.stderr.endswith("it looks by itself within minutes\n")
 
 
 @pytest.mark.parametrize(("url", "secret"), [("http://x/hooks/shop", "shop.hook"), ("x", "/etc/shop.hook")])

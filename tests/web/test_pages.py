@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
+from keepflow.core.flows import NO_FLOW
+from keepflow.engine.deciding import decided
+from keepflow.store.tables import deliveries
 from keepflow.web.present import ref_name
-from tests.web.conftest import browser
+from tests.web.conftest import browser, web_app
 from tests.web.story import Story
 
 PAGES = (
@@ -54,3 +58,19 @@ def test_the_schemas_are_served_to_everybody(still: Flask) -> None:
 )
 def test_a_ref_is_shown_by_the_name_people_use(ref: str, shown: str) -> None:
     assert ref_name(ref) == shown
+
+
+def test_a_push_without_a_usable_flow_file_is_no_flow_that_started(story: Story) -> None:
+    """R15: nothing green is said of a commit whose flow file cannot be read."""
+    wrong = ".keepflow.yml:3:1: missing flows"
+    decision = decided(wrong, [{"flow": NO_FLOW, "run": 1, "why": "the commit has no usable flow file"}])
+    story.write(lambda tx: tx.conn.execute(update(deliveries).where(deliveries.c.id == 1).values(decision=decision)))
+    client = browser(web_app(story), story, "ann")
+    page = client.get("/projects/keepwork/deliveries/1").text
+    assert "no flow started; <a " in page
+    assert "failed: the commit has no usable flow file" in page
+    assert "<strong>none</strong>" not in page
+    listed = client.get("/projects/keepwork/deliveries").text
+    [row] = [one for one in listed.split("<li>") if "missing flows" in one]
+    assert '<span class="state bad">' in row
+    assert "started" not in row
