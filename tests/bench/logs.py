@@ -35,8 +35,9 @@ def figures(world: World, directory: Path) -> Iterator[Figure]:
     world.repository.edit("logs", {".keepflow.yml": instead(flow)}, "Have much to say")
     world.repository.push("logs")
     grown: list[float] = []
-    children = subprocess.run(["pgrep", "-P", str(world.master.pid)], capture_output=True, text=True, check=True)
-    processes = [world.master.pid, *map(int, children.stdout.split())]  # the master and its local agent
+    parent = str(world.master.pid)
+    agent = subprocess.run(["pgrep", "-P", parent, "-f", "agent run"], capture_output=True, text=True, check=True)
+    processes = [world.master.pid, *map(int, agent.stdout.split())]
 
     def mine() -> float:
         before = [_memory(pid, "VmRSS") for pid in processes]
