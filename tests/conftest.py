@@ -98,7 +98,10 @@ _PIECES = {
         *(f"tests/real/test_{name}" for name in ("chain", "demo", "restored_master", "two_hosts")),
         "tests/faults/test_chain",
     ),
-    "faults": ("tests/faults/",),
+    "faults": (
+        "tests/faults/",
+        *(f"tests/real/test_{name}" for name in ("graphs", "sources", "spanning", "taken_up")),
+    ),
     "host": (
         "tests/real/",
         *(f"tests/contracts/test_{name}" for name in ("executors", "proxies", "targets")),
