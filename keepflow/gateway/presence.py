@@ -46,6 +46,15 @@ class Presence:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write())
 
+    def overtaken(self, agent_id: int) -> None:
+        """Take what an agent said of its services so far for old: it has told the end of a deployment since.
+
+        That is written down at once, and must not be followed by what was gathered before it.
+        """
+        if (beat := self._news.get(agent_id)) is not None:
+            self._news[agent_id] = beat.model_copy(update={"services": ()})
+        self._written.pop(agent_id, None)
+
     def forget(self, agent_id: int) -> None:
         """Let the next session of an agent begin afresh."""
         self._news.pop(agent_id, None)

@@ -166,7 +166,9 @@ class Session:
                 self._presence.heard(self.agent.id, message)
                 self._beat_due = True
                 self._bell.ring()
-            case messages.Report():
+            case messages.Report(body=body):
+                if isinstance(body, messages.DeployFinished | messages.HostRollback):
+                    self._presence.overtaken(self.agent.id)
                 await self._reports.put(message)
             case messages.Received(ids=ids):
                 work = partial(sending.received, agent_id=self.agent.id, ids=ids, now=clock.now())
