@@ -254,17 +254,23 @@ def test_what_cannot_be_taken_up_leaves_no_container_and_is_lost_in_words(
     assert left(engine, fence) == []
 
 
+def killed_with_its_session(builder: Builder, pid: Path) -> int:
+    """Kill an agent and the session to another host, where a process goes on that wrote its number to `pid`."""
+    fence = builder.send(steps=(step(f"sleep 600 & echo $! >{pid}; echo began; wait", ssh="mac-1"),))
+    builder.master.await_log(fence, b"\nbegan\n")
+    mark = json.loads((builder.agent.state / "attempts" / str(fence) / "attempt.json").read_bytes())["mark"]
+    builder.agent.kill()
+    for seen in marked(f"{MARK}={mark}"):
+        os.kill(seen.pid, signal.SIGKILL)
+    return fence
+
+
 def test_what_cannot_be_taken_up_leaves_no_process_on_another_host(
     ssh_builder: Builder, there: Path, tmp_path: Path
 ) -> None:
     """The session is gone with the machine; another one finds what it had begun, and ends it."""
     pid = tmp_path / "pid"
-    fence = ssh_builder.send(steps=(step(f"sleep 600 & echo $! >{pid}; echo began; wait", ssh="mac-1"),))
-    ssh_builder.master.await_log(fence, b"\nbegan\n")
-    mark = json.loads((ssh_builder.agent.state / "attempts" / str(fence) / "attempt.json").read_bytes())["mark"]
-    ssh_builder.agent.kill()
-    for seen in marked(f"{MARK}={mark}"):
-        os.kill(seen.pid, signal.SIGKILL)
+    fence = killed_with_its_session(ssh_builder, pid)
     ran = restarted(ssh_builder, fence)
     assert (ran.end.state, ran.end.code) == ("lost", "machine-restarted")
     wait_until(lambda: started_at(number_in(pid)) is None, 20, "the end of the process there")
@@ -275,12 +281,7 @@ def test_a_session_that_is_gone_makes_the_job_lost_and_leaves_nothing_there(
     ssh_builder: Builder, there: Path, tmp_path: Path
 ) -> None:
     pid = tmp_path / "pid"
-    fence = ssh_builder.send(steps=(step(f"sleep 600 & echo $! >{pid}; echo began; wait", ssh="mac-1"),))
-    ssh_builder.master.await_log(fence, b"\nbegan\n")
-    mark = json.loads((ssh_builder.agent.state / "attempts" / str(fence) / "attempt.json").read_bytes())["mark"]
-    ssh_builder.agent.kill()
-    for seen in marked(f"{MARK}={mark}"):
-        os.kill(seen.pid, signal.SIGKILL)
+    fence = killed_with_its_session(ssh_builder, pid)
     ssh_builder.agent.start()
     ran = ssh_builder.result(fence)
     assert (ran.end.state, ran.end.code) == ("lost", "agent-restarted")
